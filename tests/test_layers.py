@@ -1,0 +1,112 @@
+"""The house's rules: who may import whom, and where the outside world is touched."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import twobuckets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(twobuckets.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Rooms by level, the highest first; a room imports from lower levels only.
+LEVELS = (
+    {"__main__"},
+    {"cli"},
+    {"stack", "upload", "logs", "doctor", "reprocess", "artifact", "local"},
+    {"s3", "settings", "aws", "parallel"},
+    {"units", "text", "errors"},
+    {"processor"},
+)
+# Top-level packages that only these places import (a prefix of the dotted module's name).
+ONLY_IN = {
+    "click": ("cli",),
+    "rich": ("cli.output", "cli.views"),
+    "boto3": ("aws", "processor"),
+    "botocore": ("aws", "processor"),
+    "ministack": ("local.server",),
+}
+# Calls and names that only these places use.
+USED_ONLY_IN = {
+    "print": ("processor",),
+    "sys.exit": ("cli", "local.server", "processor.__main__"),
+    "os.environ": ("cli", "settings", "processor", "local.server"),
+    "datetime.now": ("cli", "processor"),
+}
+
+
+def name_of(module: Path) -> str:
+    parts = module.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def level_of(room: str) -> int:
+    return next(i for i, rooms in enumerate(LEVELS) if room in rooms)
+
+
+def is_in(name: str, places: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(place + ".") for place in places)
+
+
+def imports_of(module: Path) -> Iterator[str]:
+    """Yield the dotted names that a module imports at run time."""
+    tree = ast.parse(module.read_text("utf-8"))
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            assert node.module is not None
+            if node.module == "twobuckets":
+                yield from (f"twobuckets.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_imports_point_down(module: Path):
+    name = name_of(module)
+    if not name:
+        assert list(imports_of(module)) == []
+        return
+    room = room_of(name)
+    for imported in imports_of(module):
+        if not imported.startswith("twobuckets."):
+            continue
+        other = room_of(imported.removeprefix("twobuckets."))
+        if other in (room, "__version__"):
+            continue
+        assert room != "processor", f"{name} imports {imported}, and runs without it"
+        assert level_of(other) > level_of(room), f"{name} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_the_outside_world_is_touched_in_its_own_place_only(module: Path):
+    name = name_of(module)
+    for imported in imports_of(module):
+        top = imported.partition(".")[0]
+        if top in ONLY_IN:
+            assert is_in(name, ONLY_IN[top]), f"{name} imports {imported}"
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        used = ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else None
+        if used in USED_ONLY_IN:
+            assert is_in(name, USED_ONLY_IN[used]), f"{name} uses {used}"

@@ -1,0 +1,319 @@
+"""Sessions, clients and AWS's errors in our words: the only importer of boto3."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+import botocore.exceptions
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from twobuckets import __version__
+from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3control import S3ControlClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sts import STSClient
+
+__all__ = ["Aws", "ClientError", "FixedIdentity", "action_of", "attempt", "error_code", "explain"]
+
+EXPIRED_CODES: Final = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+)
+DENIED_CODES: Final = frozenset(
+    {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
+)
+BAD_KEY_CODES: Final = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "AuthFailure",
+    }
+)
+MISSING_CODES: Final = frozenset(
+    {
+        "404",
+        "NoSuchBucket",
+        "NoSuchKey",
+        "NoSuchUpload",
+        "NoSuchVersion",
+        "NotFound",
+        "ResourceNotFoundException",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "QueueDoesNotExist",
+    }
+)
+# Operations whose IAM action has another name (Service Authorization Reference, Amazon S3).
+_ACTIONS: Final = {
+    "HeadBucket": "s3:ListBucket",
+    "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListParts": "s3:ListMultipartUploadParts",
+    "CopyObject": "s3:PutObject and s3:GetObject on the source",
+    "UploadPart": "s3:PutObject",
+    "UploadPartCopy": "s3:PutObject and s3:GetObject on the source",
+    "CreateMultipartUpload": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+    "PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "GetBucketNotificationConfiguration": "s3:GetBucketNotification",
+    "PutBucketNotificationConfiguration": "s3:PutBucketNotification",
+    "GetBucketEncryption": "s3:GetEncryptionConfiguration",
+    "GetBucketCors": "s3:GetBucketCORS",
+    "PutBucketCors": "s3:PutBucketCORS",
+    "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
+    "Invoke": "lambda:InvokeFunction",
+}
+_NAMED_ACTION = re.compile(r"perform:? ([a-z0-9-]+:[A-Za-z*]+)")
+_OPERATION_CALL = re.compile(r"An error occurred \([^)]*\) when calling the \w+ operation[^:]*: ")
+
+
+@dataclass(frozen=True, slots=True)
+class FixedIdentity:
+    """Credentials and an endpoint that nothing in the environment or AWS's files may change."""
+
+    endpoint_url: str
+    region: str
+    access_key_id: str
+    secret_access_key: str
+
+
+class Aws:
+    """One session and its clients, each made on first use and shared by all threads.
+
+    With `identity` the clients talk to that endpoint with those credentials alone: AWS variables,
+    profiles and configuration files are not read. Without it, credentials are botocore's business.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str | None = None,
+        profile: str | None = None,
+        endpoint_url: str | None = None,
+        identity: FixedIdentity | None = None,
+    ) -> None:
+        self._region = region
+        self._profile = profile
+        self._endpoint_url = endpoint_url
+        self._identity = identity
+        self._lock = threading.RLock()
+
+    @cached_property
+    def session(self) -> boto3.Session:
+        """The boto3 session. Raises UsageError when the profile does not exist."""
+        if self._identity is not None:
+            return boto3.Session(
+                botocore_session=_isolated_session(),
+                aws_access_key_id=self._identity.access_key_id,
+                aws_secret_access_key=self._identity.secret_access_key,
+                region_name=self._identity.region,
+            )
+        with attempt("open an AWS session"):
+            return boto3.Session(profile_name=self._profile, region_name=self._region)
+
+    @property
+    def region(self) -> str:
+        """The region in use. Raises UsageError when none is set anywhere."""
+        region = self.session.region_name
+        if region is None:
+            raise explain(botocore.exceptions.NoRegionError(), "find the region") from None
+        return region
+
+    def _client(self, service: str, **config: Any) -> Any:
+        settings = Config(
+            # SigV4 always: SigV2 leaves length and conditions unsigned (see presigned requests).
+            signature_version="s3v4" if service == "s3" else None,
+            # The default of 60 s hides a dead endpoint from somebody who waits at a prompt.
+            connect_timeout=10,
+            retries={"mode": "standard", "max_attempts": 5},
+            max_pool_connections=64,
+            user_agent_extra=f"twobuckets/{__version__}",
+            **config,
+        )
+        identity = self._identity
+        endpoint_url = identity.endpoint_url if identity else self._endpoint_url
+        # boto3's sessions are not thread-safe while they make a client.
+        with self._lock, attempt(f"reach {service}"):
+            return self.session.client(service, endpoint_url=endpoint_url, config=settings)  # type: ignore[call-overload]
+
+    @cached_property
+    def s3(self) -> S3Client:
+        """Amazon S3, requests signed with SigV4."""
+        style = "path" if self._identity or self._endpoint_url else "auto"
+        client: S3Client = self._client("s3", s3={"addressing_style": style})
+        return client
+
+    @cached_property
+    def s3control(self) -> S3ControlClient:
+        """Amazon S3 Control: Batch Operations."""
+        client: S3ControlClient = self._client("s3control")
+        return client
+
+    @cached_property
+    def functions(self) -> LambdaClient:
+        """AWS Lambda."""
+        client: LambdaClient = self._client("lambda")
+        return client
+
+    @cached_property
+    def logs(self) -> CloudWatchLogsClient:
+        """Amazon CloudWatch Logs."""
+        client: CloudWatchLogsClient = self._client("logs")
+        return client
+
+    @cached_property
+    def cloudwatch(self) -> CloudWatchClient:
+        """Amazon CloudWatch: the function's metrics."""
+        client: CloudWatchClient = self._client("cloudwatch")
+        return client
+
+    @cached_property
+    def cloudformation(self) -> CloudFormationClient:
+        """AWS CloudFormation."""
+        client: CloudFormationClient = self._client("cloudformation")
+        return client
+
+    @cached_property
+    def sts(self) -> STSClient:
+        """AWS Security Token Service."""
+        client: STSClient = self._client("sts")
+        return client
+
+    @cached_property
+    def sqs(self) -> SQSClient:
+        """Amazon SQS: the failure queue."""
+        client: SQSClient = self._client("sqs")
+        return client
+
+    @cached_property
+    def iam(self) -> IAMClient:
+        """AWS IAM: reads and simulates the processor's role."""
+        client: IAMClient = self._client("iam")
+        return client
+
+
+def error_code(error: BaseException) -> str:
+    """Return AWS's error code of a botocore ClientError, or an empty string for any other error."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", ""))
+    return ""
+
+
+@contextlib.contextmanager
+def attempt(what: str) -> Iterator[None]:
+    """Raise botocore's errors from the body as ours: "Could not {what}: reason"."""
+    try:
+        yield
+    except (botocore.exceptions.BotoCoreError, ClientError) as error:
+        raise explain(error, what) from error
+
+
+def explain(error: Exception, what: str) -> TwoBucketsError:
+    """Return a botocore error in words: what was attempted, why it failed, what to do next."""
+    failed = f"Could not {what}: "
+    match error:
+        case ClientError():
+            return _explain_answer(error, failed)
+        case botocore.exceptions.NoCredentialsError():
+            return AccessError(
+                failed + "no AWS credentials were found",
+                hint="Sign in (aws sso login), set AWS_PROFILE or --profile, or try it without an "
+                "account: --stack local.",
+            )
+        case botocore.exceptions.NoRegionError():
+            return UsageError(
+                failed + "no AWS region is set",
+                hint="Give --region, set AWS_REGION, or write region in twobuckets.toml.",
+            )
+        case botocore.exceptions.ProfileNotFound():
+            return UsageError(
+                f"{failed}{error}",
+                hint="`aws configure list-profiles` shows the profiles there are.",
+            )
+        case (
+            botocore.exceptions.PartialCredentialsError()
+            | botocore.exceptions.CredentialRetrievalError()
+            | botocore.exceptions.TokenRetrievalError()
+            | botocore.exceptions.SSOError()
+            | botocore.exceptions.UnauthorizedSSOTokenError()
+        ):
+            return AccessError(f"{failed}{error}", hint="Sign in again, for example: aws sso login")
+        case botocore.exceptions.HTTPClientError() | botocore.exceptions.ConnectionError():
+            return TwoBucketsError(
+                f"{failed}{error}",
+                hint="Check the network, --region and --endpoint-url, then run the command again.",
+            )
+        case botocore.exceptions.ParamValidationError():
+            return UsageError(f"{failed}{error}")
+        case _:
+            return TwoBucketsError(f"{failed}{error}")
+
+
+def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
+    code = error_code(error)
+    reason = _OPERATION_CALL.sub("", str(error)).strip() or code
+    if code in EXPIRED_CODES:
+        return AccessError(
+            f"{failed}the AWS credentials have expired",
+            hint="Sign in again (for example: aws sso login), then run the command again.",
+        )
+    if code in BAD_KEY_CODES:
+        return AccessError(
+            f"{failed}AWS does not accept these credentials ({code}): {reason}",
+            hint="Check which identity is in use: aws sts get-caller-identity",
+        )
+    if code in DENIED_CODES:
+        named = _NAMED_ACTION.search(reason)
+        action = named.group(1) if named else action_of(error)
+        return AccessError(
+            f"{failed}access denied: {reason}",
+            hint=f"The identity in use needs {action}; a bucket, key or organisation policy can "
+            "deny it as well.",
+        )
+    described = reason if code in reason or not code else f"{reason} ({code})"
+    if code in MISSING_CODES:
+        return NotFoundError(failed + described)
+    return TwoBucketsError(failed + described)
+
+
+def action_of(error: ClientError) -> str:
+    """Return the IAM action that the failed operation needs, such as `s3:GetObject`."""
+    operation = str(error.operation_name)
+    return _ACTIONS.get(operation, operation)
+
+
+def _isolated_session() -> botocore.session.Session:
+    """Return a botocore session that reads no AWS variable, profile or file."""
+    return botocore.session.Session(
+        session_vars={
+            "profile": (None, None, None, None),
+            "config_file": (None, None, os.devnull, None),
+            "credentials_file": (None, None, os.devnull, None),
+            "ca_bundle": (None, None, None, None),
+            "ignore_configured_endpoint_urls": (None, None, True, None),
+        }
+    )

@@ -1,0 +1,233 @@
+"""The root command: global options, commands that load on use, and errors become exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from twobuckets import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twobuckets.cli.app import App
+
+# Command → the module in this package that holds it and what `--help` says of it: the list is
+# shown without importing any of them.
+COMMANDS: Final = {
+    "init": ("init", "Write twobuckets.toml and a processor.py to start from."),
+    "build": ("build", "Build the processor's artifact."),
+    "template": ("template", "Print the CloudFormation template."),
+    "deploy": ("deploy", "Create or change the stack."),
+    "destroy": ("destroy", "Delete the stack; asks first."),
+    "status": ("status", "Show the pipeline at a glance."),
+    "upload": ("upload", "Upload files to staging."),
+    "presign": ("presign", "Sign an upload for somebody else."),
+    "credentials": ("credentials", "Get credentials that can upload one key."),
+    "ls": ("ls", "List objects, or incomplete multipart uploads."),
+    "logs": ("logs", "Show what the processor logged."),
+    "doctor": ("doctor", "Find what is stuck, orphaned or broken, and why."),
+    "reprocess": ("reprocess", "Get objects processed again."),
+    "local": ("local", "Run the embedded AWS on this machine."),
+}
+"""In the order that `--help` shows."""
+
+INTERRUPTED: Final = 130
+USAGE: Final = 2
+FAILED: Final = 1
+
+
+def _set_flag(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    app: App = ctx.find_root().obj
+    if value is not None:
+        app.flags[str(parameter.name)] = value
+
+
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.find_root().obj.json |= value
+
+
+def _set_no_color(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.find_root().obj.color &= not value
+
+
+def _set_verbosity(ctx: click.Context, _: click.Parameter, value: int) -> None:
+    app: App = ctx.find_root().obj
+    app.verbosity = max(app.verbosity, value)
+
+
+def global_options() -> list[click.Option]:
+    """Return the options that are accepted before and after every command's name."""
+
+    def option(*names: str, **attributes: Any) -> click.Option:
+        return click.Option(names, expose_value=False, is_eager=True, **attributes)
+
+    return [
+        option("--stack", metavar="NAME", callback=_set_flag, help="The pipeline's stack."),
+        option("--config", metavar="FILE", callback=_set_flag, help="Instead of twobuckets.toml."),
+        option("--profile", metavar="NAME", callback=_set_flag, help="The AWS profile."),
+        option("--region", metavar="REGION", callback=_set_flag, help="The AWS region."),
+        option("--endpoint-url", metavar="URL", callback=_set_flag, help="Instead of AWS's."),
+        option("--json", is_flag=True, callback=_set_json, help="One JSON object a line."),
+        option("-v", "--verbose", count=True, callback=_set_verbosity, help="Log; -vv logs more."),
+        option("--no-color", is_flag=True, callback=_set_no_color, help="No colours."),
+    ]
+
+
+class Command(click.Command):
+    """A command that accepts the global options among its own."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params += global_options()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options only: the global ones are in the root's help."""
+        own = self.params
+        self.params = [p for p in own if p.expose_value]
+        try:
+            super().format_options(ctx, formatter)
+        finally:
+            self.params = own
+
+
+class Group(click.Group):
+    """A group whose commands are ours."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        if not isinstance(self, Root):
+            self.params += global_options()
+
+
+class Root(Group):
+    """Loads commands on use and turns every error into a message and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"twobuckets.cli.{COMMANDS[cmd_name][0]}")
+        return getattr(module, COMMANDS[cmd_name][0])  # type: ignore[no-any-return]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve a command's name, suggesting the nearest one for a mistyped name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if near:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands from their table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command with logging set up."""
+        ctx.obj.configure_logging()
+        return super().invoke(ctx)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run the program and exit with its status."""
+        from twobuckets.cli.app import App
+
+        arguments = list(sys.argv[1:] if args is None else args)
+        app = App()
+        try:
+            status = super().main(
+                arguments,
+                prog_name or "twobuckets",
+                complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                obj=app,
+                **extra,
+            )
+            sys.stdout.flush()
+        except click.UsageError as error:
+            _show_usage_error(error, as_json="--json" in arguments)
+            sys.exit(USAGE)
+        except BrokenPipeError:
+            # The reader has seen enough, as in `twobuckets ls archive | head`.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+        except (KeyboardInterrupt, click.Abort):
+            sys.exit(INTERRUPTED)
+        except Exception as error:  # noqa: BLE001 - the one place where errors become statuses
+            sys.exit(_show_error(app, error))
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_usage_error(error: click.UsageError, *, as_json: bool) -> None:
+    if as_json:
+        line = {
+            "type": "error",
+            "message": error.format_message(),
+            "hint": None,
+            "exit_code": USAGE,
+        }
+        sys.stderr.write(json.dumps(line) + "\n")
+    else:
+        error.show()
+
+
+def _show_error(app: App, error: Exception) -> int:
+    """Show what the user caused in words and let a bug keep its traceback."""
+    from twobuckets.errors import TwoBucketsError
+
+    if type(error).__module__.split(".")[0] in ("boto3", "botocore"):
+        from twobuckets.aws import explain
+
+        error = explain(error, "finish the command")
+    if isinstance(error, TwoBucketsError):
+        app.out.error(error)
+        return error.exit_code
+    import traceback
+
+    traceback.print_exception(error)
+    sys.stderr.write("This is a bug in twobuckets; please report it with the lines above.\n")
+    return FAILED
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="twobuckets")
+def cli() -> None:
+    """Run two buckets and a Lambda: set up, upload, inspect, heal, reprocess."""
+
+
+cli.params += global_options()
+
+
+def main() -> NoReturn:
+    """Run the program: the console script's entry."""
+    cli.main()
+
+
+def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Make a function a command of ours: `@command("upload")`."""
+    return click.command(name, cls=Command, **attributes)

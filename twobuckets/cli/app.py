@@ -1,0 +1,111 @@
+"""What a command gets: settings, clients, output and time, each made on first use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from twobuckets import settings as settings_
+from twobuckets.cli.output import Output
+from twobuckets.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twobuckets.aws import Aws
+    from twobuckets.settings import Pipeline, Settings
+
+ATTENTION = 3
+"""The exit status of a run that came to its end and found something that needs a person."""
+
+
+@dataclass
+class App:
+    """One run of the program; `click.pass_obj` hands it to commands."""
+
+    flags: dict[str, str | None] = field(default_factory=dict)
+    json: bool = False
+    color: bool = True
+    verbosity: int = 0
+
+    @cached_property
+    def out(self) -> Output:
+        """Where everything is shown."""
+        return Output(json=self.json, color=self.color and not os.environ.get("NO_COLOR"))
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What flags, environment and file say. Raises UsageError."""
+        return settings_.load(self.flags, self.environ, Path.cwd())
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The process's environment."""
+        return os.environ
+
+    @cached_property
+    def aws(self) -> Aws:
+        """The clients, for the account or for the embedded AWS."""
+        from twobuckets.aws import Aws
+
+        settings = self.settings
+        return Aws(
+            region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url
+        )
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that is meant. Raises NotFoundError when there is none of that name."""
+        settings = self.settings
+        if settings.stack is None or (settings.names_pair and not settings.is_local):
+            return settings.pipeline({})
+        from twobuckets.stack.outputs import require_outputs
+
+        return settings.pipeline(require_outputs(self.aws.cloudformation, settings.stack))
+
+    def now(self) -> datetime:
+        """The present instant, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def confirm(self, question: str, *, yes: bool) -> bool:
+        """Return whether to go on: `--yes` says so, else the person at the terminal.
+
+        Raises UsageError when nobody is there to ask.
+        """
+        if yes:
+            return True
+        if not self.out.can_ask:
+            raise UsageError(
+                f"{question} Nobody is at a terminal to answer",
+                hint="Give --yes to go on without being asked, or --dry-run to see the plan only.",
+            )
+        return self.out.ask(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+    def finish(self, summary: object | None = None, *, attention: bool = False) -> None:
+        """End the command: show its summary and exit 3 when something needs a person."""
+        if summary is not None:
+            self.out.record(summary)
+        if attention:
+            click.get_current_context().exit(ATTENTION)
+
+    def configure_logging(self) -> None:
+        """Send our log records to stderr from -v on, botocore's from -vv on."""
+        if self.verbosity == 0:
+            return
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("twobuckets").setLevel(logging.DEBUG)
+        if self.verbosity > 1:
+            # botocore's DEBUG prints signatures and authorization headers; INFO does not.
+            logging.getLogger("botocore").setLevel(logging.INFO)

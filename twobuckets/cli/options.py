@@ -1,0 +1,43 @@
+"""Parameter types that turn text into values at the edge, and options that commands share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from twobuckets import units
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Parsed(click.ParamType[Any]):
+    """Turns an option's text into a value with one of the functions of `units`."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any], value_type: type) -> None:
+        self.name = name
+        self._parse = parse
+        self._value_type = value_type
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value, or fail with the parser's own words."""
+        if isinstance(value, self._value_type):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+SIZE: Final = _Parsed("size", units.parse_bytes, int)
+DURATION: Final = _Parsed("duration", units.parse_duration, timedelta)
+INSTANT: Final = _Parsed(
+    "instant", lambda text: units.parse_instant(text, now=datetime.now(UTC)), datetime
+)
+
+yes_option: Final = click.option("--yes", "-y", is_flag=True, help="Go on without asking.")
+dry_run_option: Final = click.option(
+    "--dry-run", is_flag=True, help="Show the plan and change nothing."
+)

@@ -1,0 +1,205 @@
+"""Records to the terminal, to plain lines or to JSON lines: the only writer of stdout.
+
+Data goes to stdout; questions, progress, notes and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import json
+import re
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TextIO
+
+from twobuckets.text import is_hidden, visible
+from twobuckets.units import format_instant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, ProgressColumn
+
+    from twobuckets.errors import TwoBucketsError
+
+_WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def type_of(record: object) -> str:
+    """Return a record's `"type"` in JSON: its `type_name`, or its class's name in kebab case."""
+    name = getattr(record, "type_name", None)
+    return name if isinstance(name, str) else _WORD_START.sub("-", type(record).__name__).lower()
+
+
+def json_line(record: Any) -> str:
+    """Return a record as one line of JSON, `"type"` first.
+
+    Instants are ISO 8601 in UTC, durations seconds, sizes bytes. Every character outside ASCII is
+    escaped, so that any key, even one that is no text, comes back exactly.
+    """
+    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    return json.dumps({"type": type_of(record), **{k: _jsonable(v) for k, v in fields.items()}})
+
+
+def _jsonable(value: Any) -> Any:
+    match value:
+        case enum.Enum():
+            return value.value
+        case datetime():
+            return format_instant(value)
+        case timedelta():
+            return value.total_seconds()
+        case PurePath():
+            return str(value)
+        case Mapping():
+            return {str(k): _jsonable(v) for k, v in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_jsonable(item) for item in value]
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {f.name: _jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        case _:
+            return value
+
+
+class Output:
+    """Shows records, notes and errors the way this run was asked to."""
+
+    def __init__(self, *, json: bool = False, color: bool = True) -> None:
+        self.json = json
+        self._color = color
+
+    @property
+    def is_terminal(self) -> bool:
+        """Tell whether a person reads stdout as it comes."""
+        return not self.json and sys.stdout.isatty()
+
+    @property
+    def can_ask(self) -> bool:
+        """Tell whether a question would reach a person who can answer it."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    @property
+    def shows_progress(self) -> bool:
+        """Tell whether live progress has a place to be seen."""
+        return sys.stderr.isatty() and not self.json
+
+    def record(self, record: object) -> None:
+        """Show one record."""
+        if self.json:
+            sys.stdout.write(json_line(record) + "\n")
+            sys.stdout.flush()
+            return
+        from twobuckets.cli.views import human, plain
+
+        if self.is_terminal:
+            view = human(record)
+            if view is not None:
+                self._print(sys.stdout, view)
+            return
+        text = plain(record)
+        if text is not None:
+            sys.stdout.write(_harmless(text) + "\n")
+            sys.stdout.flush()
+
+    def stream(self, records: Iterable[object]) -> None:
+        """Show records as they come."""
+        for record in records:
+            self.record(record)
+
+    def raw(self, text: str) -> None:
+        """Write text that is itself the result, such as a template, exactly as it is."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Tell the person something beside the data, on stderr."""
+        self._message("note", text, "dim")
+
+    def warn(self, text: str) -> None:
+        """Warn of something that does not stop the command, on stderr."""
+        self._message("warning", text, "yellow")
+
+    def error(self, error: TwoBucketsError) -> None:
+        """Show why the command failed and what to do next, on stderr."""
+        if self.json:
+            line = {
+                "type": "error",
+                "message": error.message,
+                "hint": error.hint,
+                "exit_code": error.exit_code,
+            }
+            sys.stderr.write(json.dumps(line) + "\n")
+            return
+        self._message("error", error.message, "bold red", label="Error: ")
+        if error.hint is not None:
+            self._message("hint", error.hint, "", label="  ")
+
+    def ask(self, question: str) -> str:
+        """Return the person's answer to a question put on stderr."""
+        sys.stderr.write(visible(question))
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            # Ctrl-D is no answer; like Ctrl-C it ends the command.
+            sys.stderr.write("\n")
+            raise KeyboardInterrupt
+        return line.rstrip("\n")
+
+    @contextlib.contextmanager
+    def progress(
+        self, *columns: ProgressColumn | str, transient: bool = True
+    ) -> Iterator[Progress]:
+        """Yield a live progress display on stderr; one that draws nothing where nobody sees it."""
+        from rich.progress import Progress
+
+        progress = Progress(
+            *columns,
+            console=self._console(sys.stderr),
+            transient=transient,
+            disable=not self.shows_progress,
+        )
+        with progress:
+            yield progress
+
+    def _message(self, kind: str, text: str, style: str, label: str = "") -> None:
+        if self.json:
+            sys.stderr.write(json.dumps({"type": kind, "message": text}) + "\n")
+            return
+        shown = label + visible(text)
+        if style and self._color and sys.stderr.isatty():
+            from rich.text import Text
+
+            self._print(sys.stderr, Text(shown, style=style))
+        else:
+            sys.stderr.write(shown + "\n")
+        sys.stderr.flush()
+
+    def _print(self, stream: TextIO, view: RenderableType) -> None:
+        from rich.text import Text
+
+        if isinstance(view, Text):
+            # Same length, so that styles stay where they were.
+            view.plain = _harmless(view.plain)
+        self._console(stream).print(view, soft_wrap=isinstance(view, Text), highlight=False)
+
+    def _console(self, stream: TextIO) -> Console:
+        from rich.console import Console
+
+        return Console(
+            file=stream, no_color=not self._color, markup=False, emoji=False, highlight=False
+        )
+
+
+def _harmless(text: str) -> str:
+    """Return text of the same length in which nothing but the line ends acts on a terminal.
+
+    The last guard: views show remote text with `visible`, which says what the character was.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("\ufffd" if is_hidden(c) and c != "\n" else c for c in text)

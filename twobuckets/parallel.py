@@ -1,0 +1,41 @@
+"""Bounded concurrency over threads, for calls that wait on AWS."""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Enough to hide a 50 ms link behind botocore's own work on a call.
+DEFAULT_WORKERS = 16
+
+
+def map_unordered(
+    function: Callable[[T], R], items: Iterable[T], *, workers: int = DEFAULT_WORKERS
+) -> Iterator[R]:
+    """Yield `function(item)` for each item as it is done, with at most `workers` at a time.
+
+    `items` is read no further than two items a worker ahead, so it may be endless. The first
+    exception of `function` is raised here; closing the iterator, or an exception, starts nothing
+    more and waits for what is under way.
+    """
+    pool = ThreadPoolExecutor(workers)
+    pending: set[Future[R]] = set()
+    try:
+        for item in items:
+            pending.add(pool.submit(function, item))
+            if len(pending) >= 2 * workers:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

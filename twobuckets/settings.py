@@ -1,0 +1,380 @@
+"""Flags, environment and file become one frozen value that remembers where each setting came from.
+
+The order is flags > environment > the nearest `twobuckets.toml` > the stack's outputs > defaults.
+The stack's outputs need AWS, so they join last, in `Settings.pipeline`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from twobuckets.errors import NotFoundError, UsageError
+from twobuckets.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+FILE_NAME: Final = "twobuckets.toml"
+LOCAL: Final = "local"
+"""The stack name that means the embedded AWS."""
+
+DEFAULT: Final = "default"
+_FLAG: Final = "flag"
+
+
+class _Invalid(ValueError):
+    """A value that a setting does not allow; the text completes "must be"."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _Invalid("a text that is not empty")
+    return value
+
+
+def _bucket(value: object) -> str:
+    """Rules: Amazon S3 user guide, "General purpose bucket naming rules"."""
+    name = _text(value)
+    if (
+        not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name)
+        or ".." in name
+        or re.fullmatch(r"\d+\.\d+\.\d+\.\d+", name)
+        or name.startswith(("xn--", "sthree-", "amzn-s3-demo-"))
+        or name.endswith(("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"))
+    ):
+        raise _Invalid(
+            "a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, beginning and "
+            "ending with a letter or digit, not shaped like an IP address"
+        )
+    return name
+
+
+def _stack(value: object) -> str:
+    """Rule: AWS CloudFormation API reference, CreateStack, StackName."""
+    name = _text(value)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,127}", name):
+        raise _Invalid(
+            "a stack name: at most 128 letters, digits and hyphens, beginning with a letter"
+        )
+    return name
+
+
+def _url(value: object) -> str:
+    url = _text(value)
+    if not re.fullmatch(r"https?://[^/\s]+\S*", url):
+        raise _Invalid("a URL that begins with https:// or http://")
+    return url
+
+
+def _one_of(*allowed: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in allowed:
+            raise _Invalid("one of " + ", ".join(allowed))
+        return str(value)
+
+    return parse
+
+
+def _process(value: object) -> str:
+    name = _text(value)
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        raise _Invalid('a module and a function in it, such as "processor:process"')
+    return name
+
+
+def _whole(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, str) and value.isascii() and value.isdecimal():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise _Invalid(f"a whole number from {low:,} to {high:,}")
+        return value
+
+    return parse
+
+
+def _duration(low: timedelta, high: timedelta, says: str) -> Callable[[object], timedelta]:
+    def parse(value: object) -> timedelta:
+        try:
+            parsed = parse_duration(str(value)) if not isinstance(value, bool) else None
+        except ValueError:
+            parsed = None
+        if parsed is None or not low <= parsed <= high:
+            raise _Invalid(f'a duration {says}, such as "90s" or "5m"')
+        return parsed
+
+    return parse
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise _Invalid("a list of texts")
+    return tuple(value)
+
+
+def _setting(
+    path: str,
+    parse: Callable[[object], Any],
+    *environment: str,
+    default: Any = None,
+) -> Any:
+    """Describe a setting: its place in the file, its check, and the variables that name it."""
+    return field(
+        default=default, metadata={"path": path, "parse": parse, "environment": environment}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What flags, environment and file say; None where nobody says anything.
+
+    `origins` tells for each field where its value came from; `directory` is the folder that
+    relative paths of the file start from.
+    """
+
+    stack: str | None = _setting("stack", _stack, "TWOBUCKETS_STACK")
+    profile: str | None = _setting("profile", _text, "AWS_PROFILE")
+    region: str | None = _setting("region", _text, "AWS_REGION", "AWS_DEFAULT_REGION")
+    endpoint_url: str | None = _setting("endpoint_url", _url, "TWOBUCKETS_ENDPOINT_URL")
+
+    # The pipeline: read from the stack's outputs unless named here.
+    staging: str | None = _setting("staging", _bucket, "TWOBUCKETS_STAGING")
+    archive: str | None = _setting("archive", _bucket, "TWOBUCKETS_ARCHIVE")
+    function: str | None = _setting("function", _text, "TWOBUCKETS_FUNCTION")
+    log_group: str | None = _setting("log_group", _text, "TWOBUCKETS_LOG_GROUP")
+    failure_queue_url: str | None = _setting("failure_queue_url", _url)
+    upload_role_arn: str | None = _setting("upload_role_arn", _text)
+
+    # The processor: what `build` and `deploy` make of it.
+    source: str = _setting("processor.source", _text, default="processor.py")
+    process: str = _setting("processor.process", _process, default="processor:process")
+    requirements: str | None = _setting("processor.requirements", _text)
+    runtime: str = _setting(
+        "processor.runtime",
+        _one_of("python3.11", "python3.12", "python3.13", "python3.14"),
+        default="python3.13",
+    )
+    architecture: str = _setting(
+        "processor.architecture", _one_of("arm64", "x86_64"), default="arm64"
+    )
+    memory_mb: int = _setting("processor.memory_mb", _whole(128, 10_240), default=512)
+    timeout: timedelta = _setting(
+        "processor.timeout",
+        _duration(timedelta(seconds=1), timedelta(minutes=15), "from 1s to 15m"),
+        default=timedelta(minutes=5),
+    )
+    reserved_concurrency: int | None = _setting(
+        "processor.reserved_concurrency", _whole(0, 100_000)
+    )
+    record_concurrency: int = _setting("processor.record_concurrency", _whole(1, 64), default=1)
+
+    # The stack: what `deploy` gives the template.
+    cors_origins: tuple[str, ...] = _setting("deploy.cors_origins", _texts, default=())
+    abort_incomplete_uploads_days: int = _setting(
+        "deploy.abort_incomplete_uploads_days", _whole(1, 365), default=3
+    )
+    noncurrent_version_days: int = _setting(
+        "deploy.noncurrent_version_days", _whole(1, 3650), default=30
+    )
+    log_retention_days: int = _setting("deploy.log_retention_days", _whole(1, 3653), default=30)
+
+    origins: Mapping[str, str] = field(default_factory=dict)
+    directory: Path = field(default_factory=Path)
+    file: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether the pipeline runs on the embedded AWS."""
+        return self.stack == LOCAL
+
+    @property
+    def names_pair(self) -> bool:
+        """Tell whether both buckets are named without asking a stack."""
+        return self.staging is not None and self.archive is not None
+
+    def pipeline(self, outputs: Mapping[str, str]) -> Pipeline:
+        """Return the pipeline, with what nobody named taken from the stack's `outputs`.
+
+        Raises NotFoundError when a bucket is named nowhere.
+        """
+        values: dict[str, str | None] = {}
+        origins: dict[str, str] = {}
+        for name, output in _OUTPUTS.items():
+            given = getattr(self, name)
+            values[name] = given if given is not None else outputs.get(output)
+            if given is not None:
+                origins[name] = self.origins[name]
+            elif output in outputs:
+                origins[name] = f"stack {self.stack}, output {output}"
+        if values["log_group"] is None and values["function"] is not None:
+            values["log_group"] = "/aws/lambda/" + values["function"].rpartition(":")[2]
+            origins["log_group"] = "Lambda's name for it"
+        for name in ("staging", "archive"):
+            if values[name] is None:
+                raise _no_pair(self, name)
+        return Pipeline(stack=self.stack, origins=origins, **values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """Staging bucket, processor and archive bucket, deployed by us or named in the file.
+
+    `function` is a name or ARN; it and what follows are None where nobody named them.
+    """
+
+    stack: str | None
+    staging: str
+    archive: str
+    function: str | None = None
+    log_group: str | None = None
+    failure_queue_url: str | None = None
+    upload_role_arn: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+# The field of a pipeline and the stack output that holds it.
+_OUTPUTS: Final = {
+    "staging": "StagingBucket",
+    "archive": "ArchiveBucket",
+    "function": "FunctionName",
+    "log_group": "LogGroup",
+    "failure_queue_url": "FailureQueueUrl",
+    "upload_role_arn": "UploadRoleArn",
+}
+_SETTINGS: Final = {f.name: f for f in fields(Settings) if "path" in f.metadata}
+_PATHS: Final = {f.metadata["path"]: name for name, f in _SETTINGS.items()}
+_TABLES: Final = frozenset(path.partition(".")[0] for path in _PATHS if "." in path)
+# What only says how to reach AWS holds for every stack; the rest describes one pipeline.
+_OF_ONE_PIPELINE: Final = frozenset(_OUTPUTS)
+
+
+def load(flags: Mapping[str, str | None], environ: Mapping[str, str], cwd: Path) -> Settings:
+    """Return the settings that flags, environment and the nearest `twobuckets.toml` add up to.
+
+    `flags` maps field names, and `config` for the file, to what was given or None. When a flag or
+    variable chooses another stack than the file's, the pair that the file names is left out: it
+    describes the file's stack. Raises UsageError naming the flag, variable, or file and key.
+    """
+    config = flags.get("config") or environ.get("TWOBUCKETS_CONFIG")
+    file = Path(config).absolute() if config else _nearest_file(cwd.absolute())
+    in_file = _read(file) if file is not None else {}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, setting in _SETTINGS.items():
+        for given, origin in _sources(name, flags, environ, in_file, file):
+            try:
+                values[name] = setting.metadata["parse"](given)
+            except _Invalid as error:
+                raise UsageError(
+                    f"{origin}: {setting.metadata['path']} is {given!r}, but it must be {error}"
+                ) from None
+            origins[name] = origin
+            break
+        else:
+            if setting.default is not None and setting.default is not MISSING:
+                origins[name] = DEFAULT
+    if file is not None and "stack" in values and values["stack"] != in_file.get("stack"):
+        for name in _OF_ONE_PIPELINE:
+            if origins.get(name) == str(file):
+                del values[name], origins[name]
+    return Settings(
+        **values, origins=origins, directory=file.parent if file else cwd.absolute(), file=file
+    )
+
+
+def _sources(
+    name: str,
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    in_file: Mapping[str, object],
+    file: Path | None,
+) -> list[tuple[object, str]]:
+    metadata = _SETTINGS[name].metadata
+    found: list[tuple[object, str]] = []
+    flag = flags.get(name)
+    if flag is not None:
+        found.append((flag, f"{_FLAG} --{name.replace('_', '-')}"))
+    found += [
+        (environ[variable], f"environment {variable}")
+        for variable in metadata["environment"]
+        if environ.get(variable)
+    ]
+    if metadata["path"] in in_file:
+        found.append((in_file[metadata["path"]], str(file)))
+    return found
+
+
+def _nearest_file(cwd: Path) -> Path | None:
+    for directory in (cwd, *cwd.parents):
+        candidate = directory / FILE_NAME
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _read(file: Path) -> dict[str, object]:
+    """Return the file's values by their dotted path; every key is one that a setting has."""
+    try:
+        tables = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"Could not read the settings in {file}: {error.strerror}",
+            hint="`twobuckets init` writes a new one.",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not UTF-8 text, at byte {error.start}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file}: not TOML: {error}") from None
+    values: dict[str, object] = {}
+    for key, value in tables.items():
+        if isinstance(value, dict) and key in _TABLES:
+            values.update({f"{key}.{name}": item for name, item in value.items()})
+        else:
+            values[key] = value
+    for path in values:
+        if path not in _PATHS:
+            raise _unknown(path, file)
+    return values
+
+
+def _unknown(path: str, file: Path) -> UsageError:
+    near = difflib.get_close_matches(path, _PATHS, n=1)
+    table, _, name = path.rpartition(".")
+    line = _line_of(name, file)
+    allowed = [p for p in _PATHS if p.rpartition(".")[0] == table]
+    return UsageError(
+        f"{file}, line {line}: there is no setting {path}"
+        if line
+        else f"{file}: there is no setting {path}",
+        hint=f"Did you mean {near[0]}?" if near else "Allowed here: " + ", ".join(allowed),
+    )
+
+
+def _line_of(name: str, file: Path) -> int | None:
+    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(name)}[\"']?\s*[\]=]")
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if pattern.match(line):
+            return number
+    return None
+
+
+def _no_pair(settings: Settings, missing: str) -> NotFoundError:
+    if settings.stack is not None:
+        return NotFoundError(
+            f"The stack {settings.stack} has no output {_OUTPUTS[missing]}, so it is no pipeline "
+            "of twobuckets",
+            hint=f"For a pair made by hand, name staging and archive in {FILE_NAME}.",
+        )
+    return NotFoundError(
+        f"Nothing says which pipeline is meant: the {missing} bucket is not named",
+        hint=f"Give --stack NAME (--stack {LOCAL} needs no AWS account), set TWOBUCKETS_STACK, or "
+        f"name stack, or staging and archive, in {FILE_NAME}; `twobuckets init` writes one.",
+    )

@@ -1,0 +1,1 @@
+"""The CloudFormation stack: template, plan and apply, describe, destroy."""

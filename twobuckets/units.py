@@ -1,0 +1,112 @@
+"""Sizes, durations and instants: text to numbers and back. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", re.IGNORECASE)
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern}\s*)+", re.IGNORECASE)
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that a size such as `512`, `8MiB`, `8M` or `1.5 GB` names.
+
+    `KiB`, `MiB` and a bare `K`, `M` count in 1,024s; `KB`, `MB` in 1,000s.
+    Raises ValueError for anything else.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write for example 500, 64KiB, 8MiB or 1.5GB")
+    number, prefix, binary, byte = match.groups()
+    if binary and not prefix:
+        raise ValueError(f"{text!r} is not a size; write for example 500, 64KiB, 8MiB or 1.5GB")
+    base = 1000 if byte and not binary else 1024
+    return int(float(number) * base ** _POWERS[prefix.lower()])
+
+
+def format_bytes(count: int) -> str:
+    """Return bytes in the largest binary unit that keeps the number at one or more."""
+    if count < 1024:
+        return f"{count} B"
+    size = float(count)
+    for unit in _BINARY_UNITS:
+        # 1023.95 would show as 1024.0 of its unit.
+        if size < 1023.95 or unit == _BINARY_UNITS[-1]:
+            return f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the duration that `90s`, `15m`, `1h30m`, `2d` or `1w` names; a bare number is seconds.
+
+    Raises ValueError for anything else.
+    """
+    stripped = text.strip()
+    try:
+        if stripped.isdecimal():
+            return timedelta(seconds=int(stripped))
+        if _DURATION.fullmatch(stripped) is not None:
+            return timedelta(
+                seconds=sum(
+                    float(number) * _SECONDS[unit.lower()]
+                    for number, unit in _DURATION_PART.findall(stripped)
+                )
+            )
+    except OverflowError:
+        raise ValueError(f"{text!r} is longer than any duration that can be told") from None
+    raise ValueError(f"{text!r} is not a duration; write for example 90s, 15m, 1h30m or 2d")
+
+
+def format_duration(duration: timedelta) -> str:
+    """Return a duration in its two largest units, such as `3d 4h`, `12m 5s` or `0.4s`."""
+    seconds = duration.total_seconds()
+    if seconds < 0:
+        return "-" + format_duration(-duration)
+    if seconds < 10:
+        return f"{seconds:.1f}s" if seconds else "0s"
+    whole = int(seconds)
+    parts = []
+    for unit in ("d", "h", "m", "s"):
+        count, whole = divmod(whole, int(_SECONDS[unit]))
+        if count:
+            parts.append(f"{count}{unit}")
+        elif parts:
+            break
+        if len(parts) == 2:
+            break
+    return " ".join(parts)
+
+
+def parse_instant(text: str, *, now: datetime) -> datetime:
+    """Return the instant that ISO 8601 text or a duration before `now` names, aware, in UTC.
+
+    An instant without an offset is taken as UTC. Raises ValueError for anything else.
+    """
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        pass
+    except OverflowError:
+        raise ValueError(f"{text!r} lies before the first instant that can be told") from None
+    try:
+        parsed = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is neither an instant nor an age; write for example "
+            "2026-05-04T13:30:00Z, 2026-05-04 or 2h"
+        ) from None
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=UTC)
+    return parsed.astimezone(UTC)
+
+
+def format_instant(instant: datetime) -> str:
+    """Return an aware instant as ISO 8601 in UTC with milliseconds, such as `…T13:30:00.000Z`."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
