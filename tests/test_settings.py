@@ -1,0 +1,139 @@
+"""Where each setting comes from, and what is said of one that can't be."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from twobuckets.errors import NotFoundError, UsageError
+from twobuckets.settings import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(directory: Path, text: str) -> Path:
+    file = directory / "twobuckets.toml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def test_without_anything_said_the_defaults_hold(tmp_path: Path):
+    settings = load({}, {}, tmp_path)
+    assert settings.stack is None
+    assert settings.process == "processor:process"
+    assert settings.timeout == timedelta(minutes=5)
+    assert settings.origins["process"] == "default"
+    assert "stack" not in settings.origins
+
+
+def test_flags_win_over_environment_over_file(tmp_path: Path):
+    file = write(tmp_path, 'stack = "filed"\nregion = "eu-west-1"\nprofile = "file"\n')
+    environ = {"TWOBUCKETS_STACK": "env", "AWS_REGION": "eu-north-1"}
+    settings = load({"stack": "flagged", "region": None}, environ, tmp_path)
+    assert (settings.stack, settings.region, settings.profile) == ("flagged", "eu-north-1", "file")
+    assert settings.origins["stack"] == "flag --stack"
+    assert settings.origins["region"] == "environment AWS_REGION"
+    assert settings.origins["profile"] == str(file)
+
+
+def test_the_nearest_file_upwards_counts_and_its_folder_is_kept(tmp_path: Path):
+    file = write(tmp_path, 'stack = "upper"\n')
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    settings = load({}, {}, below)
+    assert (settings.stack, settings.file, settings.directory) == ("upper", file, tmp_path)
+
+
+def test_a_named_file_is_used_instead_and_has_to_exist(tmp_path: Path):
+    write(tmp_path, 'stack = "nearest"\n')
+    other = tmp_path / "other.toml"
+    other.write_text('stack = "other"\n', "utf-8")
+    assert load({"config": str(other)}, {}, tmp_path).stack == "other"
+    with pytest.raises(UsageError, match="No such file"):
+        load({"config": str(tmp_path / "gone.toml")}, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('stak = "x"', r"twobuckets\.toml, line 1: there is no setting stak"),
+        ("[processor]\n\nmemory = 5", r"line 3: there is no setting processor\.memory"),
+        ("[nonsense]\na = 1", r"line 1: there is no setting nonsense"),
+        ("stack = 5", r"stack is 5, but it must be a text"),
+        ('stack = "a b"', r"stack is 'a b', but it must be a stack name"),
+        ('staging = "Upper_Case"', r"staging is 'Upper_Case', but it must be a bucket name"),
+        ('staging = "10.0.0.1"', r"must be a bucket name"),
+        ("[processor]\nmemory_mb = 1", r"processor\.memory_mb is 1, but .* from 128 to 10,240"),
+        ("[processor]\nmemory_mb = true", r"must be a whole number"),
+        ('[processor]\ntimeout = "20m"', r"from 1s to 15m"),
+        ('[processor]\nruntime = "python2.7"', r"must be one of python3\.11"),
+        ('[processor]\nprocess = "not one"', r"a module and a function"),
+        ("[deploy]\ncors_origins = [1]", r"a list of texts"),
+        ('endpoint_url = "ftp://x"', r"https://"),
+        ("stack = ", r"not TOML"),
+        ("processor = 5", r"there is no setting processor"),
+    ],
+)
+def test_a_file_that_can_not_be_meant_is_refused_naming_the_place(
+    tmp_path: Path, text: str, says: str
+):
+    write(tmp_path, text)
+    with pytest.raises(UsageError, match=says):
+        load({}, {}, tmp_path)
+
+
+def test_a_mistyped_setting_gets_the_nearest_one_as_a_hint(tmp_path: Path):
+    write(tmp_path, "[processor]\nmemory_mbs = 512\n")
+    with pytest.raises(UsageError) as caught:
+        load({}, {}, tmp_path)
+    assert caught.value.hint == "Did you mean processor.memory_mb?"
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
+    (tmp_path / "twobuckets.toml").write_bytes(b"stack = '\xff'")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load({}, {}, tmp_path)
+
+
+def test_a_bad_value_of_a_variable_names_the_variable(tmp_path: Path):
+    with pytest.raises(UsageError, match="environment TWOBUCKETS_STAGING: staging is 'NO'"):
+        load({}, {"TWOBUCKETS_STAGING": "NO"}, tmp_path)
+
+
+OUTPUTS = {"StagingBucket": "s-out", "ArchiveBucket": "a-out", "FunctionName": "f-out"}
+
+
+def test_the_pipeline_takes_from_the_stack_what_nobody_named(tmp_path: Path):
+    write(tmp_path, 'stack = "st"\narchive = "a-file"\n')
+    pipeline = load({}, {}, tmp_path).pipeline(OUTPUTS)
+    assert (pipeline.staging, pipeline.archive) == ("s-out", "a-file")
+    assert pipeline.log_group == "/aws/lambda/f-out"
+    assert pipeline.origins["staging"] == "stack st, output StagingBucket"
+
+
+def test_a_pair_made_by_hand_needs_no_stack(tmp_path: Path):
+    write(tmp_path, 'staging = "in-bucket"\narchive = "done-bucket"\nfunction = "fn"\n')
+    settings = load({}, {}, tmp_path)
+    assert settings.names_pair
+    pipeline = settings.pipeline({})
+    assert (pipeline.stack, pipeline.function, pipeline.log_group) == (
+        None,
+        "fn",
+        "/aws/lambda/fn",
+    )
+
+
+def test_choosing_another_stack_leaves_the_files_pair_out(tmp_path: Path):
+    write(tmp_path, 'stack = "prod"\nstaging = "prod-in"\narchive = "prod-done"\n')
+    settings = load({"stack": "local"}, {}, tmp_path)
+    assert (settings.staging, settings.archive) == (None, None)
+    assert settings.pipeline(OUTPUTS).staging == "s-out"
+
+
+def test_nothing_that_names_a_pipeline_is_an_error_with_the_ways_to_name_one(tmp_path: Path):
+    with pytest.raises(NotFoundError) as caught:
+        load({}, {}, tmp_path).pipeline({})
+    assert "--stack local" in str(caught.value.hint)
