@@ -38,7 +38,7 @@ USED_ONLY_IN = {
     "print": ("processor",),
     "sys.exit": ("cli", "local.server", "processor.__main__"),
     "os.environ": ("cli", "settings", "processor", "local.server"),
-    "datetime.now": ("cli", "processor"),
+    "datetime.now": ("cli", "processor", "local.server"),
 }
 
 

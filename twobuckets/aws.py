@@ -152,6 +152,8 @@ class Aws:
             retries={"mode": "standard", "max_attempts": 5},
             max_pool_connections=64,
             user_agent_extra=f"twobuckets/{__version__}",
+            # An identity's endpoint is on this machine, where no proxy of the environment leads.
+            proxies={} if self._identity else None,
             **config,
         )
         identity = self._identity

@@ -290,6 +290,14 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str], cwd: Path)
     )
 
 
+def local_state(environ: Mapping[str, str]) -> Path:
+    """Return the state directory of the embedded AWS (XDG Base Directory Specification)."""
+    base = environ.get("XDG_STATE_HOME", "")
+    # The specification has relative paths ignored.
+    home = Path(base) if base.startswith("/") else Path("~/.local/state").expanduser()
+    return home / "twobuckets" / "local"
+
+
 def _sources(
     name: str,
     flags: Mapping[str, str | None],

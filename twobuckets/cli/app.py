@@ -57,9 +57,33 @@ class App:
         from twobuckets.aws import Aws
 
         settings = self.settings
+        if settings.is_local:
+            return self._local_aws()
         return Aws(
             region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url
         )
+
+    def _local_aws(self) -> Aws:
+        """Return the clients of the embedded AWS, started when it does not run yet."""
+        from twobuckets import local
+        from twobuckets.aws import Aws, FixedIdentity
+
+        server, is_new = local.ensure_running(self.local_state, environ=self.environ)
+        if is_new:
+            self.out.note(f"Started the embedded AWS at {server.endpoint_url}")
+        return Aws(
+            identity=FixedIdentity(
+                endpoint_url=server.endpoint_url,
+                region=server.region,
+                access_key_id=server.access_key,
+                secret_access_key=server.secret_key,
+            )
+        )
+
+    @property
+    def local_state(self) -> Path:
+        """Where the embedded AWS keeps what it holds."""
+        return settings_.local_state(self.environ)
 
     @cached_property
     def pipeline(self) -> Pipeline:

@@ -1,0 +1,45 @@
+"""The embedded AWS: S3, Lambda, CloudFormation and CloudWatch Logs on loopback, without an account.
+
+The client side (`start`, `find_running`, `stop`) is cheap to import and never imports the emulator.
+The server process is `python -m twobuckets.local.server`; only it imports ministack.
+
+What the emulator does otherwise than AWS, and what is done about it:
+
+| Gap | Here |
+|---|---|
+| a burst starts a process per event and drops throttled events | a queue on disk; few children |
+| a retry is a new request id | the same; AWS waits 1 and 2 minutes, here 1 and 2 seconds |
+| queued events and retries die with the server | they are on disk and go on at the next start |
+| `logging` reaches no log; late lines go to the next request | Lambda's text and JSON forms |
+| Lambda children see the user's environment and packages | a clean one, boto3 beside the artifact |
+| the root key's signature is not checked; `test` and account ids are root | refused by the guard |
+| any web page can reach it; admin paths answer anybody | refused by the guard |
+| template: lifecycle, encryption, ownership and tags of buckets; dead-letter queue and reserved
+  concurrency of functions | applied by `server/template_gaps.py` |
+| state is saved only at an orderly end | saved a moment after every change |
+| multipart uploads in progress | lost when the server ends |
+| lifecycle rules | stored and listed, never carried out |
+| minimum part size, part order; `FULL_OBJECT` checksums of multipart uploads | not as on AWS |
+| destination `IfNoneMatch` on copies; `delimiter` of `ListMultipartUploads` | ignored |
+| `FilterLogEvents` | cuts at `limit` without a token; JSON patterns are ignored |
+"""
+
+from twobuckets.local.lifecycle import (
+    Server,
+    Status,
+    ensure_running,
+    find_running,
+    find_status,
+    start,
+    stop,
+)
+
+__all__ = [
+    "Server",
+    "Status",
+    "ensure_running",
+    "find_running",
+    "find_status",
+    "start",
+    "stop",
+]

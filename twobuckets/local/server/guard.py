@@ -1,0 +1,66 @@
+"""Decides which requests reach the emulator at all.
+
+The emulator trusts whoever can connect, and every web page that is open on this machine can: it
+takes no more than a form that posts to a port on loopback. Whoever gets through can run code, as a
+Lambda function. So a request must be meant for this server (`Host`), must not come from a page
+(`Origin`, `Sec-Fetch-Site`), must not ask for the emulator's own paths, and must name a key that is
+known here. Whether its signature is that key's is then checked by the emulator.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from xml.sax.saxutils import escape
+
+Headers = Sequence[tuple[bytes, bytes]]
+Scope = Mapping[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+FOREIGN_SITES = ("cross-site", "same-site")
+
+
+def find_refusal(
+    headers: Headers, path: str, *, port: int, is_known: Callable[[Headers], bool]
+) -> str | None:
+    """Return why a request is refused, or None when the emulator may see it.
+
+    `path` is percent-decoded. `is_known` tells whether the headers (or the query that it knows of)
+    name an access key of this server.
+    """
+    hosts = _values(headers, b"host")
+    if hosts not in ([f"127.0.0.1:{port}"], [f"localhost:{port}"]):
+        return "The Host header is not this server's address."
+    origins = _values(headers, b"origin")
+    if any(origin not in (f"http://{host}" for host in hosts) for origin in origins):
+        return "Requests of web pages are refused."
+    if any(site in FOREIGN_SITES for site in _values(headers, b"sec-fetch-site")):
+        return "Requests of web pages are refused."
+    if path.startswith("/_"):
+        # No bucket name starts like this; the emulator's administration does.
+        return "The emulator's own paths are closed."
+    if len(_values(headers, b"authorization")) > 1:
+        return "More than one Authorization header."
+    if not is_known(headers):
+        return "The request names no access key of this server."
+    return None
+
+
+def _values(headers: Headers, name: bytes) -> list[str]:
+    return [value.decode("latin-1").lower() for key, value in headers if key.lower() == name]
+
+
+async def refuse(send: Send, reason: str) -> None:
+    """Answer 403 in S3's form, without any CORS header."""
+    body = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<Error><Code>AccessDenied</Code><Message>{escape(reason)}</Message></Error>"
+    ).encode()
+    headers = [
+        (b"content-type", b"application/xml"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
