@@ -1,0 +1,150 @@
+"""The outcome line: one JSON object on stdout for each record, the contract with everything else.
+
+Consumers take the last line of a version in a request: a record that finishes after its time-out
+was foretold writes a second line.
+"""
+
+import json
+import os
+import re
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+
+ARCHIVED = "archived"
+FAILED = "failed"
+REJECTED = "rejected"
+SUPERSEDED = "superseded"
+MISSING = "missing"
+
+_MESSAGE_CHARACTERS = 2_000
+_TRACE_CHARACTERS = 8_000
+_writing = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong, free of secrets and short enough for a log line."""
+
+    type: str
+    message: str
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What processing did to one object version."""
+
+    outcome: str
+    bucket: str
+    key: str
+    version_id: str | None
+    etag: str | None
+    size_bytes: int | None
+    duration_ms: int
+    request_id: str | None
+    attempt: int
+    error: Failure | None = None
+    reason: str | None = None
+    duplicate: bool = False
+    archive_version_id: str | None = None
+    sequencer: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """Return the outcome as one line of JSON in ASCII."""
+        fields: dict[str, object] = {
+            "twobuckets": 1,
+            "outcome": self.outcome,
+            "bucket": self.bucket,
+            "key": self.key,
+            "version_id": self.version_id,
+            "etag": self.etag,
+            "size": self.size_bytes,
+            "duration_ms": self.duration_ms,
+            "request_id": self.request_id,
+            "attempt": self.attempt,
+            "error": None,
+        }
+        if self.error is not None:
+            fields["error"] = {
+                "type": self.error.type,
+                "message": self.error.message,
+                "trace": self.error.trace,
+            }
+        extras = {
+            "reason": self.reason,
+            "duplicate": self.duplicate or None,
+            "archive_version_id": self.archive_version_id,
+            "sequencer": self.sequencer,
+            "notes": list(self.notes) or None,
+        }
+        fields.update({name: value for name, value in extras.items() if value is not None})
+        return json.dumps(fields, separators=(",", ":"))
+
+
+def write_line(line: str) -> None:
+    """Write one whole line to the log; a user's closed or replaced stdout loses none."""
+    with _writing:
+        for stream in (sys.stdout, sys.__stdout__, sys.__stderr__):
+            try:
+                if stream is not None:
+                    stream.write(line + "\n")
+                    stream.flush()
+                    return
+            except (OSError, ValueError):
+                continue
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return an exception as a Failure: trimmed, secrets and signed URLs taken out."""
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything
+        message = f"(its message cannot be shown: {type(broken).__name__})"
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - the same, in a chained exception
+        trace = ""
+    return Failure(
+        type=type(error).__name__,
+        message=_head(redact(message), _MESSAGE_CHARACTERS),
+        trace=_tail(redact(trace), _TRACE_CHARACTERS),
+    )
+
+
+_SECRET_PATTERNS = (
+    # The query of a presigned URL (SigV4 and SigV2) is a credential as a whole.
+    (re.compile(r"(?i)\?[^\s\"'<>]*\b(?:x-amz-signature|x-amz-security-token|signature)=[^\s\"'<>]*"),
+     "?[signature removed]"),
+    (re.compile(r"(?i)\b(x-amz-(?:signature|credential|security-token))(=|:\s*)[^\s&\"',;]+"),
+     r"\1\2[removed]"),
+    (re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?)(?:AWS4-HMAC-SHA256|Bearer|Basic)?[^\"'\r\n]+"),
+     r"\1[removed]"),
+    (re.compile(r"(?i)\b((?:[a-z0-9_-]*(?:password|passwd|secret|token|api_?key|access_?key))"
+                r"[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;)}]+"), r"\1[removed]"),
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s/:@]+):[^\s/@]+@"), r"\1:[removed]@"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), "[access key removed]"),
+)  # fmt: skip
+_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+
+
+def redact(text: str) -> str:
+    """Return the text with credentials, signed URLs' queries and passwords taken out."""
+    for name in _SECRET_VARIABLES:
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "[removed]")
+    for pattern, substitute in _SECRET_PATTERNS:
+        text = pattern.sub(substitute, text)
+    return text
+
+
+def _head(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 2] + " …"
+
+
+def _tail(text: str, characters: int) -> str:
+    """The end of a traceback names the error, so its beginning is what goes."""
+    return text if len(text) <= characters else "… " + text[2 - characters :]

@@ -1,0 +1,419 @@
+"""One invocation: its records one by one or side by side, each with its own outcome line."""
+
+import os
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from . import archive as archive_
+from . import outcome as outcome_
+from .archive import Archived, Destination, NotHere, Staged
+from .events import Arrival, Unreadable, parse_event
+from .file import File, Reject
+from .outcome import Failure, Outcome, failure_of, write_line
+from .stream import RangeReader, find_expected, open_stream
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Process = Callable[[File], object]
+
+
+class ConfigurationError(Exception):
+    """The function's environment or the user's module cannot be used as it is."""
+
+
+class RecordsFailedError(Exception):
+    """Some records are to be retried; raised at the end so that Lambda does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment variables of the function say."""
+
+    archive_bucket: str
+    process: str
+    record_concurrency: int
+    storage_class: str | None
+    deadline_margin_seconds: float
+
+
+def find_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings; raise ConfigurationError naming the variable that is wrong."""
+    bucket = environ.get("ARCHIVE_BUCKET", "")
+    if not bucket:
+        raise ConfigurationError("ARCHIVE_BUCKET is not set: it names the archive bucket")
+    return Settings(
+        archive_bucket=bucket,
+        process=environ.get("TWOBUCKETS_PROCESS") or "processor:process",
+        record_concurrency=_whole_number(environ, "TWOBUCKETS_RECORD_CONCURRENCY", 1, 64),
+        storage_class=environ.get("TWOBUCKETS_ARCHIVE_STORAGE_CLASS") or None,
+        deadline_margin_seconds=_whole_number(environ, "TWOBUCKETS_DEADLINE_MARGIN", 3, 300),
+    )
+
+
+def _whole_number(environ: Mapping[str, str], name: str, default: int, largest: int) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= largest:
+        raise ConfigurationError(f"{name} is {text!r}, expected a number from 1 to {largest}")
+    return int(text)
+
+
+def load_process(name: str) -> Process:
+    """Return the user's function; raise ConfigurationError if `module:function` names none."""
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise ConfigurationError(f"TWOBUCKETS_PROCESS is {name!r}, expected module:function")
+    try:
+        process = getattr(import_module(module_name), function_name, None)
+    except BaseException as error:
+        raise ConfigurationError(
+            f"importing {module_name!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(process):
+        raise ConfigurationError(f"module {module_name!r} has no function {function_name!r}")
+    code = getattr(process, "__code__", None)
+    # Calling such a function runs nothing of it, and the file would be archived unprocessed.
+    if code is not None and code.co_flags & (0x20 | 0x80 | 0x200):
+        raise ConfigurationError(
+            f"{name} is a generator or coroutine function; it has to be a plain function"
+        )
+    return process  # type: ignore[no-any-return]
+
+
+def run_process(process: Process, file: File) -> tuple[str, ...]:
+    """Call the user's function and return notes about what it returned; it may raise anything."""
+    returned = process(file)
+    if isinstance(returned, (CoroutineType, GeneratorType, AsyncGeneratorType)):
+        if not isinstance(returned, AsyncGeneratorType):
+            returned.close()
+        raise ConfigurationError(
+            f"process returned a {type(returned).__name__}, so nothing of it has run; "
+            "it has to be a plain function"
+        )
+    if returned is not None:
+        return (f"process returned a {type(returned).__name__}; what it returns is ignored",)
+    return ()
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one record is, for the line written when time runs out."""
+
+    arrival: Arrival
+    stage: str = "waiting"
+    read_bytes: int = 0
+    size_bytes: int | None = None
+    is_gone: bool = False
+    is_settled: bool = False
+    started: float = field(default_factory=time.monotonic)
+    streams: list[BinaryIO] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if self.stage == "processing":
+            return f"processing, {self.read_bytes} bytes read of {self.size_bytes}"
+        return self.stage
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """Everything that the records of one invocation share."""
+
+    s3: "S3Client"
+    settings: Settings
+    process: Callable[[], Process]
+    request_id: str | None
+    attempt: int
+
+    def run(self, progress: Progress) -> Outcome:
+        """Process one record, write its outcome line and return the outcome; raise nothing."""
+        progress.started = time.monotonic()
+        try:
+            outcome = self._settle(progress)
+        except NotHere as gone:
+            outcome = self._outcome(progress, gone.outcome, reason=gone.reason)
+        except Reject as refusal:
+            shown = failure_of(refusal)
+            outcome = self._outcome(
+                progress, outcome_.REJECTED, error=Failure(shown.type, shown.message)
+            )
+        except BaseException as error:  # noqa: BLE001 - `process` may raise even SystemExit
+            outcome = self._outcome(progress, outcome_.FAILED, error=failure_of(error))
+        finally:
+            progress.is_settled = True
+            for stream in progress.streams:
+                _close(stream)
+            progress.streams.clear()
+        write_line(outcome.line())
+        return outcome
+
+    def _settle(self, progress: Progress) -> Outcome:
+        s3, arrival = self.s3, progress.arrival
+        destination = Destination(self.settings.archive_bucket, self.settings.storage_class)
+        if arrival.bucket == destination.bucket:
+            raise ConfigurationError(
+                f"ARCHIVE_BUCKET is the bucket that the event is about, {arrival.bucket!r}: "
+                "archiving into it would wake the function again and delete the only copy"
+            )
+        progress.stage = "looking"
+        seen = archive_.find_archived(s3, destination.bucket, arrival.key)
+        try:
+            staged = archive_.find_staged(s3, arrival)
+        except NotHere:
+            if seen and archive_.is_same(arrival, seen.origin, None):
+                return self._already_archived(progress, seen)
+            raise
+        progress.size_bytes = staged.size_bytes
+        if seen and archive_.is_newer(seen.origin, arrival, staged):
+            raise NotHere("superseded", "the archive holds a later upload of this key")
+        notes: tuple[str, ...] = ()
+        duplicate = bool(
+            seen
+            and archive_.is_same(arrival, seen.origin, staged)
+            and archive_.is_equal(staged.head, seen.head)
+        )
+        if not duplicate:
+            progress.stage = "processing"
+            notes = self._process(progress, staged)
+        progress.stage = "archiving"
+        version_id = archive_.archive(s3, arrival, staged, destination, seen)
+        return self._outcome(
+            progress,
+            outcome_.ARCHIVED,
+            duplicate=duplicate,
+            archive_version_id=version_id,
+            notes=notes,
+        )
+
+    def _already_archived(self, progress: Progress, seen: Archived) -> Outcome:
+        progress.size_bytes = int(seen.head["ContentLength"])
+        return self._outcome(
+            progress, outcome_.ARCHIVED, duplicate=True, archive_version_id=seen.version_id
+        )
+
+    def _process(self, progress: Progress, staged: Staged) -> tuple[str, ...]:
+        process = self.process()
+        expected = find_expected(staged.head)
+
+        def mark_gone() -> None:
+            progress.is_gone = True
+
+        def count(read_bytes: int) -> None:
+            progress.read_bytes += read_bytes
+
+        def opener() -> BinaryIO:
+            reader = RangeReader(self.s3, staged.pinned, on_gone=mark_gone)
+            stream = open_stream(reader, staged.size_bytes, expected, count)
+            progress.streams.append(stream)
+            return stream
+
+        file = File(
+            bucket=staged.bucket,
+            key=staged.key,
+            version_id=staged.version_id,
+            etag=staged.etag,
+            size=staged.size_bytes,
+            content_type=staged.head.get("ContentType", "binary/octet-stream"),
+            metadata=staged.metadata,
+            opener=opener,
+        )
+        try:
+            return run_process(process, file)
+        except BaseException:
+            if progress.is_gone:
+                # The error is a consequence: say what happened to the file instead.
+                archive_.require_current(self.s3, progress.arrival, staged)
+            raise
+
+    def _outcome(
+        self,
+        progress: Progress,
+        outcome: str,
+        *,
+        error: Failure | None = None,
+        reason: str | None = None,
+        duplicate: bool = False,
+        archive_version_id: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> Outcome:
+        arrival = progress.arrival
+        size_bytes = progress.size_bytes if progress.size_bytes is not None else arrival.size_bytes
+        return Outcome(
+            outcome=outcome,
+            bucket=arrival.bucket,
+            key=arrival.key,
+            version_id=arrival.version_id,
+            etag=arrival.etag,
+            size_bytes=size_bytes,
+            duration_ms=round((time.monotonic() - progress.started) * 1000),
+            request_id=self.request_id,
+            attempt=arrival.attempt or self.attempt,
+            error=error,
+            reason=reason,
+            duplicate=duplicate,
+            archive_version_id=archive_version_id,
+            sequencer=arrival.sequencer,
+            notes=notes,
+        )
+
+    def foretell_timeout(self, records: list[Progress], remaining_seconds: float) -> None:
+        """Write a failed line for each record that will not be done in time."""
+        for progress in records:
+            if not progress.is_settled:
+                message = (
+                    f"the function's time runs out in {remaining_seconds:.1f} s and the record is "
+                    f"not done: {progress}. Give the function more time, or it less to do."
+                )
+                error = Failure("TimeoutForeseen", message)
+                write_line(self._outcome(progress, outcome_.FAILED, error=error).line())
+
+
+def handler(event: object, context: object) -> dict[str, Any]:
+    """Process and archive every object that the event names.
+
+    Returns the counts of the outcomes, or `batchItemFailures` for a batch of SQS messages. Raises
+    RecordsFailedError after all records were tried if any is to be retried, and UnknownEventError.
+    """
+    batch = parse_event(event)
+    request_id = getattr(context, "aws_request_id", None)
+    arrivals = [record for record in batch.records if isinstance(record, Arrival)]
+    unreadable = [record for record in batch.records if isinstance(record, Unreadable)]
+    outcomes: list[Outcome] = []
+    if arrivals:
+        settings = find_settings(os.environ)
+        invocation = Invocation(
+            s3=_client(settings.record_concurrency),
+            settings=settings,
+            process=lambda: _process(settings.process),
+            request_id=request_id,
+            attempt=_count_attempt(request_id),
+        )
+        records = [Progress(arrival) for arrival in arrivals]
+        with _deadline(context, settings, invocation, records):
+            outcomes = _run_all(invocation, records)
+    for record in unreadable:
+        write_line(_problem_line(record.reason, request_id))
+    failed = [outcome for outcome in outcomes if outcome.outcome == outcome_.FAILED]
+    if batch.from_sqs:
+        return _batch_item_failures(arrivals, outcomes, unreadable)
+    if failed or unreadable:
+        raise RecordsFailedError(_summary(failed, unreadable, len(batch.records)))
+    return dict(Counter(outcome.outcome for outcome in outcomes))
+
+
+def _run_all(invocation: Invocation, records: list[Progress]) -> list[Outcome]:
+    workers = min(invocation.settings.record_concurrency, len(records))
+    if workers == 1:
+        return [invocation.run(record) for record in records]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="twobuckets-record") as pool:
+        return list(pool.map(invocation.run, records))
+
+
+def _batch_item_failures(
+    arrivals: list[Arrival], outcomes: list[Outcome], unreadable: list[Unreadable]
+) -> dict[str, Any]:
+    failed = {
+        arrival.message_id: None
+        for arrival, outcome in zip(arrivals, outcomes, strict=True)
+        if outcome.outcome == outcome_.FAILED
+    }
+    failed.update((record.message_id, None) for record in unreadable)
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+def _summary(failed: list[Outcome], unreadable: list[Unreadable], total: int) -> str:
+    reasons = [
+        f"{outcome.key!r}: {outcome.error.type}: {outcome.error.message}"
+        for outcome in failed
+        if outcome.error
+    ] + [record.reason for record in unreadable]
+    shown = "; ".join(reason[:300] for reason in reasons[:5])
+    more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    return f"{len(reasons)} of {total} records failed and are to be retried: {shown}{more}"
+
+
+def _problem_line(reason: str, request_id: str | None) -> str:
+    import json
+
+    return json.dumps({"level": "ERROR", "message": reason, "request_id": request_id})
+
+
+@contextmanager
+def _deadline(
+    context: object, settings: Settings, invocation: Invocation, records: list[Progress]
+) -> Iterator[None]:
+    remaining_ms = getattr(context, "get_remaining_time_in_millis", None)
+    if remaining_ms is None:
+        yield
+        return
+    remaining = remaining_ms() / 1000
+    margin = min(settings.deadline_margin_seconds, remaining / 4)
+    timer = threading.Timer(
+        remaining - margin, lambda: invocation.foretell_timeout(records, remaining_ms() / 1000)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _close(stream: BinaryIO) -> None:
+    with suppress(OSError, ValueError):
+        stream.close()
+
+
+# --- once per environment ------------------------------------------------------------------------
+
+_once = threading.Lock()
+_clients: "dict[str, S3Client]" = {}
+_processes: dict[str, Process] = {}
+_attempts: OrderedDict[str, int] = OrderedDict()
+
+
+def _client(record_concurrency: int) -> "S3Client":
+    with _once:
+        if "s3" not in _clients:
+            import boto3
+            from botocore.config import Config
+
+            connections = 16 + 8 * record_concurrency
+            _clients["s3"] = boto3.client(
+                "s3",
+                config=Config(
+                    max_pool_connections=connections,
+                    retries={"mode": "standard", "max_attempts": 5},
+                    signature_version="s3v4",
+                ),
+            )
+        return _clients["s3"]
+
+
+def _process(name: str) -> Process:
+    with _once:
+        if name not in _processes:
+            _processes[name] = load_process(name)
+        return _processes[name]
+
+
+def _count_attempt(request_id: str | None) -> int:
+    """Lambda keeps the request id when it retries an asynchronous event, but says no number.
+
+    So the count is what this environment has seen: a lower bound.
+    """
+    if request_id is None:
+        return 1
+    with _once:
+        _attempts[request_id] = attempt = _attempts.pop(request_id, 0) + 1
+        while len(_attempts) > 1_000:
+            _attempts.popitem(last=False)
+    return attempt
