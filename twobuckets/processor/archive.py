@@ -40,7 +40,7 @@ _KEPT = (
 )
 
 
-class NotHere(Exception):  # noqa: N818 - an outcome, not an error
+class NotHere(Exception):
     """The version is not there to be processed: `outcome` is missing or superseded."""
 
     def __init__(self, outcome: str, reason: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 
-class Reject(Exception):  # noqa: N818 - it is the user's verb, `raise Reject(...)`
+class Reject(Exception):
     """Says that this file will never work: it is not tried again and stays in staging."""
 
 
