@@ -18,7 +18,7 @@ archive's objects: s3:PutObject, s3:PutObjectTagging, s3:GetObject, s3:GetObject
 s3:AbortMultipartUpload; on the archive bucket: s3:ListBucket and s3:ListBucketVersions.
 """
 
-from .file import File, Reject
-from .runtime import handler
+from twobuckets.processor.file import File, Reject
+from twobuckets.processor.runtime import handler
 
 __all__ = ["File", "Reject", "handler"]

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from .file import File, Reject
-from .outcome import failure_of, write_line
-from .runtime import ConfigurationError, Process, load_process, run_process
+from twobuckets.processor.file import File, Reject
+from twobuckets.processor.outcome import failure_of, write_line
+from twobuckets.processor.runtime import ConfigurationError, Process, load_process, run_process
 
 _USAGE = "usage: python -m twobuckets.processor MODULE.py:FUNCTION FILE..."
 

@@ -16,8 +16,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from .events import Arrival
-from .stream import etag_of, is_md5
+from twobuckets.processor.events import Arrival
+from twobuckets.processor.stream import etag_of, is_md5
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -11,13 +11,13 @@ from importlib import import_module
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from . import archive as archive_
-from . import outcome as outcome_
-from .archive import Archived, Destination, NotHere, Staged
-from .events import Arrival, Unreadable, parse_event
-from .file import File, Reject
-from .outcome import Failure, Outcome, failure_of, write_line
-from .stream import RangeReader, find_expected, open_stream
+from twobuckets.processor import archive as archive_
+from twobuckets.processor import outcome as outcome_
+from twobuckets.processor.archive import Archived, Destination, NotHere, Staged
+from twobuckets.processor.events import Arrival, Unreadable, parse_event
+from twobuckets.processor.file import File, Reject
+from twobuckets.processor.outcome import Failure, Outcome, failure_of, write_line
+from twobuckets.processor.stream import RangeReader, find_expected, open_stream
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
