@@ -37,7 +37,7 @@ ONLY_IN = {
 USED_ONLY_IN = {
     "print": ("processor",),
     "sys.exit": ("cli", "local.server", "processor.__main__"),
-    "os.environ": ("cli", "settings", "processor", "local.server"),
+    "os.environ": ("cli", "settings", "processor", "local.server", "artifact.probe"),
     "datetime.now": ("cli", "processor", "local.server"),
 }
 

@@ -1,0 +1,189 @@
+"""Processor source to Lambda zip: the same input gives the same bytes, on any machine.
+
+The way through the room: `contents` lists what goes in, `requirements` gets the wheels,
+`packing` writes the zip, `importing` tries it in a bare Python (`probe` is what runs there).
+Nothing here talks to AWS.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twobuckets.artifact.contents import Entry, iter_runtime, iter_source, iter_wheels, merge
+from twobuckets.artifact.importing import require_importable
+from twobuckets.artifact.packing import published, sha256_of, write_zip
+from twobuckets.artifact.requirements import install
+from twobuckets.artifact.target import NATIVE, native_runtime, parse_target
+from twobuckets.errors import TwoBucketsError, UsageError
+from twobuckets.units import format_bytes
+
+if TYPE_CHECKING:
+    from twobuckets.settings import Settings
+
+__all__ = [
+    "DIRECT_UPLOAD_LIMIT_BYTES",
+    "HANDLER",
+    "NATIVE",
+    "UNZIPPED_LIMIT_BYTES",
+    "Artifact",
+    "Content",
+    "build",
+    "build_configured",
+    "native_runtime",
+]
+
+HANDLER = "twobuckets.processor.handler"
+"""The handler Lambda calls; it calls the user's function, named in `TWOBUCKETS_PROCESS`."""
+
+DIRECT_UPLOAD_LIMIT_BYTES = 50 * 1024 * 1024
+"""The largest zip that goes to Lambda without S3 (Lambda guide, gettingstarted-limits)."""
+
+UNZIPPED_LIMIT_BYTES = 250 * 1024 * 1024
+"""The most that a function's code may have unzipped (Lambda guide, gettingstarted-limits)."""
+
+_PROCESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One file or folder at the artifact's top level and the bytes it takes unzipped."""
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A zip that Lambda can run.
+
+    `sha256` is lower-case hex over the zip's bytes; `contents` is what takes the room, largest
+    first; `unchecked` says what could not be checked on this machine, None when all was.
+    """
+
+    path: Path
+    sha256: str
+    runtime: str
+    architecture: str
+    zipped_bytes: int
+    unzipped_bytes: int
+    contents: tuple[Content, ...]
+    unchecked: str | None
+
+
+def build(
+    source: Path,
+    *,
+    process: str = "processor:process",
+    requirements: Path | None = None,
+    runtime: str = "python3.13",
+    architecture: str = "arm64",
+    out: Path | None = None,
+) -> Artifact:
+    """Build the artifact of a processor and check that it can be imported.
+
+    `source` is a module, a package or a folder of modules; `process` is `module:function` in it.
+    Requirements are unpacked from wheels for the runtime and architecture; the architecture
+    `NATIVE` is this machine with this Python, for the embedded AWS. `out`, by default
+    `.twobuckets/processor.zip` beside the source, is replaced only by an artifact that passed.
+
+    The bytes depend on the paths, bytes and owner's x bit of the source, on the wheels that the
+    requirements resolve to (pin them to have the same tomorrow) and on the version of twobuckets.
+    They don't depend on umask, time, time zone, locale, hash seed, order in folders, version of
+    Python or zlib.
+
+    Raises UsageError for a source, requirement file or name that can't be meant, and
+    TwoBucketsError when the processor can't be imported, a requirement has no wheel, the artifact
+    is over Lambda's limit or the disk is full; nothing is left behind then.
+    """
+    target = parse_target(runtime, architecture)
+    _require_process_in(source, process)
+    out = out or _default_out(source)
+    with (
+        tempfile.TemporaryDirectory(prefix="twobuckets-build-") as scratch_name,
+        published(out) as draft,
+    ):
+        scratch = Path(scratch_name)
+        wheels = scratch / "wheels"
+        if requirements is not None:
+            install(requirements, wheels, target)
+        entries = merge(
+            ("the twobuckets runtime", iter_runtime()),
+            (str(source), iter_source(source, out=out)),
+            (str(requirements), iter_wheels(wheels) if requirements is not None else ()),
+        )
+        contents = _contents(entries)
+        unzipped_bytes = _require_within_limit(contents)
+        write_zip(entries, draft)
+        unchecked = require_importable(
+            draft, entries, process=process, target=target, scratch=scratch
+        )
+        sha256, zipped_bytes = sha256_of(draft), draft.stat().st_size
+    return Artifact(
+        out, sha256, target.runtime, architecture, zipped_bytes, unzipped_bytes, contents, unchecked
+    )
+
+
+def build_configured(settings: Settings, *, out: Path | None = None) -> Artifact:
+    """Build the artifact that settings describe, for the embedded AWS when the stack is there.
+
+    Without a setting for them, requirements are those of a `requirements.txt` beside the settings'
+    file, if there is one. Raises what `build` raises.
+    """
+    requirements = settings.directory / (settings.requirements or "requirements.txt")
+    named = settings.requirements is not None
+    return build(
+        settings.directory / settings.source,
+        process=settings.process,
+        requirements=requirements if named or requirements.exists() else None,
+        runtime=settings.runtime,
+        architecture=NATIVE if settings.is_local else settings.architecture,
+        out=out,
+    )
+
+
+def _require_process_in(source: Path, process: str) -> None:
+    if _PROCESS.fullmatch(process) is None:
+        raise UsageError(
+            f"Could not build the processor: {process!r} names no function",
+            hint='Write module:function, as in [processor] process = "processor:process"',
+        )
+    module = process.partition(":")[0]
+    if source.is_file() and source.stem != module:
+        raise UsageError(
+            f"Could not build the processor: {process} is not in {source}, which is the module"
+            f" {source.stem}",
+            hint=f'Write [processor] process = "{source.stem}:{process.partition(":")[2]}"',
+        )
+
+
+def _default_out(source: Path) -> Path:
+    # Hidden, so that a build of the whole folder does not pack the build before it.
+    return source.resolve().parent / ".twobuckets" / "processor.zip"
+
+
+def _contents(entries: Sequence[Entry]) -> tuple[Content, ...]:
+    sizes: Counter[str] = Counter()
+    for entry in entries:
+        sizes[entry.path.partition("/")[0]] += entry.size_bytes
+    # Ties by name: a report is to be as repeatable as the bytes.
+    return tuple(
+        Content(path, size) for path, size in sorted(sizes.items(), key=lambda c: (-c[1], c[0]))
+    )
+
+
+def _require_within_limit(contents: Sequence[Content]) -> int:
+    unzipped_bytes = sum(content.size_bytes for content in contents)
+    if unzipped_bytes > UNZIPPED_LIMIT_BYTES:
+        largest = ", ".join(f"{c.path} {format_bytes(c.size_bytes)}" for c in contents[:5])
+        raise TwoBucketsError(
+            f"Could not build the processor: it has {format_bytes(unzipped_bytes)} unzipped and"
+            f" Lambda takes {format_bytes(UNZIPPED_LIMIT_BYTES)}; the largest parts are {largest}",
+            hint="Take out what the processor does not need; boto3 is in Lambda already.",
+        )
+    return unzipped_bytes

@@ -1,0 +1,69 @@
+"""`twobuckets build`: the processor's artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from twobuckets import artifact
+from twobuckets.cli import command
+from twobuckets.cli.views import artifact as views
+from twobuckets.units import format_bytes
+
+if TYPE_CHECKING:
+    from twobuckets.cli.app import App
+
+_FILE = click.Path(path_type=Path)
+
+
+@command("build")
+@click.option("--source", type=_FILE, help="A module, a package or a folder of modules.")
+@click.option("--process", metavar="MODULE:FUNCTION", help="The function that gets each file.")
+@click.option("--requirements", type=_FILE, help="What the processor needs, in pip's format.")
+@click.option("--runtime", metavar="RUNTIME", help="Lambda's runtime, such as python3.13.")
+@click.option("--architecture", metavar="ARCH", help="arm64 or x86_64.")
+@click.option("--out", type=_FILE, help="The zip to write.  [default: .twobuckets/processor.zip]")
+@click.pass_obj
+def build(
+    app: App,
+    source: Path | None,
+    process: str | None,
+    requirements: Path | None,
+    runtime: str | None,
+    architecture: str | None,
+    out: Path | None,
+) -> None:
+    """Build the processor's artifact and check that it can be imported.
+
+    The zip holds your module, the wheels it requires and the runtime of twobuckets. The same input
+    gives the same bytes. What is not given here comes from [processor] in twobuckets.toml. With
+    --stack local it is built for this machine.
+
+    \b
+      twobuckets build
+      twobuckets build --source intake/ --process intake.main:process --architecture x86_64
+    """
+    app.flags |= {
+        # Relative to where the person is; the paths in the file are relative to the file.
+        "source": str(source.absolute()) if source else None,
+        "requirements": str(requirements.absolute()) if requirements else None,
+        "process": process,
+        "runtime": runtime,
+        "architecture": architecture,
+    }
+    built = artifact.build_configured(app.settings, out=out.absolute() if out else None)
+    app.out.record(built)
+    if built.unchecked is not None:
+        app.out.warn(f"Not fully checked: {built.unchecked}.")
+    if built.zipped_bytes > artifact.DIRECT_UPLOAD_LIMIT_BYTES:
+        app.out.note(
+            f"Over {format_bytes(artifact.DIRECT_UPLOAD_LIMIT_BYTES)} Lambda takes a zip from S3"
+            " only, which is how `twobuckets deploy` does it."
+        )
+    app.finish(
+        views.BuildSummary(
+            artifacts=1, zipped_bytes=built.zipped_bytes, unzipped_bytes=built.unzipped_bytes
+        )
+    )

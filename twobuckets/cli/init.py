@@ -1,0 +1,44 @@
+"""`twobuckets init`: a new project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from twobuckets.artifact import starter
+from twobuckets.cli import command
+from twobuckets.cli.views import artifact as views
+from twobuckets.text import shell_word
+
+if TYPE_CHECKING:
+    from twobuckets.cli.app import App
+
+
+@command("init")
+@click.argument("directory", default=".", type=click.Path(path_type=Path), metavar="[DIR]")
+@click.pass_obj
+def init(app: App, directory: Path) -> None:
+    """Write twobuckets.toml and a processor.py to start from.
+
+    DIR is made when it is not there. Nothing is ever overwritten.
+
+    \b
+      twobuckets init demo
+    """
+    written = starter.start(directory)
+    app.out.stream(written)
+    for line in _next_steps(directory):
+        app.out.note(line)
+    app.finish(views.InitSummary(files=len(written)))
+
+
+def _next_steps(directory: Path) -> list[str]:
+    steps = [] if directory.resolve() == Path.cwd() else [f"cd {shell_word(str(directory))}"]
+    steps += [
+        "twobuckets --stack local deploy          # on this machine, without an AWS account",
+        "twobuckets --stack local upload FILE --wait",
+        "twobuckets deploy                        # on AWS",
+    ]
+    return ["Change processor.py to do what you need. Then:", *(f"  {step}" for step in steps)]

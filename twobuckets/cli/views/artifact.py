@@ -1,0 +1,81 @@
+"""How new projects and artifacts are shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.text import Text
+
+from twobuckets.artifact import (
+    DIRECT_UPLOAD_LIMIT_BYTES,
+    UNZIPPED_LIMIT_BYTES,
+    Artifact,
+    Content,
+)
+from twobuckets.artifact.starter import WrittenFile
+from twobuckets.cli.views import human, remote
+from twobuckets.units import format_bytes
+
+_SHOWN_CONTENTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class InitSummary:
+    """What `init` did."""
+
+    type_name: ClassVar[str] = "summary"
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What `build` did."""
+
+    type_name: ClassVar[str] = "summary"
+    artifacts: int
+    zipped_bytes: int
+    unzipped_bytes: int
+
+
+@human.register(InitSummary)
+@human.register(BuildSummary)
+def _nothing(_: object) -> None:
+    """Show nothing: the records before it said it all."""
+
+
+@human.register(WrittenFile)
+def _written(record: WrittenFile) -> Text:
+    return Text.assemble("wrote ", remote(str(record.path), "bold"))
+
+
+@human.register(Artifact)
+def _artifact(record: Artifact) -> Text:
+    machine = "this machine" if record.architecture == "native" else record.architecture
+    lines = [
+        Text.assemble(
+            "built ", remote(str(record.path), "bold"), f" for {record.runtime} on {machine}"
+        ),
+        Text.assemble("sha256    ", record.sha256),
+        _size("zipped", record.zipped_bytes, DIRECT_UPLOAD_LIMIT_BYTES, "for a direct upload"),
+        _size("unzipped", record.unzipped_bytes, UNZIPPED_LIMIT_BYTES, "in Lambda"),
+    ]
+    lines += [_content(content) for content in record.contents[:_SHOWN_CONTENTS]]
+    rest = record.contents[_SHOWN_CONTENTS:]
+    if rest:
+        size = sum(content.size_bytes for content in rest)
+        lines.append(_content(Content(f"and {len(rest)} more", size)))
+    return Text("\n").join(lines)
+
+
+def _size(name: str, size_bytes: int, limit_bytes: int, what: str) -> Text:
+    style = "yellow" if size_bytes > limit_bytes else ""
+    return Text.assemble(
+        f"{name:<8}  ",
+        (format_bytes(size_bytes), style),
+        (f"  of {format_bytes(limit_bytes)} {what}", "dim"),
+    )
+
+
+def _content(content: Content) -> Text:
+    return Text.assemble(f"  {format_bytes(content.size_bytes):>10}  ", remote(content.path))
