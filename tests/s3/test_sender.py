@@ -1,0 +1,315 @@
+"""The sender against a server that answers, refuses, stalls and hangs up as scripted."""
+
+import os
+import time
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from tests.s3.scripted import Cut, answer, refuse, serving
+from twobuckets.s3 import (
+    FileChangedError,
+    FileSlice,
+    FixedCredentials,
+    Keys,
+    Request,
+    Response,
+    RetryPolicy,
+    Sender,
+    SendError,
+    SigV4Signer,
+    parse_endpoint,
+)
+from twobuckets.s3.sender import BULK_BYTES
+
+QUICK = RetryPolicy(attempts=4, first_pause=timedelta(milliseconds=1))
+
+
+def sender_to(server, **options):
+    endpoint = parse_endpoint(server.url, region="us-east-1")
+    signer = SigV4Signer(endpoint, FixedCredentials(Keys("AKIA", "secret")))
+    return Sender(signer, **{"retry": QUICK, **options})
+
+
+def puts(count, **fields):
+    return [Request("PUT", "b", f"k{n}", body=b"x" * n, tag=n, **fields) for n in range(count)]
+
+
+def path(received):
+    return received.head.split()[1]
+
+
+def test_every_request_gets_its_own_answer():
+    with (
+        serving(lambda r: answer(200, path(r).encode())) as server,
+        sender_to(server, most=16) as sender,
+    ):
+        answers = {request.tag: found.body for request, found in sender.send_all(puts(500))}
+    assert answers == {n: f"/b/k{n}".encode() for n in range(500)}
+    assert {path(r): len(r.body) for r in server.received} == {f"/b/k{n}": n for n in range(500)}
+    assert server.connections <= 16
+
+
+def test_connections_are_kept_from_one_flight_to_the_next():
+    with serving(lambda r: answer()) as server, sender_to(server) as sender:
+        for _ in range(20):
+            assert sender.send(Request("GET", "b", "k")).status == 200
+    assert server.connections == 1
+
+
+def test_no_more_requests_are_taken_from_the_source_than_can_be_sent():
+    taken = []
+
+    def source():
+        for request in puts(200):
+            taken.append(request)
+            yield request
+
+    with serving(lambda r: answer()) as server, sender_to(server, most=8) as sender:
+        for seen, _ in enumerate(sender.send_all(source()), 1):
+            assert len(taken) - seen <= 16
+    assert len(taken) == 200
+
+
+def test_a_follow_up_is_sent_before_the_next_from_the_source():
+    with serving(lambda r: answer()) as server, sender_to(server, most=1) as sender:
+        flight = sender.send_all(puts(3))
+        for request, _ in flight:
+            if isinstance(request.tag, int):
+                flight.add(Request("HEAD", "b", f"after-{request.tag}", tag="follow-up"))
+    order = [path(r) for r in server.received]
+    assert sorted(order) == sorted(
+        [f"/b/k{n}" for n in range(3)] + [f"/b/after-{n}" for n in range(3)]
+    )
+    assert order.index("/b/after-0") < order.index("/b/k2")
+
+
+def test_a_flight_can_be_started_while_another_is_read():
+    with serving(lambda r: answer(200, path(r).encode())) as server, sender_to(server) as sender:
+        for request, _ in sender.send_all(puts(30)):
+            inner = sender.send(Request("GET", "b", f"inner-{request.tag}"))
+            assert inner.body == f"/b/inner-{request.tag}".encode()
+    assert len(server.received) == 60
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refuse(500, "InternalError"),
+        refuse(503, "SlowDown"),
+        refuse(400, "RequestTimeout"),
+        refuse(200, "InternalError"),
+        refuse(409, "ConditionalRequestConflict"),
+        answer(502),
+        None,
+        Cut(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
+        Cut(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal"),
+        Cut(b"SSH-2.0-OpenSSH\r\n\r\n"),
+    ],
+    ids=[
+        "500", "SlowDown", "RequestTimeout", "error-in-200", "conflict", "502-without-body",
+        "hang-up", "short-body", "short-chunk", "not-http",
+    ],
+)  # fmt: skip
+def test_what_passes_is_sent_again_until_it_arrives(refusal):
+    seen: Counter[str] = Counter()
+
+    def script(received):
+        seen[path(received)] += 1
+        return answer() if seen[path(received)] > 2 else refusal
+
+    with serving(script) as server, sender_to(server, most=8) as sender:
+        outcomes = list(sender.send_all(puts(20)))
+    assert all(isinstance(found, Response) and found.ok for _, found in outcomes)
+    assert set(seen.values()) == {3}
+
+
+def test_a_refusal_for_good_is_an_answer_at_once():
+    with serving(lambda r: refuse(403, "AccessDenied")) as server, sender_to(server) as sender:
+        found = sender.send(Request("GET", "b", "k"))
+    assert (found.status, found.code, found.message, found.attempts) == (
+        403,
+        "AccessDenied",
+        "No & no",
+        1,
+    )
+    assert len(server.received) == 1
+
+
+def test_a_request_that_is_not_to_be_repeated_is_sent_once():
+    with serving(lambda r: None) as server, sender_to(server) as sender:
+        [(_, found)] = sender.send_all([Request("POST", "b", "k", retries=False)])
+    assert isinstance(found, SendError)
+    assert found.attempts == 1
+    assert len(server.received) == 1
+
+
+def test_tries_end_and_the_last_answer_is_given():
+    with serving(lambda r: refuse(503, "SlowDown")) as server, sender_to(server) as sender:
+        found = sender.send(Request("GET", "b", "k"))
+    assert (found.code, found.attempts) == ("SlowDown", 4)
+    assert len(server.received) == 4
+
+
+def test_nobody_listening_is_an_error_that_names_the_host():
+    with serving(lambda r: None) as server:
+        pass
+    with sender_to(server) as sender, pytest.raises(SendError, match=r"127\.0\.0\.1") as raised:
+        sender.send(Request("GET", "b", "k"))
+    assert raised.value.attempts == 4
+
+
+def test_a_server_that_falls_silent_is_given_up():
+    def stall(received):
+        time.sleep(5)
+
+    with (
+        serving(stall) as server,
+        sender_to(server, timeout=timedelta(seconds=0.5), retry=RetryPolicy(attempts=1)) as sender,
+        pytest.raises(SendError, match="does not answer"),
+    ):
+        sender.send(Request("GET", "b", "k"))
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_long_answers_arrive_whole(chunked):
+    body = os.urandom(3_000_000)
+    with (
+        serving(lambda r: answer(200, body, chunked=chunked)) as server,
+        sender_to(server) as sender,
+    ):
+        assert sender.send(Request("GET", "b", "k")).body == body
+        assert sender.send(Request("GET", "b", "k")).body == body
+    assert server.connections == 1
+
+
+def test_an_answer_that_ends_the_connection_does_not_end_the_flight():
+    with (
+        serving(lambda r: answer(200, b"", "Connection: close")) as server,
+        sender_to(server, most=4) as sender,
+    ):
+        assert sum(found.ok for _, found in sender.send_all(puts(20))) == 20
+    assert server.connections == 20
+
+
+def test_an_idle_connection_that_was_closed_is_replaced_without_a_try():
+    with serving(lambda r: answer()) as server, sender_to(server) as sender:
+        sender.send(Request("GET", "b", "k"))
+        server._open[0].shutdown(2)
+        time.sleep(0.05)
+        assert sender.send(Request("GET", "b", "k")).attempts == 1
+
+
+@pytest.mark.parametrize("size", [0, 5, 100_000, BULK_BYTES + 12_345])
+def test_a_slice_of_a_file_is_sent_as_it_is(tmp_path, size):
+    content = os.urandom(size + 20)
+    (tmp_path / "file").write_bytes(content)
+    noted: list[int] = []
+    with (
+        (tmp_path / "file").open("rb") as file,
+        serving(lambda r: answer()) as server,
+        sender_to(server) as sender,
+    ):
+        body = FileSlice(file.fileno(), 10, size)
+        assert sender.send(Request("PUT", "b", "k", body=body, on_sent=noted.append)).ok
+    assert server.received[0].body == content[10 : 10 + size]
+    assert sum(noted) == size
+
+
+@pytest.mark.parametrize("size", [2_000, 3 * BULK_BYTES])
+def test_what_a_failed_attempt_sent_is_taken_back(tmp_path, size):
+    (tmp_path / "file").write_bytes(bytes(size))
+    noted: list[int] = []
+    with (
+        (tmp_path / "file").open("rb") as file,
+        serving(lambda r: refuse(500, "InternalError") if r.number < 2 else answer()) as server,
+        sender_to(server) as sender,
+    ):
+        request = Request("PUT", "b", "k", body=FileSlice(file.fileno(), 0, size))
+        object.__setattr__(request, "on_sent", noted.append)
+        assert sender.send(request).ok
+    assert sum(noted) == size
+    assert sum(n for n in noted if n > 0) == 3 * size
+
+
+@pytest.mark.parametrize("size", [2_000, 3 * BULK_BYTES])
+def test_a_file_that_becomes_shorter_fails_and_is_not_tried_again(tmp_path, size):
+    (tmp_path / "file").write_bytes(bytes(size - 100))
+    with (
+        (tmp_path / "file").open("rb") as file,
+        serving(lambda r: answer()) as server,
+        sender_to(server) as sender,
+    ):
+        [(_, found)] = sender.send_all(
+            [Request("PUT", "b", "k", body=FileSlice(file.fileno(), 0, size))]
+        )
+    assert isinstance(found, SendError)
+    assert isinstance(found.cause, FileChangedError)
+    assert found.attempts == 1
+    assert server.received == []
+
+
+def test_large_and_small_bodies_share_a_flight(tmp_path):
+    (tmp_path / "file").write_bytes(os.urandom(8 * BULK_BYTES))
+    with (
+        (tmp_path / "file").open("rb") as file,
+        serving(lambda r: answer(200, str(len(r.body)).encode())) as server,
+        sender_to(server, most_bulk=3) as sender,
+    ):
+        parts = [
+            Request("PUT", "b", f"p{n}", body=FileSlice(file.fileno(), n * BULK_BYTES, BULK_BYTES))
+            for n in range(8)
+        ]
+        mixed = [request for pair in zip(parts, puts(8), strict=True) for request in pair]
+        for request, found in sender.send_all(mixed):
+            assert found.body == str(request.length).encode()
+    assert len(server.received) == 16
+
+
+def test_the_bandwidth_is_limited_for_all_together(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(2 * BULK_BYTES))
+    started_at = time.monotonic()
+    with (
+        (tmp_path / "file").open("rb") as file,
+        serving(lambda r: answer()) as server,
+        sender_to(server, bytes_per_second=4 * BULK_BYTES) as sender,
+    ):
+        body = FileSlice(file.fileno(), 0, 2 * BULK_BYTES)
+        found = [f for _, f in sender.send_all([Request("PUT", "b", "k", body=body), *puts(50)])]
+    assert len(found) == 51
+    assert 0.35 < time.monotonic() - started_at < 2
+
+
+def test_leaving_in_the_middle_closes_everything_quickly(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(4 * BULK_BYTES))
+
+    def script(received):
+        time.sleep(0.2 if received.number else 0)
+        return answer()
+
+    with (tmp_path / "file").open("rb") as file, serving(script) as server:
+        body = FileSlice(file.fileno(), 0, 4 * BULK_BYTES)
+        started_at = time.monotonic()
+        with sender_to(server, most=4) as sender:
+            next(
+                sender.send_all(
+                    Request("PUT", "b", f"k{n}", body=body if n % 2 else b"") for n in range(100)
+                )
+            )
+        assert time.monotonic() - started_at < 1.5
+
+
+def test_the_clock_of_the_server_is_adopted_and_the_request_signed_again():
+    def script(received):
+        if received.number == 0:
+            return answer(
+                403,
+                b"<Error><Code>RequestTimeTooSkewed</Code></Error>",
+                "Date: Fri, 24 May 2013 00:00:00 GMT",
+            )
+        return answer()
+
+    with serving(script) as server, sender_to(server) as sender:
+        assert sender.send(Request("GET", "b", "k")).ok
+    assert server.received[1].header("x-amz-date").startswith("20130524T0000")

@@ -1,0 +1,282 @@
+"""Records of the S3 hot path: where requests go, who signs them, what is asked, what came back."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+
+class Keys(NamedTuple):
+    """One set of AWS credentials, frozen at one moment."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        """Name the access key only: a secret never reaches a log or a traceback."""
+        return f"Keys(access_key={self.access_key!r})"
+
+
+class Credentials(Protocol):
+    """Gives the current keys; renewing them before they expire is its own business."""
+
+    def keys(self) -> Keys:
+        """Return the keys to sign with now; called for every request, so it must be cheap."""
+
+    def refresh(self) -> bool:
+        """Fetch new keys because S3 called these expired; True if they changed."""
+
+
+@dataclass(slots=True)
+class FixedCredentials:
+    """Credentials that never change, as tests and one-hour scripts have them."""
+
+    current: Keys
+
+    def keys(self) -> Keys:
+        """Return the keys given."""
+        return self.current
+
+    def refresh(self) -> bool:
+        """Return False: there is nobody to ask for new ones."""
+        return False
+
+
+class Origin(NamedTuple):
+    """The server that a connection leads to."""
+
+    tls: bool
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An S3 endpoint and how buckets are addressed there.
+
+    `ca_bundle` is a file of trusted certificates (the system's when None); `proxy` is the URL of
+    an HTTP proxy, `http://[user:password@]host:port`. Path style puts the bucket into the path;
+    otherwise it becomes part of the host, as AWS prefers.
+    """
+
+    origin: Origin
+    region: str
+    path_style: bool = False
+    ca_bundle: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def loopback(self) -> bool:
+        """Say whether the endpoint is on this machine."""
+        return self.origin.host in {"localhost", "::1"} or self.origin.host.startswith("127.")
+
+    @property
+    def signs_payload(self) -> bool:
+        """Say whether bodies need their SHA-256 signed: nothing else protects them on the way."""
+        return not (self.origin.tls or self.loopback)
+
+    def find_origin(self, bucket: str) -> tuple[Origin, str, str]:
+        """Return the origin, the Host header and the path prefix that address a bucket.
+
+        A bucket name with a dot is always addressed by path over TLS: AWS's wildcard certificate
+        covers one label only.
+        """
+        origin = self.origin
+        prefix = ""
+        if bucket and (self.path_style or (origin.tls and "." in bucket)):
+            prefix = f"/{bucket}"
+        elif bucket:
+            origin = origin._replace(host=f"{bucket}.{origin.host}")
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        if origin.port != (443 if origin.tls else 80):
+            host = f"{host}:{origin.port}"
+        return origin, host, prefix
+
+
+def parse_endpoint(
+    url: str,
+    *,
+    region: str,
+    path_style: bool | None = None,
+    ca_bundle: str | None = None,
+    proxy: str | None = None,
+) -> Endpoint:
+    """Return the endpoint at a URL such as `https://s3.eu-west-1.amazonaws.com`.
+
+    Without `path_style`, AWS's own hosts get the bucket in the host name and all others get it in
+    the path, as botocore does with a custom endpoint. Raises ValueError for anything that is not
+    the URL of a host.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError(f"not the URL of an S3 endpoint: {url!r}")
+    tls = parts.scheme == "https"
+    if path_style is None:
+        path_style = not parts.hostname.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    origin = Origin(tls, parts.hostname, parts.port or (443 if tls else 80))
+    return Endpoint(origin, region, path_style, ca_bundle, proxy)
+
+
+class FileSlice(NamedTuple):
+    """Bytes of an open file, read only as they are sent; the caller keeps the file open.
+
+    Sending raises FileChangedError when the file has become shorter than the slice.
+    """
+
+    fd: int
+    offset: int
+    length: int
+
+    def iter_blocks(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Read the slice block by block into one buffer, and yield what it holds each time."""
+        position, end = self.offset, self.offset + self.length
+        while position < end:
+            block = buffer[: min(len(buffer), end - position)]
+            count = os.preadv(self.fd, [block], position)
+            if not count:
+                raise FileChangedError(f"the file ends at byte {position}, not at byte {end}")
+            position += count
+            yield block[:count]
+
+
+class FileChangedError(Exception):
+    """A file became shorter while it was being sent."""
+
+
+BLOCK_BYTES = 256 * 1024
+"""How much of a file is read at a time: it still fits a core's own cache when it is sent."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One S3 request before it is signed.
+
+    `query` and `headers` are (name, value) pairs, unencoded, header names in lower case; a query
+    value of "" gives `?uploads=`. A request with `retries` False is sent once only. `tag` is the
+    caller's own and comes back with the answer. `on_sent` is called with the number of body bytes
+    each time some were sent, possibly in another thread; what a failed attempt sent is taken back
+    with a negative number.
+    """
+
+    method: str
+    bucket: str
+    key: str = ""
+    query: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | FileSlice = b""
+    tag: object = None
+    retries: bool = True
+    on_sent: Callable[[int], None] | None = None
+
+    @property
+    def length(self) -> int:
+        """The length of the body in bytes."""
+        return self.body.length if isinstance(self.body, FileSlice) else len(self.body)
+
+
+class SignedRequest(NamedTuple):
+    """A request that S3 accepts as it is, whoever sends it, until the signature expires.
+
+    `target` is the path and query exactly as signed; `headers` includes Host.
+    """
+
+    method: str
+    origin: Origin
+    target: str
+    headers: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        """Leave out the target and the headers: both may hold a signature."""
+        return f"SignedRequest(method={self.method!r}, origin={self.origin!r})"
+
+
+class Signer(Protocol):
+    """Turns requests into signed ones; with keys at hand, or by asking somebody who has them."""
+
+    def sign(self, request: Request) -> SignedRequest:
+        """Sign a request for sending now."""
+
+    def learn(self, answer: "Response") -> bool:
+        """Take note of a refused signature; True if signing again gives a better one."""
+
+
+class Response:
+    """An answer of S3; any status, so that the caller decides what a refusal means.
+
+    `attempts` says how many times the request was sent: after more than one, a refusal such as
+    412 may be the echo of an earlier attempt whose answer got lost.
+    """
+
+    __slots__ = ("_headers", "attempts", "body", "head", "status")
+
+    def __init__(self, status: int, head: bytes, body: bytes) -> None:
+        self.status = status
+        self.head = head
+        self.body = body
+        self.attempts = 1
+        self._headers: dict[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Response(status={self.status}, attempts={self.attempts})"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers with names in lower case, parsed when first asked for."""
+        if self._headers is None:
+            lines = self.head.decode("utf-8", "replace").split("\r\n")[1:]
+            fields = (line.partition(":") for line in lines if line)
+            self._headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+        return self._headers
+
+    @property
+    def ok(self) -> bool:
+        """Say whether S3 did what was asked: 2xx, and no error in the body of a 200.
+
+        CopyObject, UploadPartCopy and CompleteMultipartUpload send their 200 before they are done
+        and may still fail (S3 API reference, CompleteMultipartUpload).
+        """
+        return 200 <= self.status < 300 and not is_error_body(self.body)
+
+    @property
+    def code(self) -> str:
+        """S3's error code, such as `NoSuchKey`; "" if it gave none."""
+        return find_text(self.body, b"Code") if is_error_body(self.body) else ""
+
+    @property
+    def message(self) -> str:
+        """S3's words for the error; "" if it gave none."""
+        return find_text(self.body, b"Message") if is_error_body(self.body) else ""
+
+
+def is_error_body(body: bytes) -> bool:
+    """Say whether a body is S3's error document, also behind the blanks of a kept-alive 200."""
+    return b"<Error>" in body[:512] or (body[:512].isspace() and b"<Error>" in body)
+
+
+def find_text(document: bytes, name: bytes) -> str:
+    """Return the text of the first element of that name without children; "" if there is none."""
+    start = document.find(b"<%b>" % name)
+    end = document.find(b"</%b>" % name, start)
+    if start < 0 or end < 0:
+        return ""
+    from xml.sax.saxutils import unescape
+
+    text = document[start + len(name) + 2 : end].decode("utf-8", "replace")
+    return unescape(text, {"&quot;": '"', "&apos;": "'"})
+
+
+class SendError(Exception):
+    """A request got no answer at all; S3 may nevertheless have done what it asked.
+
+    `cause` is the last reason, `attempts` says how often it was sent.
+    """
+
+    def __init__(self, cause: Exception, attempts: int) -> None:
+        super().__init__(cause, attempts)
+        self.cause = cause
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"{self.cause} (attempt {self.attempts})"

@@ -1,0 +1,364 @@
+"""HTTP/1.1 on kept connections, written once as generators and driven two ways.
+
+A task is a generator that yields what it waits for: READ, WRITE or both for its socket, or a
+number of seconds. The sender's loop drives hundreds of tasks in one thread, which is the cheapest
+way to send small requests from Python; a thread of its own drives a task that carries a large
+body, because TLS and file reads release the interpreter's lock and so use the other cores.
+"""
+
+import base64
+import errno
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Generator
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from twobuckets.s3.records import FileSlice, Origin, Response, SignedRequest
+
+READ = select.POLLIN
+WRITE = select.POLLOUT
+LONGEST_HEAD_BYTES = 64 * 1024
+LONGEST_BODY_BYTES = 64 * 1024 * 1024
+_SMALL_BYTES = 64 * 1024
+_RECEIVE_BYTES = 64 * 1024
+
+T = TypeVar("T")
+Task = Generator[float, None, T]
+"""Yields what it waits for: READ, WRITE or both, or a pause as a negative number of seconds."""
+_STOP_LATENCY = 0.25
+
+
+class WireError(OSError):
+    """The other side broke HTTP, or the connection, before its answer was complete."""
+
+
+Address = tuple[int, tuple[object, ...]]
+"""A socket family and what `connect` takes for it, as `getaddrinfo` gives them."""
+
+
+class Connection:
+    """One kept connection to an origin; `sock` is None until it is opened and after it broke."""
+
+    __slots__ = ("origin", "sock", "used")
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.sock: socket.socket | None = None
+        self.used = False
+
+    def close(self) -> None:
+        """Drop the connection at once; closing twice is fine."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+            self.used = False
+
+    def open(
+        self, address: Address, context: ssl.SSLContext | None, proxy: str | None
+    ) -> Task[None]:
+        """Connect, through a proxy if there is one, shake hands, verify the host's name."""
+        family, where = address
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        self.sock = sock
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        state = sock.connect_ex(where)
+        if state == errno.EINPROGRESS:
+            yield WRITE
+            state = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if state:
+            raise OSError(state, f"cannot connect to {self.origin.host}: {errno.errorcode[state]}")
+        if not self.origin.tls:
+            return
+        assert context is not None
+        if proxy is not None:
+            yield from self._tunnel(proxy)
+        secure = context.wrap_socket(
+            sock, server_hostname=self.origin.host, do_handshake_on_connect=False
+        )
+        self.sock = secure
+        while True:
+            try:
+                secure.do_handshake()
+            except ssl.SSLWantReadError:
+                yield READ
+            except ssl.SSLWantWriteError:
+                yield WRITE
+            else:
+                return
+
+    def _tunnel(self, proxy: str) -> Task[None]:
+        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
+        place = f"{host}:{self.origin.port}"
+        head = f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{proxy_authorization(proxy)}\r\n"
+        early = yield from self._send(memoryview(head.encode()))
+        answer = yield from self._receive("CONNECT", early)
+        if answer.status != 200:
+            raise WireError(f"the proxy refused a tunnel to {place}: status {answer.status}")
+
+    def exchange(
+        self,
+        signed: SignedRequest,
+        body: bytes | FileSlice,
+        buffer: memoryview | None = None,
+        sent: Callable[[int], float] | None = None,
+        proxy: str | None = None,
+    ) -> Task[Response]:
+        """Send a request and receive its answer.
+
+        `sent` hears how many bytes of the body were just sent and says how many seconds to wait
+        before the next ones. A file's bytes pass through `buffer`, never more of them at once.
+        """
+        head = _write_head(signed, body, proxy)
+        early = b""
+        if isinstance(body, FileSlice):
+            early = yield from self._send_file(head, body, buffer, sent)
+        elif len(body) <= _SMALL_BYTES:
+            early = yield from self._send(memoryview(head + body))
+            if sent is not None and body:
+                sent(len(body))
+        else:
+            early = yield from self._send(memoryview(head))
+            early = early or (yield from self._send_blocks(memoryview(body), sent))
+        response = yield from self._receive(signed.method, early)
+        self.used = True
+        return response
+
+    def _send_file(
+        self,
+        head: bytes,
+        body: FileSlice,
+        buffer: memoryview | None,
+        sent: Callable[[int], float] | None,
+    ) -> Task[bytes]:
+        if buffer is None:
+            buffer = memoryview(bytearray(min(body.length, _SMALL_BYTES)))
+        early = b""
+        for block in body.iter_blocks(buffer):
+            # The head travels with the first block: one packet less for a small file.
+            if head:
+                early = yield from self._send(memoryview(head + bytes(block[:_SMALL_BYTES])))
+                head = b""
+                if sent is not None:
+                    yield from _pause(sent(len(block[:_SMALL_BYTES])))
+                block = block[_SMALL_BYTES:]
+            early = early or (yield from self._send_blocks(block, sent))
+            if early:
+                return early
+        if head:
+            early = yield from self._send(memoryview(head))
+        return early
+
+    def _send_blocks(self, body: memoryview, sent: Callable[[int], float] | None) -> Task[bytes]:
+        for start in range(0, len(body), 4 * _SMALL_BYTES):
+            block = body[start : start + 4 * _SMALL_BYTES]
+            early = yield from self._send(block)
+            if early:
+                return early
+            if sent is not None:
+                yield from _pause(sent(len(block)))
+        return b""
+
+    def _send(self, rest: memoryview) -> Task[bytes]:
+        """Send bytes; returns the first bytes of an answer that came before all were sent."""
+        sock = self.sock
+        assert sock is not None
+        while rest:
+            try:
+                rest = rest[sock.send(rest) :]
+                continue
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                pass
+            except ssl.SSLWantReadError:
+                yield READ
+                continue
+            except OSError:
+                # S3 refuses and hangs up while we still send: its reason may wait to be read.
+                early = self._read_now()
+                if not early:
+                    raise
+                return early
+            early = self._read_now()
+            if early:
+                return early
+            yield READ | WRITE
+        return b""
+
+    def _read_now(self) -> bytes:
+        assert self.sock is not None
+        try:
+            return self.sock.recv(_RECEIVE_BYTES)
+        except OSError:
+            return b""
+
+    def _read(self) -> Task[bytes]:
+        sock = self.sock
+        assert sock is not None
+        while True:
+            try:
+                received = sock.recv(_RECEIVE_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                yield READ
+            except ssl.SSLWantWriteError:
+                yield WRITE
+            else:
+                if not received:
+                    raise WireError("the connection was closed before the answer was complete")
+                return received
+
+    def _receive(self, method: str, received: bytes) -> Task[Response]:
+        early = bool(received)
+        if not early:
+            yield READ
+        while True:
+            end = received.find(b"\r\n\r\n")
+            if end < 0:
+                if len(received) > LONGEST_HEAD_BYTES:
+                    raise WireError("the head of the answer does not end")
+                received += yield from self._read()
+                continue
+            head, rest = received[:end], received[end + 4 :]
+            if not head.startswith(b"HTTP/1.") or not head[9:12].isdigit():
+                raise WireError("the answer is not HTTP")
+            status = int(head[9:12])
+            if status >= 200:
+                break
+            received = rest
+        lines = head.lower() + b"\r\n"
+        if method == "CONNECT":
+            return Response(status, head, b"")
+        keep = head.startswith(b"HTTP/1.1") and b"\r\nconnection: close" not in lines
+        if method == "HEAD" or status in {204, 304}:
+            body = b""
+        elif b"\r\ntransfer-encoding: chunked\r\n" in lines:
+            body = yield from self._read_chunks(rest)
+        else:
+            length = _find_length(lines)
+            if length < 0:
+                keep = False
+            body = rest if len(rest) == length else (yield from self._read_body(rest, length))
+        if early or not keep:
+            self.close()
+        return Response(status, head, body)
+
+    def _read_body(self, rest: bytes, length: int) -> Task[bytes]:
+        parts = [rest]
+        size = len(rest)
+        while length < 0 or size < length:
+            try:
+                parts.append((yield from self._read()))
+            except WireError:
+                if length >= 0:
+                    raise
+                break
+            size += len(parts[-1])
+            if size > LONGEST_BODY_BYTES:
+                raise WireError("the answer is too long")
+        return b"".join(parts)
+
+    def _read_chunks(self, rest: bytes) -> Task[bytes]:
+        pending = bytearray(rest)
+        body = bytearray()
+        while True:
+            while (end := pending.find(b"\r\n")) < 0:
+                pending += yield from self._read()
+            try:
+                size = int(bytes(pending[:end]).partition(b";")[0], 16)
+            except ValueError:
+                raise WireError("the answer is not chunked as it says") from None
+            if len(body) + size > LONGEST_BODY_BYTES or size < 0:
+                raise WireError("the answer is too long")
+            if not size:
+                # What follows the last chunk is trailers and a blank line.
+                while b"\r\n\r\n" not in pending[end:]:
+                    pending += yield from self._read()
+                return bytes(body)
+            while len(pending) < end + 4 + size:
+                pending += yield from self._read()
+            body += pending[end + 2 : end + 2 + size]
+            del pending[: end + 4 + size]
+
+
+def drive(task: Task[T], connection: Connection, *, timeout: float, stop: threading.Event) -> T:
+    """Run a task in the calling thread and return its result.
+
+    Raises TimeoutError when nothing moves for `timeout` seconds, and InterruptedError soon after
+    `stop` is set.
+    """
+    poll = select.poll()
+    try:
+        wanted = next(task)
+        while True:
+            if wanted < 0:
+                stop.wait(-wanted)
+            else:
+                _wait_for(poll, connection, int(wanted), timeout, stop)
+            if stop.is_set():
+                raise InterruptedError(errno.EINTR, "stopped")
+            wanted = next(task)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def _wait_for(
+    poll: "select.poll", connection: Connection, wanted: int, timeout: float, stop: threading.Event
+) -> None:
+    assert connection.sock is not None
+    poll.register(connection.sock, wanted)
+    waited = 0.0
+    while not poll.poll(_STOP_LATENCY * 1000) and not stop.is_set():
+        waited += _STOP_LATENCY
+        if waited >= timeout:
+            raise TimeoutError(errno.ETIMEDOUT, f"{connection.origin.host} does not answer")
+    poll.unregister(connection.sock)
+
+
+def find_addresses(origin: Origin, proxy: str | None) -> list[Address]:
+    """Return the addresses to connect to for an origin: its own ones, or those of the proxy."""
+    host, port = origin.host, origin.port
+    if proxy is not None:
+        parts = urlsplit(proxy)
+        host, port = parts.hostname or "", parts.port or 80
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def proxy_authorization(proxy: str) -> str:
+    """Return the header line that authenticates with a proxy, or "" if its URL names no user."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return ""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
+
+
+def _write_head(signed: SignedRequest, body: bytes | FileSlice, proxy: str | None) -> bytes:
+    length = body.length if isinstance(body, FileSlice) else len(body)
+    lines = [f"{name}: {value}\r\n" for name, value in signed.headers]
+    target = signed.target
+    if proxy is not None and not signed.origin.tls:
+        host = next(value for name, value in signed.headers if name == "host")
+        target = f"http://{host}{target}"
+        lines.append(proxy_authorization(proxy))
+    if length or signed.method in {"PUT", "POST"}:
+        lines.append(f"content-length: {length}\r\n")
+    return f"{signed.method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode()
+
+
+def _find_length(lines: bytes) -> int:
+    start = lines.find(b"\r\ncontent-length:")
+    if start < 0:
+        return -1
+    text = lines[start + 17 : lines.index(b"\r\n", start + 17)].strip()
+    if not text.isdigit() or int(text) > LONGEST_BODY_BYTES:
+        raise WireError(f"the answer's length is {text[:20]!r}")
+    return int(text)
+
+
+def _pause(seconds: float) -> Generator[float, None, None]:
+    if seconds > 0:
+        yield -seconds
