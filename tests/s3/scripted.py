@@ -98,7 +98,10 @@ class ScriptedServer:
                         return
                     head += line
                 received = Received(0, connection, head.decode(), b"")
-                received.body = stream.read(int(received.header("content-length") or 0))
+                length = int(received.header("content-length") or 0)
+                received.body = stream.read(length)
+                if len(received.body) < length:
+                    return
                 with self._lock:
                     received.number = len(self.received)
                     self.received.append(received)
