@@ -95,6 +95,16 @@ class App:
 
         return settings.pipeline(require_outputs(self.aws.cloudformation, settings.stack))
 
+    def require_stack(self) -> str:
+        """Return the stack that is meant. Raises UsageError when none is named."""
+        if self.settings.stack is None:
+            raise UsageError(
+                "Nothing says which stack is meant",
+                hint="Give --stack NAME (--stack local needs no AWS account), set "
+                "TWOBUCKETS_STACK, or name it in twobuckets.toml.",
+            )
+        return self.settings.stack
+
     def now(self) -> datetime:
         """The present instant, aware, in UTC."""
         return datetime.now(UTC)

@@ -166,6 +166,13 @@ class Output:
         with progress:
             yield progress
 
+    @contextlib.contextmanager
+    def waiting(self, doing: str) -> Iterator[None]:
+        """Show on stderr what is being done for as long as the body takes."""
+        with self.progress("{task.description}…") as progress:
+            progress.add_task(doing, total=None)
+            yield
+
     def _message(self, kind: str, text: str, style: str, label: str = "") -> None:
         if self.json:
             sys.stderr.write(json.dumps({"type": kind, "message": text}) + "\n")

@@ -1,0 +1,159 @@
+"""The template: it lints, asks for no more than it needs, and the settings fill it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from cfnlint.decode import decode_str
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twobuckets.cli import cli
+from twobuckets.errors import UsageError
+from twobuckets.settings import load
+from twobuckets.stack.template import LOG_RETENTION_DAYS, Place, parameters, template_text
+
+PLACE = Place(account="123456789012", region="eu-central-1", partition="aws", uses_tls=True)
+
+
+@pytest.fixture(scope="module")
+def template() -> dict[str, Any]:
+    decoded, problems = decode_str(template_text())
+    assert problems == []
+    return cast("dict[str, Any]", decoded)
+
+
+def filled(stack: str = "intake", deployed: dict[str, str] | None = None, **flags: str):
+    settings = load({"stack": stack}, flags, Path("/nowhere"))
+    return parameters(
+        settings,
+        stack,
+        PLACE,
+        deployed=deployed or {},
+        artifact_bucket="artifacts",
+        artifact_key="hash.zip",
+    )
+
+
+def test_the_command_prints_the_template_and_nothing_else():
+    result = CliRunner().invoke(cli, ["template"])
+    assert result.exit_code == 0
+    assert result.stdout == template_text()
+
+
+def test_the_template_lints_without_a_warning():
+    linted = subprocess.run(
+        [Path(sys.executable).with_name("cfn-lint"), "--include-checks", "I"],
+        input=template_text(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (linted.returncode, linted.stdout) == (0, ""), linted.stdout
+
+
+def test_the_template_fits_into_a_request():
+    # CloudFormation API reference, CreateChangeSet, TemplateBody: 51,200 bytes.
+    assert len(template_text().encode()) < 51_200
+
+
+def test_every_parameter_that_is_filled_is_one_of_the_templates(template):
+    assert filled().keys() <= template["Parameters"].keys()
+    left = template["Parameters"].keys() - filled().keys()
+    assert all("Default" in template["Parameters"][name] for name in left)
+
+
+def test_the_templates_defaults_are_the_settings_defaults(template):
+    given = filled()
+    for name, parameter in template["Parameters"].items():
+        if "Default" in parameter and name in given:
+            assert str(parameter["Default"]) == given[name], name
+
+
+def test_the_log_retention_that_the_template_allows_is_what_the_settings_allow(template):
+    assert template["Parameters"]["LogRetentionDays"]["AllowedValues"] == list(LOG_RETENTION_DAYS)
+
+
+def test_the_outputs_are_the_ones_that_a_pipeline_is_read_from(template):
+    names = {"StagingBucket", "ArchiveBucket", "FunctionName", "LogGroup"}
+    assert template["Outputs"].keys() == names | {"FailureQueueUrl", "UploadRoleArn"}
+
+
+def test_no_policy_allows_every_action_or_every_resource(template):
+    statements = [
+        statement
+        for resource in template["Resources"].values()
+        for policy in resource["Properties"].get("Policies", [])
+        for statement in policy["PolicyDocument"]["Statement"]
+    ]
+    assert len(statements) > 4
+    for statement in statements:
+        actions = statement["Action"]
+        for action in [actions] if isinstance(actions, str) else actions:
+            assert "*" not in action
+        resources = statement["Resource"]
+        for arn in resources if isinstance(resources, list) else [resources]:
+            assert arn != "*"
+
+
+def test_deleting_the_stack_leaves_both_buckets(template):
+    for name in ("StagingBucket", "ArchiveBucket"):
+        bucket = template["Resources"][name]
+        assert bucket["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert bucket["UpdateReplacePolicy"] == "Retain"
+
+
+def test_new_code_is_a_change_of_the_processor_alone(template):
+    # What refers to the function itself counts as changing with it, the bucket included.
+    referring = [
+        name
+        for name, resource in template["Resources"].items()
+        if any(
+            node == {"Ref": "Processor"} or node.get("Fn::GetAtt", [""])[0] == "Processor"
+            for node in walk(resource["Properties"])
+        )
+    ]
+    assert referring == []
+
+
+def walk(node):
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from walk(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from walk(value)
+
+
+def test_buckets_that_nobody_names_are_named_after_stack_account_and_region():
+    assert filled()["StagingBucketName"] == "intake-staging-123456789012-eu-central-1"
+    assert filled()["ArchiveBucketName"] == "intake-archive-123456789012-eu-central-1"
+
+
+def test_buckets_keep_the_names_they_were_deployed_with():
+    deployed = {"StagingBucketName": "first", "ArchiveBucketName": "second"}
+    assert filled(deployed=deployed)["StagingBucketName"] == "first"
+    assert filled(deployed=deployed, TWOBUCKETS_STAGING="third")["StagingBucketName"] == "third"
+
+
+def test_a_stack_name_too_long_for_its_buckets_says_how_to_name_them():
+    with pytest.raises(UsageError, match="longer than 63") as refused:
+        filled("a-stack-with-quite-a-long-name")
+    assert "staging and archive" in (refused.value.hint or "")
+
+
+def test_a_stack_name_too_long_for_its_function_is_refused_before_aws_is_asked():
+    with pytest.raises(UsageError, match="64 characters"):
+        filled("x" * 55, TWOBUCKETS_STAGING="first", TWOBUCKETS_ARCHIVE="second")
+
+
+@given(st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True))
+def test_names_made_of_a_stack_name_are_bucket_names(stack: str):
+    name = filled(stack)["StagingBucketName"]
+    assert load({"stack": stack, "staging": name}, {}, Path("/nowhere")).staging == name

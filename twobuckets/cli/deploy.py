@@ -1,0 +1,163 @@
+"""`twobuckets deploy`: builds, shows what would change, asks, applies, follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from twobuckets.cli import command
+from twobuckets.cli.options import dry_run_option, yes_option
+from twobuckets.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from twobuckets.artifact import Artifact
+    from twobuckets.cli.app import App
+    from twobuckets.stack.events import StackEvent
+    from twobuckets.stack.template import Place
+
+
+@command("deploy")
+@click.option(
+    "--follow", is_flag=True, help="Watch the operation under way to its end; deploy nothing."
+)
+@dry_run_option
+@yes_option
+@click.pass_obj
+def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
+    """Create or change the stack.
+
+    Builds the artifact, shows what would be added, changed, replaced or deleted, asks, applies it
+    and follows the stack's events. Without a change it touches nothing.
+
+    \b
+      twobuckets --stack intake deploy
+    """
+    stack = app.require_stack()
+    import twobuckets.cli.views.stack  # noqa: F401 - registers the views
+    from twobuckets.stack.plan import apply, discard, plan, require_deployable
+
+    cloudformation = app.aws.cloudformation
+    if follow:
+        _follow(app, stack)
+        return
+    present = require_deployable(cloudformation, stack)
+    artifact = _build(app)
+    place = _find_place(app)
+    with app.out.waiting("Planning the deployment"):
+        planned = plan(
+            cloudformation,
+            app.aws.s3,
+            stack,
+            present,
+            _parameters(app, stack, place, present.parameters if present else {}, artifact),
+            sleep=app.sleep,
+        )
+    app.out.record(planned)
+    if not planned.changes:
+        _finish(app, stack, "unchanged", 0, artifact)
+        return
+    if dry_run:
+        discard(cloudformation, planned)
+        _finish(app, stack, "planned", len(planned.changes), artifact)
+        return
+    try:
+        agreed = app.confirm(_question(stack, planned.endangers_data), yes=yes)
+        if agreed:
+            _send(app, place, artifact)
+    except BaseException:
+        discard(cloudformation, planned)
+        raise
+    if not agreed:
+        discard(cloudformation, planned)
+        _finish(app, stack, "declined", len(planned.changes), artifact)
+        return
+    _show(app, stack, apply(cloudformation, planned, sleep=app.sleep), len(planned.changes))
+    _finish(app, stack, "deployed", len(planned.changes), artifact)
+
+
+def _build(app: App) -> Artifact:
+    from twobuckets.artifact import build_configured
+
+    with app.out.waiting("Building the artifact"):
+        return build_configured(app.settings)
+
+
+def _find_place(app: App) -> Place:
+    from twobuckets.stack.artifacts import find_account
+    from twobuckets.stack.template import Place
+
+    account, partition = find_account(app.aws.sts)
+    uses_tls = app.aws.s3.meta.endpoint_url.startswith("https://")
+    return Place(account, app.aws.region, partition, uses_tls)
+
+
+def _parameters(
+    app: App, stack: str, place: Place, deployed: Mapping[str, str], artifact: Artifact
+) -> dict[str, str]:
+    from twobuckets.stack.artifacts import artifact_bucket, artifact_key
+    from twobuckets.stack.template import parameters
+
+    return parameters(
+        app.settings,
+        stack,
+        place,
+        deployed=deployed,
+        artifact_bucket=artifact_bucket(place),
+        artifact_key=artifact_key(artifact.sha256),
+    )
+
+
+def _question(stack: str, endangers_data: bool) -> str:
+    if endangers_data:
+        return f"Something that holds data is replaced or deleted. Deploy {stack} all the same?"
+    return f"Deploy {stack}?"
+
+
+def _send(app: App, place: Place, artifact: Artifact) -> None:
+    from twobuckets.stack.artifacts import upload
+
+    with app.out.waiting("Uploading the artifact"):
+        upload(app.aws.s3, place, artifact.path, artifact.sha256)
+
+
+def _show(app: App, stack: str, events: Iterable[StackEvent], expected: int) -> None:
+    """Show events as they come, with how many of the expected resources are done."""
+    done: set[str] = set()
+    try:
+        with app.out.progress("{task.description}", "{task.completed}/{task.total}") as progress:
+            task = progress.add_task(f"Deploying {stack}", total=expected)
+            for event in events:
+                app.out.record(event)
+                if event.status.endswith("_COMPLETE") and not event.is_of_stack:
+                    done.add(event.resource)
+                    progress.update(task, completed=min(len(done), expected))
+    except KeyboardInterrupt:
+        app.out.warn(
+            f"Stopped watching; the operation on {stack} goes on in AWS. "
+            f"`twobuckets --stack {stack} deploy --follow` comes back to it."
+        )
+        raise
+
+
+def _follow(app: App, stack: str) -> None:
+    from twobuckets.stack.plan import watch
+    from twobuckets.stack.stacks import find_stack
+
+    present = find_stack(app.aws.cloudformation, stack)
+    if present is None:
+        raise NotFoundError(f"There is no stack {stack} to follow")
+    if not present.is_busy:
+        app.out.note(f"Nothing is under way on {stack}; this was its last operation.")
+    _show(app, stack, watch(app.aws.cloudformation, present, sleep=app.sleep), 1)
+
+
+def _finish(app: App, stack: str, outcome: str, changes: int, artifact: Artifact) -> None:
+    from twobuckets.stack.plan import DeploySummary
+    from twobuckets.stack.stacks import find_stack
+
+    present = find_stack(app.aws.cloudformation, stack)
+    outputs = dict(present.outputs) if present is not None else {}
+    app.finish(DeploySummary(stack, outcome, changes, artifact.sha256, outputs))

@@ -1,0 +1,120 @@
+"""`twobuckets destroy`: shows what would go, asks for the stack's name, empties, deletes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from twobuckets.cli import command
+from twobuckets.cli.options import dry_run_option, yes_option
+from twobuckets.errors import TwoBucketsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.progress import Progress, TaskID
+
+    from twobuckets.cli.app import App
+    from twobuckets.stack.destroy import Contents
+    from twobuckets.stack.stacks import Stack
+
+
+@command("destroy")
+@click.option(
+    "--delete-data",
+    is_flag=True,
+    help="Also delete every object, version and incomplete upload in both buckets.",
+)
+@dry_run_option
+@yes_option
+@click.pass_obj
+def destroy(app: App, delete_data: bool, dry_run: bool, yes: bool) -> None:
+    """Delete the stack and its two buckets.
+
+    Shows what the buckets hold and refuses while that is anything, unless --delete-data is given.
+    Asks for the stack's name; a script gives --yes. The artifact bucket, which other stacks of
+    the account use as well, stays.
+
+    \b
+      twobuckets --stack intake destroy --delete-data
+    """
+    stack_name = app.require_stack()
+    import twobuckets.cli.views.stack  # noqa: F401 - registers the views
+    from twobuckets.stack.destroy import delete_stack, find_buckets, require_destroyable
+
+    stack = require_destroyable(app.aws.cloudformation, stack_name)
+    contents = _count(app, find_buckets(app.aws.cloudformation, stack))
+    app.out.stream(contents)
+    holds_data = any(bucket.has_data for bucket in contents)
+    if holds_data and not delete_data and not dry_run:
+        raise TwoBucketsError(
+            f"Could not destroy the stack {stack_name}: its buckets hold data",
+            hint="--delete-data deletes the data as well, for good. Nothing was deleted.",
+        )
+    if dry_run or not _agreed(app, stack_name, yes=yes):
+        _finish(app, stack, "planned" if dry_run else "declined")
+        return
+    versions = uploads = 0
+    for bucket in contents:
+        emptied = _remove(app, bucket, delete_data=delete_data)
+        versions, uploads = versions + emptied[0], uploads + emptied[1]
+    try:
+        app.out.stream(delete_stack(app.aws.cloudformation, stack, sleep=app.sleep))
+    except KeyboardInterrupt:
+        app.out.warn(
+            f"Stopped watching; the deletion of {stack_name} goes on in AWS. "
+            f"`twobuckets --stack {stack_name} deploy --follow` comes back to it."
+        )
+        raise
+    _finish(app, stack, "destroyed", versions, uploads)
+
+
+def _count(app: App, buckets: Sequence[str]) -> list[Contents]:
+    from twobuckets.stack.destroy import count_contents
+
+    found = []
+    with app.out.progress("{task.description}", "{task.completed:,} versions") as progress:
+        for bucket in buckets:
+            task = progress.add_task(f"Listing {bucket}", total=None)
+            report = partial(_report, progress, task)
+            contents = count_contents(app.aws.s3, bucket, report=report)
+            if contents is not None:
+                found.append(contents)
+    return found
+
+
+def _report(progress: Progress, task: TaskID, versions: int) -> None:
+    progress.update(task, completed=versions)
+
+
+def _agreed(app: App, stack: str, *, yes: bool) -> bool:
+    """Ask for the stack's name: a y typed by habit is no consent to this."""
+    if yes:
+        return True
+    if not app.out.can_ask:
+        raise UsageError(
+            f"Destroying {stack} needs consent, and nobody is at a terminal to give it",
+            hint="Give --yes to go on without being asked, or --dry-run to see what would go.",
+        )
+    return app.out.ask(f"Type the stack's name, {stack}, to destroy it: ").strip() == stack
+
+
+def _remove(app: App, bucket: Contents, *, delete_data: bool) -> tuple[int, int]:
+    """Remove a bucket, showing how far it is, and return the versions and uploads that it held."""
+    from twobuckets.stack.destroy import remove_bucket
+
+    versions = uploads = 0
+    with app.out.progress("{task.description}", "{task.completed:,}/{task.total:,}") as progress:
+        task = progress.add_task(f"Emptying {bucket.bucket}", total=bucket.steps)
+        for step in remove_bucket(app.aws.s3, bucket.bucket, delete_data=delete_data):
+            versions, uploads = versions + step.versions, uploads + step.uploads
+            progress.update(task, completed=versions + uploads)
+    return versions, uploads
+
+
+def _finish(app: App, stack: Stack, outcome: str, versions: int = 0, uploads: int = 0) -> None:
+    from twobuckets.stack.destroy import DestroySummary
+
+    app.finish(DestroySummary(stack.name, outcome, versions, uploads))

@@ -1,0 +1,28 @@
+"""`twobuckets template`: the CloudFormation template, for people with tools of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from twobuckets.cli import command
+
+if TYPE_CHECKING:
+    from twobuckets.cli.app import App
+
+
+@command("template")
+@click.pass_obj
+def template(app: App) -> None:
+    """Print the CloudFormation template that `deploy` uses.
+
+    Its parameters are documented in it. With tools of your own, put the zip that
+    `twobuckets build` makes into a bucket and name it as ArtifactBucket and ArtifactKey:
+
+    \b
+      twobuckets template > pipeline.yaml
+    """
+    from twobuckets.stack.template import template_text
+
+    app.out.raw(template_text())

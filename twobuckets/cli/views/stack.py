@@ -1,0 +1,144 @@
+"""How plans, stack events and what `destroy` finds look to a person."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from twobuckets.cli.views import human, plain
+from twobuckets.stack.destroy import Contents, DestroySummary
+from twobuckets.stack.events import StackEvent
+from twobuckets.stack.plan import Action, DeploySummary, ParameterChange, Plan, ResourceChange
+from twobuckets.text import shell_word, visible
+from twobuckets.units import format_bytes
+
+_SIGNS = {
+    Action.ADD: ("+", "green", "is added"),
+    Action.CHANGE: ("~", "cyan", "changes"),
+    Action.MAY_REPLACE: ("?", "yellow", "MAY BE REPLACED"),
+    Action.REPLACE: ("!", "bold red", "IS REPLACED"),
+    Action.DELETE: ("-", "bold red", "IS DELETED"),
+    Action.RELEASE: ("-", "yellow", "LEAVES THE STACK"),
+}
+_SHORT_HASH = 12
+
+
+@human.register(Plan)
+def _(plan: Plan) -> Text:
+    name = visible(plan.stack)
+    if not plan.changes:
+        return Text(f"The stack {name} is up to date: no change.")
+    lines = [Text(f"The stack {name} " + ("is created:" if plan.creates else "changes:"))]
+    lines += [_change(change) for change in plan.changes]
+    lines += [_parameter(change) for change in plan.parameters]
+    return Text("\n").join(lines)
+
+
+def _change(change: ResourceChange) -> Text:
+    sign, style, words = _SIGNS[change.action]
+    line = Text(f"  {sign} ", style=style)
+    line.append(change.resource, style="bold")
+    line.append(f" ({change.resource_type.removeprefix('AWS::')})", style="dim")
+    if change.action is not Action.ADD:
+        line.append(f" {words}", style=style)
+    if change.properties and change.action in (Action.CHANGE, Action.MAY_REPLACE, Action.REPLACE):
+        line.append(": " + ", ".join(visible(name) for name in change.properties))
+    if change.endangers_data:
+        line.append(f"\n      {_fate(change)}", style=style)
+    return line
+
+
+def _fate(change: ResourceChange) -> str:
+    """Return what becomes of the data in the resource that is there now."""
+    present = visible(change.physical_id or change.resource)
+    if change.keeps_old or change.action is Action.RELEASE:
+        return f"{present} stays with all that is in it, but the pipeline no longer uses it."
+    return f"{present} would go with ALL THAT IS IN IT."
+
+
+def _parameter(change: ParameterChange) -> Text:
+    before, after = (_shown(value) for value in (change.before, change.after))
+    return Text(f"    {change.parameter}: {before} → {after}", style="dim")
+
+
+def _shown(value: str | None) -> str:
+    if not value:
+        return "(none)"
+    # An artifact's key is its hash, of which the beginning is enough to tell two apart.
+    is_artifact = value.endswith(".zip") and len(value) > 2 * _SHORT_HASH
+    return visible(value[:_SHORT_HASH] + "….zip" if is_artifact else value)
+
+
+@human.register(StackEvent)
+def _(event: StackEvent) -> Text | None:
+    if event.status.endswith("_IN_PROGRESS") and not event.is_of_stack:
+        return None
+    style = _status_style(event.status)
+    line = Text(f"{event.happened_at:%H:%M:%S} ", style="dim")
+    line.append(f"{event.status:<22} ", style=style)
+    line.append(visible(event.resource), style="bold" if event.is_of_stack else "")
+    if event.reason:
+        line.append(f"  {visible(event.reason)}", style=style)
+    return line
+
+
+@plain.register(StackEvent)
+def _(event: StackEvent) -> str:
+    parts = [event.happened_at.strftime("%H:%M:%S"), event.status, visible(event.resource)]
+    return "  ".join([*parts, visible(event.reason)] if event.reason else parts)
+
+
+def _status_style(status: str) -> str:
+    if "FAILED" in status or "ROLLBACK" in status:
+        return "red"
+    return "green" if status.endswith("_COMPLETE") else "cyan"
+
+
+@human.register(DeploySummary)
+def _(summary: DeploySummary) -> Text | None:
+    name = visible(summary.stack)
+    match summary.outcome:
+        case "deployed":
+            lines = [Text(f"Deployed {name}.", style="bold green")]
+            lines += [
+                Text(f"  {visible(key):<16} {visible(value)}")
+                for key, value in summary.outputs.items()
+            ]
+            command = f"twobuckets --stack {shell_word(summary.stack)} upload FILE --wait"
+            return Text("\n").join([*lines, Text(f"Try it: {command}")])
+        case "unchanged":
+            return None
+        case _:
+            return Text("Nothing was changed.")
+
+
+@human.register(Contents)
+def _(contents: Contents) -> Text:
+    counts = [
+        _count(contents.objects, "object"),
+        _count(contents.noncurrent_versions, "noncurrent version"),
+        _count(contents.delete_markers, "delete marker"),
+        _count(contents.incomplete_uploads, "incomplete upload"),
+    ]
+    held = ", ".join(count for count in counts if count)
+    line = Text(f"  {visible(contents.bucket)}: ")
+    if not held:
+        return line.append("empty")
+    line.append(held, style="bold red" if contents.has_data else "")
+    return line.append(f" ({format_bytes(contents.size_bytes)})" if contents.size_bytes else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}" if number else ""
+
+
+@human.register(DestroySummary)
+def _(summary: DestroySummary) -> Text:
+    if summary.outcome != "destroyed":
+        return Text("Nothing was changed.")
+    removed = [
+        _count(summary.versions, "version"),
+        _count(summary.uploads, "incomplete upload"),
+    ]
+    said = ", ".join(part for part in removed if part)
+    line = Text(f"Destroyed {visible(summary.stack)}", style="bold green")
+    return line.append(f", with {said}." if said else ".")

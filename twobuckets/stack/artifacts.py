@@ -1,0 +1,166 @@
+"""The artifact bucket of an account and region: made when missing, filled by content hash."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.errors import AccessError, TwoBucketsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sts import STSClient
+
+    from twobuckets.stack.template import Place
+
+# Every region but this one has to be named to CreateBucket (S3 API reference, CreateBucket).
+_UNNAMED_REGION: Final = "us-east-1"
+_OLD_VERSIONS_DAYS: Final = 90
+
+
+def find_account(sts: STSClient) -> tuple[str, str]:
+    """Return the account of the credentials in use and its partition, such as `aws`."""
+    with attempt("find out which AWS account this is"):
+        identity = sts.get_caller_identity()
+    return identity["Account"], identity["Arn"].split(":")[1]
+
+
+def artifact_bucket(place: Place) -> str:
+    """Return the name of the bucket that holds the artifacts of every stack of a place."""
+    return f"twobuckets-artifacts-{place.account}-{place.region}"
+
+
+def artifact_key(sha256: str) -> str:
+    """Return the key of an artifact: equal code has an equal key and is no change of the stack."""
+    return f"{sha256}.zip"
+
+
+def upload(s3: S3Client, place: Place, path: Path, sha256: str) -> bool:
+    """Put an artifact under its hash, unless it is there; tell whether it had to be sent.
+
+    Makes the bucket when it is missing: private, encrypted, versioned and, where the endpoint has
+    TLS, TLS only. S3 itself checks the bytes against the hash. Raises AccessError when the bucket
+    belongs to another account: whoever owns it could put their code into the function.
+    """
+    bucket, key = artifact_bucket(place), artifact_key(sha256)
+    _require_bucket(s3, bucket, place)
+    with attempt(f"put the artifact at s3://{bucket}/{key}"):
+        if _is_there(s3, bucket, key, place, path.stat().st_size):
+            return False
+        with path.open("rb") as body:
+            s3.put_object(
+                Bucket=bucket,
+                Key=key,
+                Body=body,
+                ContentType="application/zip",
+                ChecksumAlgorithm="SHA256",
+                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode("ascii"),
+                ExpectedBucketOwner=place.account,
+            )
+    return True
+
+
+def _is_there(s3: S3Client, bucket: str, key: str, place: Place, size_bytes: int) -> bool:
+    try:
+        head = s3.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=place.account)
+    except ClientError as error:
+        # Without s3:ListBucket a missing key is a 403; sending it again settles the matter.
+        if error_code(error) in ("404", "NoSuchKey", "403", "AccessDenied"):
+            return False
+        raise
+    return head["ContentLength"] == size_bytes
+
+
+def _require_bucket(s3: S3Client, bucket: str, place: Place) -> None:
+    try:
+        s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=place.account)
+    except ClientError as error:
+        if error_code(error) in ("404", "NoSuchBucket"):
+            _make_bucket(s3, bucket, place)
+            return
+        if error_code(error) in ("403", "AccessDenied"):
+            raise AccessError(
+                f"Could not use the artifact bucket {bucket}: access denied",
+                hint=f"The identity in use needs s3:ListBucket on it, and account {place.account} "
+                "has to own it: code from a bucket of somebody else is never deployed.",
+            ) from None
+        with attempt(f"look at the artifact bucket {bucket}"):
+            raise
+
+
+def _make_bucket(s3: S3Client, bucket: str, place: Place) -> None:
+    """Create and protect the bucket; protecting again what is protected changes nothing."""
+    where: dict[str, Any] = (
+        {}
+        if place.region == _UNNAMED_REGION
+        else {"CreateBucketConfiguration": {"LocationConstraint": place.region}}
+    )
+    with attempt(f"create the artifact bucket {bucket}"):
+        try:
+            s3.create_bucket(Bucket=bucket, ObjectOwnership="BucketOwnerEnforced", **where)
+        except ClientError as error:
+            if error_code(error) == "BucketAlreadyExists":
+                raise TwoBucketsError(
+                    f"Could not create the artifact bucket {bucket}: another account owns a "
+                    "bucket of that name",
+                    hint="Deploy in another region, or with `twobuckets template` and tools of "
+                    "your own.",
+                ) from None
+            # Two deployments at once: the other one made it.
+            if error_code(error) != "BucketAlreadyOwnedByYou":
+                raise
+    owned: dict[str, Any] = {"Bucket": bucket, "ExpectedBucketOwner": place.account}
+    with attempt(f"protect the artifact bucket {bucket}"):
+        s3.put_public_access_block(
+            **owned,
+            PublicAccessBlockConfiguration={
+                "BlockPublicAcls": True,
+                "BlockPublicPolicy": True,
+                "IgnorePublicAcls": True,
+                "RestrictPublicBuckets": True,
+            },
+        )
+        s3.put_bucket_encryption(
+            **owned,
+            ServerSideEncryptionConfiguration={
+                "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+            },
+        )
+        s3.put_bucket_versioning(**owned, VersioningConfiguration={"Status": "Enabled"})
+        s3.put_bucket_lifecycle_configuration(
+            **owned,
+            LifecycleConfiguration={
+                "Rules": [
+                    {
+                        "ID": "twobuckets-old-versions",
+                        "Status": "Enabled",
+                        "Filter": {"Prefix": ""},
+                        "NoncurrentVersionExpiration": {"NoncurrentDays": _OLD_VERSIONS_DAYS},
+                        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+                    }
+                ]
+            },
+        )
+        if place.uses_tls:
+            s3.put_bucket_policy(**owned, Policy=json.dumps(_tls_only(bucket, place)))
+
+
+def _tls_only(bucket: str, place: Place) -> dict[str, object]:
+    arn = f"arn:{place.partition}:s3:::{bucket}"
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "RefuseRequestsWithoutTls",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [arn, f"{arn}/*"],
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ],
+    }

@@ -1,0 +1,410 @@
+"""What a deployment would do, as CloudFormation's change set says it.
+
+The way through: `require_deployable` (reads) tells a stack that can be deployed to from one in a
+half-done state; `plan` (writes a change set and nothing else) says what would change; `apply`
+(writes) executes it and follows the events; `discard` takes the change set back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.errors import TwoBucketsError
+from twobuckets.stack.events import (
+    Failure,
+    StackEvent,
+    events_of_last_operation,
+    failed,
+    find_failure,
+    find_invalid,
+    follow,
+    newest_event_id,
+)
+from twobuckets.stack.foreign import WHOLE, find_foreign
+from twobuckets.stack.stacks import REVIEW, UNMADE, Stack, find_stack, require_idle, require_ours
+from twobuckets.stack.template import template_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import (
+        DescribeChangeSetOutputTypeDef,
+        ParameterTypeDef,
+        ResourceChangeTypeDef,
+    )
+    from mypy_boto3_s3 import S3Client
+
+_HOLD_DATA: Final = frozenset({"AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::Logs::LogGroup"})
+_BUCKET_PARAMETERS: Final = ("StagingBucketName", "ArchiveBucketName")
+_DEPLOYED: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
+# CloudFormation says in words alone that a change set is empty; these are its two ways.
+_NO_CHANGE: Final = ("didn't contain changes", "No updates are to be performed")
+_POLL_SECONDS: Final = 0.5
+
+
+class Action(enum.Enum):
+    """What happens to a resource."""
+
+    ADD = "add"
+    CHANGE = "change"
+    MAY_REPLACE = "may replace"
+    REPLACE = "replace"
+    DELETE = "delete"
+    RELEASE = "release"
+    """It leaves the stack and stays in the account with what is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceChange:
+    """What happens to one resource; `properties` are the ones that change."""
+
+    action: Action
+    resource: str
+    resource_type: str
+    physical_id: str | None
+    properties: tuple[str, ...]
+    holds_data: bool
+    keeps_old: bool
+    """The resource that is replaced, or leaves the stack, stays in the account."""
+
+    @property
+    def endangers_data(self) -> bool:
+        """Tell whether something that holds data goes away or is no longer the one in use."""
+        return self.holds_data and self.action not in (Action.ADD, Action.CHANGE)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterChange:
+    """A parameter of the template that gets another value; None where it had or gets none."""
+
+    parameter: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a deployment would do; nothing when there are no `changes`."""
+
+    stack: str
+    creates: bool
+    changes: tuple[ResourceChange, ...]
+    parameters: tuple[ParameterChange, ...]
+    change_set_id: str
+    stack_id: str
+
+    @property
+    def endangers_data(self) -> bool:
+        """Tell whether a resource that holds data is replaced or deleted."""
+        return any(change.endangers_data for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploySummary:
+    """How a deployment ended: `outcome` is deployed, unchanged, planned or declined."""
+
+    type_name: ClassVar[str] = "summary"
+
+    stack: str
+    outcome: str
+    changes: int
+    artifact_sha256: str
+    outputs: Mapping[str, str]
+
+
+def require_deployable(cloudformation: CloudFormationClient, name: str) -> Stack | None:
+    """Return the stack as it stands, None when there is none yet.
+
+    Raises TwoBucketsError for a stack that can't be deployed to, with the way out.
+    """
+    stack = find_stack(cloudformation, name)
+    if stack is None or stack.status == REVIEW:
+        return None
+    require_ours(stack)
+    require_idle(stack, "deploy")
+    if stack.status in UNMADE:
+        raise failed(
+            f"deploy the stack {name}, which is what a failed creation left ({stack.status})",
+            _why(cloudformation, stack),
+            stack.status,
+            f"It can only be deleted: `twobuckets --stack {name} destroy`, then deploy again.",
+        )
+    if stack.status in ("UPDATE_ROLLBACK_FAILED", "IMPORT_ROLLBACK_FAILED"):
+        failure = _why(cloudformation, stack)
+        skip = f" --resources-to-skip {failure.resource}" if failure is not None else ""
+        raise failed(
+            f"deploy the stack {name}, whose last rollback failed ({stack.status})",
+            failure,
+            stack.status,
+            "Mend that and finish the rollback: aws cloudformation continue-update-rollback "
+            f"--stack-name {name} (where it can't be mended, leave it out: {skip.strip()})"
+            if skip
+            else "Finish the rollback: aws cloudformation continue-update-rollback "
+            f"--stack-name {name}",
+        )
+    if stack.status == "DELETE_FAILED":
+        raise failed(
+            f"deploy the stack {name}, whose deletion failed half-way",
+            _why(cloudformation, stack),
+            stack.status,
+            f"Delete it to the end: `twobuckets --stack {name} destroy`, then deploy again.",
+        )
+    return stack
+
+
+def plan(
+    cloudformation: CloudFormationClient,
+    s3: S3Client,
+    name: str,
+    stack: Stack | None,
+    parameters: Mapping[str, str],
+    *,
+    sleep: Callable[[float], None],
+) -> Plan:
+    """Return what deploying the template with these parameters would do to the `stack`.
+
+    Parameters that are not given keep their value. Makes a change set, which stays for `apply` or
+    `discard` unless there is no change. Raises TwoBucketsError when a new bucket's name is taken,
+    when CloudFormation refuses, and when the deployment would wipe a bucket's foreign rules.
+    """
+    before = stack.parameters if stack is not None else {}
+    for parameter in _BUCKET_PARAMETERS:
+        if parameters[parameter] != before.get(parameter):
+            _require_free(s3, parameters[parameter], name)
+    kept = before.keys() - parameters.keys() if stack is not None else set()
+    given: list[ParameterTypeDef] = [
+        {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+    ]
+    given += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)]
+    with attempt(f"plan the deployment of the stack {name}"):
+        answer = cloudformation.create_change_set(
+            StackName=name,
+            ChangeSetName=f"twobuckets-{uuid.uuid4().hex}",
+            ChangeSetType="CREATE" if stack is None else "UPDATE",
+            TemplateBody=template_text(),
+            Parameters=given,
+            Capabilities=["CAPABILITY_IAM"],
+        )
+    drafted = Plan(
+        stack=name,
+        creates=stack is None,
+        changes=(),
+        parameters=(),
+        change_set_id=answer["Id"],
+        stack_id=answer["StackId"],
+    )
+    try:
+        described, changes = _describe(cloudformation, drafted, sleep)
+        if not changes:
+            discard(cloudformation, drafted)
+            return drafted
+        _require_nothing_foreign(s3, name, stack, changes)
+    except BaseException:
+        # Ctrl-C included: nobody is to find a change set that nobody decided on.
+        with contextlib.suppress(TwoBucketsError):
+            discard(cloudformation, drafted)
+        raise
+    after = {p["ParameterKey"]: p.get("ParameterValue") for p in described.get("Parameters", [])}
+    return Plan(
+        stack=name,
+        creates=drafted.creates,
+        changes=changes,
+        parameters=tuple(
+            ParameterChange(key, before.get(key), after.get(key))
+            for key in sorted(before.keys() | after.keys())
+            if stack is not None and before.get(key) != after.get(key)
+        ),
+        change_set_id=drafted.change_set_id,
+        stack_id=drafted.stack_id,
+    )
+
+
+def apply(
+    cloudformation: CloudFormationClient, planned: Plan, *, sleep: Callable[[float], None]
+) -> Iterator[StackEvent]:
+    """Execute a plan and yield the stack's events until it is done.
+
+    Raises TwoBucketsError with the first failing resource and AWS's reason. Leaving the iterator
+    early leaves the operation going on in AWS.
+    """
+    before = newest_event_id(cloudformation, planned.stack_id)
+    with attempt(f"deploy the stack {planned.stack}"):
+        cloudformation.execute_change_set(ChangeSetName=planned.change_set_id)
+    yield from _watch(cloudformation, planned.stack, planned.stack_id, before, sleep)
+
+
+def watch(
+    cloudformation: CloudFormationClient, stack: Stack, *, sleep: Callable[[float], None]
+) -> Iterator[StackEvent]:
+    """Yield the events of the operation that is under way, from its beginning to its end."""
+    so_far = events_of_last_operation(cloudformation, stack.stack_id)
+    yield from so_far
+    if stack.is_busy:
+        after = so_far[-1].event_id if so_far else None
+        yield from _watch(cloudformation, stack.name, stack.stack_id, after, sleep)
+
+
+def discard(cloudformation: CloudFormationClient, planned: Plan) -> None:
+    """Take a plan back: delete its change set, and the empty stack that it was to create.
+
+    An empty stack that another change set waits for is left.
+    """
+    with attempt(f"take back the planned deployment of the stack {planned.stack}"):
+        cloudformation.delete_change_set(ChangeSetName=planned.change_set_id)
+        if not planned.creates:
+            return
+        stack = find_stack(cloudformation, planned.stack_id)
+        if stack is None or stack.status != REVIEW:
+            return
+        others = cloudformation.list_change_sets(StackName=planned.stack_id)["Summaries"]
+        if all(other.get("ChangeSetId") == planned.change_set_id for other in others):
+            cloudformation.delete_stack(StackName=planned.stack_id)
+
+
+def _watch(
+    cloudformation: CloudFormationClient,
+    name: str,
+    stack_id: str,
+    after: str | None,
+    sleep: Callable[[float], None],
+) -> Iterator[StackEvent]:
+    status = yield from follow(cloudformation, stack_id, after=after, sleep=sleep)
+    if status in _DEPLOYED:
+        return
+    failure = find_failure(
+        cloudformation, stack_id, events_of_last_operation(cloudformation, stack_id)
+    )
+    raise failed(f"deploy the stack {name}", failure, status, _after_failure(name, status))
+
+
+def _after_failure(name: str, status: str) -> str:
+    match status:
+        case "UPDATE_ROLLBACK_COMPLETE":
+            return (
+                "AWS has taken the update back: the pipeline runs as before. Mend the cause and "
+                "deploy again."
+            )
+        case "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "CREATE_FAILED":
+            return (
+                "AWS has taken the creation back. Mend the cause, delete what is left with "
+                f"`twobuckets --stack {name} destroy`, and deploy again."
+            )
+        case "UPDATE_ROLLBACK_FAILED":
+            return f"`twobuckets --stack {name} deploy` says how to get out of {status}."
+        case _:
+            return f"`twobuckets --stack {name} status` shows how the stack stands."
+
+
+def _describe(
+    cloudformation: CloudFormationClient, planned: Plan, sleep: Callable[[float], None]
+) -> tuple[DescribeChangeSetOutputTypeDef, tuple[ResourceChange, ...]]:
+    """Wait for a change set and return it with its changes, none when it is empty."""
+    with attempt(f"read the planned deployment of the stack {planned.stack}"):
+        while True:
+            described = cloudformation.describe_change_set(ChangeSetName=planned.change_set_id)
+            if not described["Status"].endswith(("_PENDING", "_IN_PROGRESS")):
+                break
+            sleep(_POLL_SECONDS)
+        reason = described.get("StatusReason", "")
+        if described["Status"] == "FAILED":
+            if any(words in reason for words in _NO_CHANGE):
+                return described, ()
+            raise failed(
+                f"plan the deployment of the stack {planned.stack}",
+                find_invalid(cloudformation, change_set_id=planned.change_set_id),
+                reason,
+                "Nothing was changed.",
+            )
+        changes = list(described["Changes"])
+        page = described
+        while page.get("NextToken"):
+            page = cloudformation.describe_change_set(
+                ChangeSetName=planned.change_set_id, NextToken=page["NextToken"]
+            )
+            changes += page["Changes"]
+    return described, tuple(
+        _parse_change(change["ResourceChange"]) for change in changes if "ResourceChange" in change
+    )
+
+
+def _parse_change(change: ResourceChangeTypeDef) -> ResourceChange:
+    policy = change.get("PolicyAction", "")
+    action = {
+        ("Add", ""): Action.ADD,
+        ("Import", ""): Action.ADD,
+        ("Modify", "True"): Action.REPLACE,
+        ("Modify", "Conditional"): Action.MAY_REPLACE,
+        ("Remove", ""): Action.RELEASE if policy == "Retain" else Action.DELETE,
+    }.get((change["Action"], change.get("Replacement", "")), Action.CHANGE)
+    targets = [detail.get("Target", {}) for detail in change.get("Details", [])]
+    names = {target.get("Name") or target.get("Attribute") or "" for target in targets}
+    return ResourceChange(
+        action=action,
+        resource=change["LogicalResourceId"],
+        resource_type=change["ResourceType"],
+        physical_id=change.get("PhysicalResourceId") or None,
+        properties=tuple(sorted(names - {""})),
+        holds_data=change["ResourceType"] in _HOLD_DATA,
+        keeps_old=policy in ("Retain", "ReplaceAndRetain"),
+    )
+
+
+def _require_free(s3: S3Client, bucket: str, stack: str) -> None:
+    """Raise TwoBucketsError when a bucket that the stack is to create exists already."""
+    try:
+        s3.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error_code(error) in ("404", "NoSuchBucket"):
+            return
+        if error_code(error) not in ("301", "400", "403", "AccessDenied", "PermanentRedirect"):
+            with attempt(f"look whether the bucket name {bucket} is free"):
+                raise
+        raise TwoBucketsError(
+            f"Could not deploy the stack {stack}: the bucket name {bucket} is taken, by another "
+            "account or in another region",
+            hint="Bucket names are one space for all of AWS: name another as staging or archive "
+            "in twobuckets.toml.",
+        ) from None
+    raise TwoBucketsError(
+        f"Could not deploy the stack {stack}: the bucket {bucket} exists already, and the stack "
+        "did not make it",
+        hint="Name another bucket in twobuckets.toml. To use twobuckets on the bucket as it is, "
+        "leave `stack` out of the file, name staging, archive and function in it, and don't "
+        "deploy.",
+    )
+
+
+def _require_nothing_foreign(
+    s3: S3Client, name: str, stack: Stack | None, changes: tuple[ResourceChange, ...]
+) -> None:
+    """Raise TwoBucketsError when the changes would wipe rules that somebody else put there."""
+    function = stack.outputs.get("FunctionName") if stack is not None else None
+    for change in changes:
+        if change.resource_type != "AWS::S3::Bucket" or change.action is not Action.CHANGE:
+            continue
+        rewritten = WHOLE.intersection(change.properties)
+        if change.physical_id is None or not rewritten:
+            continue
+        foreign = list(find_foreign(s3, change.physical_id, rewritten, function=function))
+        if foreign:
+            raise TwoBucketsError(
+                f"Could not deploy the stack {name}: it changes {', '.join(sorted(rewritten))} of "
+                f"the bucket {change.physical_id}, and CloudFormation would wipe what somebody "
+                f"else added there: {'; '.join(foreign)}. Nothing was changed",
+                hint="Take the change of these settings back and deploy the rest; or put the "
+                "foreign rules into the template (`twobuckets template`) and deploy that; or, if "
+                "nobody needs them, remove them from the bucket first.",
+            )
+
+
+def _why(cloudformation: CloudFormationClient, stack: Stack) -> Failure | None:
+    return find_failure(
+        cloudformation, stack.stack_id, events_of_last_operation(cloudformation, stack.stack_id)
+    )

@@ -1,0 +1,109 @@
+"""What CloudFormation says a stack is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.errors import TwoBucketsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mypy_boto3_cloudformation import CloudFormationClient
+
+REVIEW: Final = "REVIEW_IN_PROGRESS"
+"""The stack is a name only: a change set to create it waits, or was left."""
+
+UNMADE: Final = frozenset({"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"})
+"""The creation failed; CloudFormation lets such a stack be deleted and nothing else."""
+
+_OURS: Final = frozenset({"StagingBucketName", "ArchiveBucketName"})
+"""Parameters that tell the template of a pipeline from any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack as it stands; `changed_at` is the start of its last update, None before the first."""
+
+    name: str
+    stack_id: str
+    status: str
+    status_reason: str | None
+    created_at: datetime
+    changed_at: datetime | None
+    parameters: Mapping[str, str]
+    outputs: Mapping[str, str]
+    is_protected: bool
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether an operation is under way."""
+        return is_busy(self.status)
+
+
+def is_busy(status: str) -> bool:
+    """Tell whether a stack of this status has an operation under way."""
+    return status.endswith("_IN_PROGRESS") and status != REVIEW
+
+
+def find_stack(cloudformation: CloudFormationClient, name: str) -> Stack | None:
+    """Return the stack of a name, or of a stack id also after its deletion; None if there is none.
+
+    Raises AccessError without `cloudformation:DescribeStacks`.
+    """
+    with attempt(f"look at the stack {name}"):
+        try:
+            found = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        except ClientError as error:
+            # CloudFormation has no code of its own for a missing stack.
+            if error_code(error) == "ValidationError" and "does not exist" in str(error):
+                return None
+            raise
+    if found["StackStatus"] == "DELETE_COMPLETE" and not name.startswith("arn:"):
+        return None
+    return Stack(
+        name=found["StackName"],
+        stack_id=found.get("StackId", name),
+        status=found["StackStatus"],
+        status_reason=found.get("StackStatusReason") or None,
+        created_at=found["CreationTime"],
+        changed_at=found.get("LastUpdatedTime"),
+        parameters={
+            parameter["ParameterKey"]: parameter.get("ParameterValue", "")
+            for parameter in found.get("Parameters", [])
+            if "ParameterKey" in parameter
+        },
+        outputs={
+            output["OutputKey"]: output["OutputValue"]
+            for output in found.get("Outputs", [])
+            if "OutputKey" in output and "OutputValue" in output
+        },
+        is_protected=found.get("EnableTerminationProtection", False),
+    )
+
+
+def require_ours(stack: Stack) -> None:
+    """Raise TwoBucketsError for a stack that is not a pipeline's: it is somebody's something."""
+    if stack.status != REVIEW and not stack.parameters.keys() >= _OURS:
+        raise TwoBucketsError(
+            f"The stack {stack.name} is not a pipeline of twobuckets: its template has no "
+            f"parameters {' and '.join(sorted(_OURS))}",
+            hint="Check --stack, --region and --profile. Nothing was changed.",
+        )
+
+
+def require_idle(stack: Stack, verb: str) -> None:
+    """Raise TwoBucketsError while an operation on the stack is under way."""
+    if not stack.is_busy:
+        return
+    since = f" since {stack.changed_at:%H:%M:%S} UTC" if stack.changed_at else ""
+    raise TwoBucketsError(
+        f"Could not {verb} the stack {stack.name}: an operation is under way{since} "
+        f"({stack.status})",
+        hint=f"`twobuckets --stack {stack.name} deploy --follow` watches it to its end; then "
+        f"{verb} again. An update can be called off with: aws cloudformation cancel-update-stack "
+        f"--stack-name {stack.name}",
+    )

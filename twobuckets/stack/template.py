@@ -1,0 +1,105 @@
+"""The template as text, and how the settings fill its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from twobuckets.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twobuckets.settings import Settings
+
+LOG_RETENTION_DAYS: Final = (
+    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827),
+    *(2192, 2557, 2922, 3288, 3653),
+)
+"""What CloudWatch Logs allows (API reference, PutRetentionPolicy, retentionInDays)."""
+
+_LONGEST_BUCKET_NAME: Final = 63
+_LONGEST_FUNCTION_NAME: Final = 64
+_FUNCTION_SUFFIX: Final = "-processor"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An account and region of AWS that a stack is deployed to."""
+
+    account: str
+    region: str
+    partition: str
+    uses_tls: bool
+
+
+def template_text() -> str:
+    """Return the CloudFormation template as it stands in the package."""
+    return resources.files(__package__).joinpath("template.yaml").read_text("utf-8")
+
+
+def parameters(
+    settings: Settings,
+    stack: str,
+    place: Place,
+    *,
+    deployed: Mapping[str, str],
+    artifact_bucket: str,
+    artifact_key: str,
+) -> dict[str, str]:
+    """Return the template's parameters that the settings decide on.
+
+    Buckets that nobody names keep the names of the `deployed` parameters, and get names made of
+    the stack, account and region at the first deployment. What no setting covers is left out: it
+    keeps its value, or the template's default. Raises UsageError for what AWS would not accept.
+    """
+    if len(stack + _FUNCTION_SUFFIX) > _LONGEST_FUNCTION_NAME:
+        raise UsageError(
+            f"The stack's name {stack} is too long for the function {stack}{_FUNCTION_SUFFIX}: "
+            f"Lambda allows {_LONGEST_FUNCTION_NAME} characters",
+            hint=f"Use at most {_LONGEST_FUNCTION_NAME - len(_FUNCTION_SUFFIX)} characters.",
+        )
+    if settings.log_retention_days not in LOG_RETENTION_DAYS:
+        raise UsageError(
+            f"CloudWatch Logs does not keep a log for {settings.log_retention_days} days",
+            hint="deploy.log_retention_days is one of "
+            + ", ".join(str(days) for days in LOG_RETENTION_DAYS),
+        )
+    reserved = settings.reserved_concurrency
+    return {
+        "StagingBucketName": settings.staging
+        or deployed.get("StagingBucketName")
+        or _bucket_name(stack, "staging", place),
+        "ArchiveBucketName": settings.archive
+        or deployed.get("ArchiveBucketName")
+        or _bucket_name(stack, "archive", place),
+        "ArtifactBucket": artifact_bucket,
+        "ArtifactKey": artifact_key,
+        "Process": settings.process,
+        "Runtime": settings.runtime,
+        "Architecture": settings.architecture,
+        "MemorySize": str(settings.memory_mb),
+        # Lambda counts in whole seconds; half a second more is better than one too few.
+        "Timeout": str(-(-settings.timeout // timedelta(seconds=1))),
+        "ReservedConcurrency": str(-1 if reserved is None else reserved),
+        "RecordConcurrency": str(settings.record_concurrency),
+        "AbortIncompleteUploadDays": str(settings.abort_incomplete_uploads_days),
+        "NoncurrentVersionDays": str(settings.noncurrent_version_days),
+        "CorsOrigins": ",".join(settings.cors_origins),
+        "LogRetentionDays": str(settings.log_retention_days),
+        "RequireTls": "true" if place.uses_tls else "false",
+    }
+
+
+def _bucket_name(stack: str, role: str, place: Place) -> str:
+    """Return a name that nobody else is likely to have: bucket names are one space for all."""
+    name = f"{stack.lower()}-{role}-{place.account}-{place.region}"
+    if len(name) > _LONGEST_BUCKET_NAME:
+        raise UsageError(
+            f"The {role} bucket's name {name} would be longer than {_LONGEST_BUCKET_NAME} "
+            "characters",
+            hint="Name the buckets yourself: staging and archive in twobuckets.toml.",
+        )
+    return name
