@@ -25,7 +25,7 @@ def built(folder: Path, text: str, **options) -> artifact.Artifact:
 def refused(folder: Path, text: str, **options) -> TwoBucketsError:
     with pytest.raises(TwoBucketsError) as caught:
         built(folder, text, **options)
-    assert not list(folder.glob(".twobuckets/*"))
+    assert not list(folder.glob(".twobuckets/*processor*"))
     return caught.value
 
 

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,7 +104,7 @@ def build(
     """
     target = parse_target(runtime, architecture)
     _require_process_in(source, process)
-    out = out or _default_out(source)
+    out = out or _ignored_by_git(_default_out(source))
     with (
         tempfile.TemporaryDirectory(prefix="twobuckets-build-") as scratch_name,
         published(out) as draft,
@@ -165,6 +166,15 @@ def _require_process_in(source: Path, process: str) -> None:
 def _default_out(source: Path) -> Path:
     # Hidden, so that a build of the whole folder does not pack the build before it.
     return source.resolve().parent / ".twobuckets" / "processor.zip"
+
+
+def _ignored_by_git(out: Path) -> Path:
+    ignore = out.with_name(".gitignore")
+    # Where this can't be written, the artifact can't either, and that is said with its reason.
+    with suppress(OSError):
+        out.parent.mkdir(exist_ok=True)
+        ignore.write_text("*\n", "utf-8")
+    return out
 
 
 def _contents(entries: Sequence[Entry]) -> tuple[Content, ...]:
