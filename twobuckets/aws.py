@@ -11,8 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
+import botocore.credentials
 import botocore.exceptions
 import botocore.session
+import botocore.utils
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -101,6 +103,38 @@ class FixedIdentity:
     secret_access_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class S3Address:
+    """Where and how to reach S3 without boto3: for the hot loops that sign by hand."""
+
+    url: str
+    region: str
+    path_style: bool | None
+    ca_bundle: str | None
+    proxy: str | None
+
+
+class S3Keys:
+    """The session's credentials for requests that are signed by hand; botocore renews them."""
+
+    def __init__(self, credentials: botocore.credentials.Credentials) -> None:
+        self._credentials = credentials
+
+    def current(self) -> tuple[str, str, str | None]:
+        """Return access key, secret key and session token as they are now."""
+        frozen = self._credentials.get_frozen_credentials()
+        return frozen.access_key or "", frozen.secret_key or "", frozen.token
+
+    def renewed(self) -> tuple[str, str, str | None]:
+        """Return the keys after fetching new ones, where the kind of credentials can."""
+        # S3 refused them although their time may not be up, as after a revoked session.
+        refresh = getattr(self._credentials, "_protected_refresh", None)
+        if refresh is not None:
+            with attempt("renew the AWS credentials"):
+                refresh(is_mandatory=False)
+        return self.current()
+
+
 class Aws:
     """One session and its clients, each made on first use and shared by all threads.
 
@@ -161,6 +195,32 @@ class Aws:
         # boto3's sessions are not thread-safe while they make a client.
         with self._lock, attempt(f"reach {service}"):
             return self.session.client(service, endpoint_url=endpoint_url, config=settings)  # type: ignore[call-overload]
+
+    def require_s3_keys(self) -> S3Keys:
+        """Return the credentials for requests signed by hand. Raises AccessError without any."""
+        with attempt("sign a request to S3"):
+            credentials = self.session.get_credentials()
+            if credentials is None:
+                raise botocore.exceptions.NoCredentialsError
+        return S3Keys(credentials)
+
+    @property
+    def s3_address(self) -> S3Address:
+        """Where and how requests signed by hand reach S3: exactly as the S3 client would."""
+        url = str(self.s3.meta.endpoint_url)
+        if self._identity is not None:
+            return S3Address(
+                url, self._identity.region, path_style=True, ca_bundle=None, proxy=None
+            )
+        bundle = self.session._session.get_config_variable("ca_bundle")  # noqa: SLF001 - boto3 has no door to it
+        proxies = botocore.utils.get_environ_proxies(url)
+        return S3Address(
+            url,
+            self.region,
+            path_style=True if self._endpoint_url else None,
+            ca_bundle=bundle,
+            proxy=proxies.get(url.partition(":")[0]),
+        )
 
     @cached_property
     def s3(self) -> S3Client:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,11 +20,30 @@ from twobuckets.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws import Aws, S3Keys
+    from twobuckets.s3 import Keys, Sender
     from twobuckets.settings import Pipeline, Settings
 
 ATTENTION = 3
 """The exit status of a run that came to its end and found something that needs a person."""
+
+
+class _SessionCredentials:
+    """The session's credentials as the S3 hot path wants them."""
+
+    def __init__(self, keys: S3Keys) -> None:
+        self._keys = keys
+
+    def keys(self) -> Keys:
+        """Return the keys to sign with now."""
+        from twobuckets.s3 import Keys
+
+        return Keys(*self._keys.current())
+
+    def refresh(self) -> bool:
+        """Tell whether the keys changed since they were refused: botocore renews them itself."""
+        before = self._keys.current()
+        return self._keys.renewed() != before
 
 
 @dataclass
@@ -104,6 +123,20 @@ class App:
                 "TWOBUCKETS_STACK, or name it in twobuckets.toml.",
             )
         return self.settings.stack
+
+    def connect(self, **limits: Any) -> Sender:
+        """Return a sender for S3's hot loops; `limits` are those of Sender."""
+        from twobuckets import s3
+
+        address = self.aws.s3_address
+        endpoint = s3.parse_endpoint(
+            address.url,
+            region=address.region,
+            path_style=address.path_style,
+            ca_bundle=address.ca_bundle,
+            proxy=address.proxy,
+        )
+        return s3.connect(endpoint, _SessionCredentials(self.aws.require_s3_keys()), **limits)
 
     def now(self) -> datetime:
         """The present instant, aware, in UTC."""
