@@ -9,6 +9,7 @@ import pytest
 
 from tests.s3.scripted import Cut, answer, refuse, serving
 from twobuckets.s3 import (
+    CRC64NVME,
     FileChangedError,
     FileSlice,
     FixedCredentials,
@@ -23,6 +24,7 @@ from twobuckets.s3 import (
 )
 from twobuckets.s3.sender import BULK_BYTES
 
+BOTH_SIZES = pytest.mark.parametrize("size", [2_000, 3 * BULK_BYTES], ids=["small", "bulk"])
 QUICK = RetryPolicy(attempts=4, first_pause=timedelta(milliseconds=1))
 
 
@@ -217,7 +219,7 @@ def test_a_slice_of_a_file_is_sent_as_it_is(tmp_path, size):
     assert sum(noted) == size
 
 
-@pytest.mark.parametrize("size", [2_000, 3 * BULK_BYTES])
+@BOTH_SIZES
 def test_what_a_failed_attempt_sent_is_taken_back(tmp_path, size):
     (tmp_path / "file").write_bytes(bytes(size))
     noted: list[int] = []
@@ -233,7 +235,7 @@ def test_what_a_failed_attempt_sent_is_taken_back(tmp_path, size):
     assert sum(n for n in noted if n > 0) == 3 * size
 
 
-@pytest.mark.parametrize("size", [2_000, 3 * BULK_BYTES])
+@BOTH_SIZES
 def test_a_file_that_becomes_shorter_fails_and_is_not_tried_again(tmp_path, size):
     (tmp_path / "file").write_bytes(bytes(size - 100))
     with (
@@ -248,6 +250,29 @@ def test_a_file_that_becomes_shorter_fails_and_is_not_tried_again(tmp_path, size
     assert isinstance(found.cause, FileChangedError)
     assert found.attempts == 1
     assert server.received == []
+
+
+@BOTH_SIZES
+def test_a_checksum_is_computed_once_and_sent_with_every_attempt(tmp_path, size):
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    with (tmp_path / "file").open("r+b") as file:
+
+        def script(received):
+            if received.number == 0:
+                os.pwrite(file.fileno(), b"changed", 100)
+                return refuse(500, "InternalError")
+            return refuse(400, "BadDigest")
+
+        with serving(script) as server, sender_to(server) as sender:
+            body = FileSlice(file.fileno(), 0, size)
+            found = sender.send(Request("PUT", "b", "k", body=body, checksum=CRC64NVME))
+    expected = CRC64NVME.compute(content)
+    assert found.checksum == expected
+    assert found.code == "BadDigest"
+    assert {r.header("x-amz-checksum-crc64nvme") for r in server.received} == {
+        CRC64NVME.encode(expected)
+    }
 
 
 def test_large_and_small_bodies_share_a_flight(tmp_path):

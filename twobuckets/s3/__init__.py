@@ -15,6 +15,7 @@ broker that has them. `send_all` may be called while another one is still being 
 `Flight.add` sends a follow-up of an answer first.
 """
 
+from twobuckets.s3.checksums import CRC32, CRC64NVME, Algorithm
 from twobuckets.s3.records import (
     Credentials,
     Endpoint,
@@ -34,6 +35,9 @@ from twobuckets.s3.sender import Flight, RetryPolicy, Sender
 from twobuckets.s3.signing import SigV4Signer
 
 __all__ = [
+    "CRC32",
+    "CRC64NVME",
+    "Algorithm",
     "Credentials",
     "Endpoint",
     "FileChangedError",

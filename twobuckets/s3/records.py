@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from twobuckets.s3.checksums import Algorithm
 
 
 class Keys(NamedTuple):
@@ -154,10 +157,11 @@ class Request:
     """One S3 request before it is signed.
 
     `query` and `headers` are (name, value) pairs, unencoded, header names in lower case; a query
-    value of "" gives `?uploads=`. A request with `retries` False is sent once only. `tag` is the
-    caller's own and comes back with the answer. `on_sent` is called with the number of body bytes
-    each time some were sent, possibly in another thread; what a failed attempt sent is taken back
-    with a negative number.
+    value of "" gives `?uploads=`. With a `checksum`, the body's is computed once by whoever carries
+    the request and sent as a header, so that S3 refuses any other body. A request with `retries`
+    False is sent once only. `tag` is the caller's own and comes back with the answer. `on_sent` is
+    called with the number of body bytes each time some were sent, possibly in another thread; what
+    a failed attempt sent is taken back with a negative number.
     """
 
     method: str
@@ -166,6 +170,7 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | FileSlice = b""
+    checksum: "Algorithm | None" = None
     tag: object = None
     retries: bool = True
     on_sent: Callable[[int], None] | None = None
@@ -174,6 +179,10 @@ class Request:
     def length(self) -> int:
         """The length of the body in bytes."""
         return self.body.length if isinstance(self.body, FileSlice) else len(self.body)
+
+    def with_header(self, name: str, value: str) -> "Request":
+        """Return the same request with one more header."""
+        return replace(self, headers=(*self.headers, (name, value)))
 
 
 class SignedRequest(NamedTuple):
@@ -206,16 +215,18 @@ class Response:
     """An answer of S3; any status, so that the caller decides what a refusal means.
 
     `attempts` says how many times the request was sent: after more than one, a refusal such as
-    412 may be the echo of an earlier attempt whose answer got lost.
+    412 may be the echo of an earlier attempt whose answer got lost. `checksum` is the one that was
+    computed of the request's body, if any.
     """
 
-    __slots__ = ("_headers", "attempts", "body", "head", "status")
+    __slots__ = ("_headers", "attempts", "body", "checksum", "head", "status")
 
     def __init__(self, status: int, head: bytes, body: bytes) -> None:
         self.status = status
         self.head = head
         self.body = body
         self.attempts = 1
+        self.checksum: int | None = None
         self._headers: dict[str, str] | None = None
 
     def __repr__(self) -> str:

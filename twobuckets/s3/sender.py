@@ -80,6 +80,16 @@ class _Try:
     renewals: int = 0
     stale: int = 0
     sent_bytes: int = 0
+    checksum: int | None = None
+
+    def prepare(self, buffer: memoryview | None) -> Request:
+        """Return the request with its body's checksum, which all attempts have in common."""
+        algorithm = self.request.checksum
+        if algorithm is None:
+            return self.request
+        if self.checksum is None:
+            self.checksum = algorithm.compute(self.request.body, buffer)
+        return self.request.with_header(algorithm.header, algorithm.encode(self.checksum))
 
 
 @dataclass(slots=True, eq=False)
@@ -284,7 +294,11 @@ class _Loop:
                 self._start(trying)
 
     def _start(self, trying: _Try) -> None:
-        signed = self.signer.sign(trying.request)
+        try:
+            signed = self.signer.sign(trying.prepare(None))
+        except (OSError, FileChangedError) as error:
+            trying.flight.land(trying, SendError(error, trying.attempts))
+            return
         idle = self._idle.setdefault(signed.origin, [])
         lane = idle.pop() if idle else _Lane(Connection(signed.origin))
         lane.trying = trying
@@ -414,6 +428,7 @@ class _Loop:
         trying.attempts += 1
         if isinstance(outcome, Response):
             outcome.attempts = trying.attempts
+            outcome.checksum = trying.checksum
             if 200 <= outcome.status < 300 and outcome.ok:
                 trying.flight.land(trying, outcome)
                 return
@@ -557,7 +572,7 @@ class _Bulk:
             reused = False
             outcome: Response | Exception
             try:
-                signed = self._loop.signer.sign(trying.request)
+                signed = self._loop.signer.sign(trying.prepare(buffer))
                 connection = connections.setdefault(signed.origin, Connection(signed.origin))
                 reused = connection.used
                 task = self._loop.converse(connection, signed, trying, buffer)
