@@ -60,15 +60,20 @@ def embedded_server(state_home: Path) -> Iterator[local.Server]:
         assert local.find_running(state_dir) is None
 
 
+@pytest.fixture(scope="session")
+def embedded_clients(embedded_server: local.Server) -> Aws:
+    """The clients of the session's server; making them costs more than most tests do."""
+    return aws_of(embedded_server)
+
+
 @pytest.fixture
 def embedded(
-    embedded_server: local.Server, state_home: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_clients: Aws, state_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Aws]:
     """The clients of the session's server, which holds nothing before and after the test."""
     monkeypatch.setenv("XDG_STATE_HOME", str(state_home))
-    aws = aws_of(embedded_server)
-    yield aws
-    empty(aws)
+    yield embedded_clients
+    empty(embedded_clients)
 
 
 def empty(aws: Aws) -> None:

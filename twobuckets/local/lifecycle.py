@@ -306,11 +306,11 @@ def _last_words(log: Path) -> str:
 
 def _terminate(state: StateDirectory, record: ServerRecord, timeout: timedelta) -> None:
     for number, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, timedelta(seconds=5))):
-        if not _is_alive(state, record):
-            return
-        with suppress(ProcessLookupError):
-            os.kill(record.pid, number)
-        if _wait_until(lambda: not _is_alive(state, record), patience):
+        if _is_alive(state, record):
+            with suppress(ProcessLookupError):
+                os.kill(record.pid, number)
+        # The lock is free a moment before the process is gone.
+        if _wait_until(lambda: process_started(record.pid) != record.process_started, patience):
             return
     raise TwoBucketsError(f"Process {record.pid} does not end", hint=f"Look at {state.log}")
 

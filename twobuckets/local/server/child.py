@@ -149,9 +149,11 @@ def context_of(start: Any, request: Any, deadline: float) -> SimpleNamespace:
 def main() -> None:
     """Load the handler and serve invocations until the server ends."""
     folder, packages = sys.argv[1], json.loads(sys.argv[2])
-    # Lambda's locale is UTF-8; an isolated interpreter ignores the variables that say so.
+    # Lambda's locale is UTF-8, and a line is in its log when it is printed.
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(  # type: ignore[union-attr]
+            encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
     server = Server(folder)
     start = server.receive()
     log = LogHandler()

@@ -68,8 +68,17 @@ class InvocationQueue:
     Delivery is at least once: an invocation leaves the disk only after it has ended.
     """
 
-    def __init__(self, file: Path, invoke: Callable[[Invocation], Attempt]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        invoke: Callable[[Invocation], Attempt],
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+        throttle_seconds: float = THROTTLE_SECONDS,
+    ) -> None:
         self._invoke = invoke
+        self._retry_seconds = retry_seconds
+        self._throttle_seconds = throttle_seconds
         self._lock = threading.Lock()
         self._ready = threading.Condition(self._lock)
         self._due: list[tuple[float, int, Invocation]] = []
@@ -151,12 +160,12 @@ class InvocationQueue:
         now = time.time()
         age = now - invocation.received_at
         if attempt.ending is Ending.THROTTLED and age < attempt.event_age_seconds:
-            wait = min(THROTTLE_SECONDS * 2**invocation.throttles, THROTTLE_MAXIMUM_SECONDS)
+            wait = min(self._throttle_seconds * 2**invocation.throttles, THROTTLE_MAXIMUM_SECONDS)
             waiting = replace(invocation, throttles=min(invocation.throttles + 1, 16))
             with self._ready:
                 self._schedule(waiting, now + wait)
             return
-        wait = RETRY_SECONDS * 2**invocation.failures
+        wait = self._retry_seconds * 2**invocation.failures
         if (
             attempt.ending is Ending.FAILED
             and invocation.failures < attempt.retry_attempts

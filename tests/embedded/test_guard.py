@@ -1,0 +1,243 @@
+"""Nobody drives the embedded AWS without its key: no web page, no guesser, no other program."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.embedded.conftest import aws_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twobuckets.aws import Aws
+    from twobuckets.local import Server
+
+BUCKET = "guarded"
+
+CALLS: dict[str, Callable[[Aws], object]] = {
+    "s3": lambda aws: aws.s3.list_buckets(),
+    "s3 head": lambda aws: aws.s3.head_bucket(Bucket=BUCKET),
+    "s3 put": lambda aws: aws.s3.put_object(Bucket=BUCKET, Key="k", Body=b"1"),
+    "lambda": lambda aws: aws.functions.list_functions(),
+    "logs": lambda aws: aws.logs.describe_log_groups(),
+    "cloudformation": lambda aws: aws.cloudformation.list_stacks(),
+    "sqs": lambda aws: aws.sqs.list_queues(),
+    "iam": lambda aws: aws.iam.list_roles(),
+    "sts": lambda aws: aws.sts.get_caller_identity(),
+    "cloudwatch": lambda aws: aws.cloudwatch.list_metrics(),
+}
+
+
+@pytest.fixture
+def guarded(embedded: Aws) -> Aws:
+    embedded.s3.create_bucket(Bucket=BUCKET)
+    return embedded
+
+
+def ask(
+    server: Server, method: str, path: str, body: bytes = b"", **headers: str
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Send a request as it stands, without boto3's help."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+def test_every_service_answers_the_root_key(guarded: Aws):
+    for call in CALLS.values():
+        call(guarded)
+
+
+def require_refused(aws: Aws) -> None:
+    """Make every call and see each refused for its key or its signature."""
+    for service, call in CALLS.items():
+        with pytest.raises(ClientError) as caught:
+            call(aws)
+        answer = caught.value.response
+        # CloudWatch Logs answers a bad signature with 400, as on AWS.
+        assert (
+            answer["ResponseMetadata"]["HTTPStatusCode"] == 403
+            or answer["Error"]["Code"] == "InvalidSignatureException"
+        ), (service, answer)
+
+
+def test_a_wrong_secret_is_refused_by_every_service(guarded: Aws, embedded_server: Server):
+    require_refused(aws_of(replace(embedded_server, secret_key="not-the-secret")))
+
+
+@pytest.mark.parametrize(
+    ("access_key", "secret_key"),
+    [("test", "test"), ("000000000000", "test"), ("123456789012", "test"), ("AKIAOTHER", "x")],
+)
+def test_the_keys_that_emulators_accept_are_refused(
+    guarded: Aws, embedded_server: Server, access_key: str, secret_key: str
+):
+    require_refused(aws_of(replace(embedded_server, access_key=access_key, secret_key=secret_key)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        f"/{BUCKET}/key",
+        f"/{BUCKET}?policy",
+        "/_ministack/reset",
+        "/_ministack/config",
+        "/_ministack/health",
+        "/%5fministack/reset",
+        "/_localstack/health",
+        "/health",
+        "/2015-03-31/functions/",
+        "/_aws/sqs/messages",
+        "/000000000000/queue",
+        "/latest/meta-data/",
+    ],
+)
+def test_unsigned_requests_are_refused_on_every_path(
+    guarded: Aws, embedded_server: Server, path: str
+):
+    for method in ("GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS"):
+        status, headers, _ = ask(embedded_server, method, path)
+        assert status == 403, method
+        assert not [name for name in headers if name.lower().startswith("access-control")]
+
+
+def test_a_cross_origin_request_is_refused_even_when_it_is_signed(
+    guarded: Aws, embedded_server: Server
+):
+    guarded.s3.put_bucket_cors(
+        Bucket=BUCKET,
+        CORSConfiguration={
+            "CORSRules": [{"AllowedMethods": ["PUT", "GET"], "AllowedOrigins": ["*"]}]
+        },
+    )
+    url = guarded.s3.generate_presigned_url("put_object", {"Bucket": BUCKET, "Key": "k"})
+    path = url.partition(str(embedded_server.port))[2]
+    assert ask(embedded_server, "PUT", path, b"1")[0] == 200
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Host": "evil.example"},
+        {"Host": f"evil.example:{embedded_server.port}"},
+    ):
+        status, answered, _ = ask(embedded_server, "PUT", path, b"2", **headers)
+        assert status == 403, headers
+        assert "access-control-allow-origin" not in answered
+    preflight = {"Origin": "http://evil.example", "Access_Control_Request_Method": "PUT"}
+    assert ask(embedded_server, "OPTIONS", path, b"", **preflight)[0] == 403
+    assert guarded.s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"1"
+
+
+def test_a_presigned_url_is_good_for_what_it_signs_and_nothing_else(
+    guarded: Aws, embedded_server: Server
+):
+    url = guarded.s3.generate_presigned_url("put_object", {"Bucket": BUCKET, "Key": "mine"})
+    path = url.partition(str(embedded_server.port))[2]
+    assert ask(embedded_server, "PUT", path, b"1")[0] == 200
+    for method, tried in (
+        ("PUT", path.replace("mine", "other")),
+        ("DELETE", path),
+        ("GET", path),
+        ("PUT", path.replace("X-Amz-Signature=", "X-Amz-Signature=0")),
+        ("POST", path.replace("/guarded/mine", "/")),
+        ("GET", path.replace("/guarded/mine", "/2015-03-31/functions/")),
+        ("POST", path.replace("/guarded/mine", "/_ministack/reset")),
+    ):
+        assert ask(embedded_server, method, tried)[0] == 403, (method, tried)
+
+
+def test_a_key_id_without_its_secret_is_worth_nothing(guarded: Aws, embedded_server: Server):
+    # Every presigned URL shows the key id.
+    scope = f"Credential={embedded_server.access_key}/20260101/us-east-1/lambda/aws4_request"
+    forms = [
+        f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=00",
+        f"AWS4-HMAC-SHA256 {scope}",
+        f"AWS4-ECDSA-P256-SHA256 {scope}, SignedHeaders=host, Signature=00",
+        f"AWS {embedded_server.access_key}:c2lnbmF0dXJl",
+    ]
+    for form in forms:
+        for method, path in (
+            ("GET", "/2015-03-31/functions/"),
+            ("GET", f"/{BUCKET}"),
+            ("POST", "/"),
+            ("POST", "/_ministack/config"),
+            ("GET", "/health"),
+        ):
+            status, _, body = ask(embedded_server, method, path, Authorization=form)
+            if path == "/health":
+                # The emulator's health page; it says nothing that is not in its documentation.
+                continue
+            assert status in (400, 403), (form, path, body)
+
+
+def test_a_form_upload_needs_a_signed_policy(guarded: Aws, embedded_server: Server):
+    def post(fields: dict[str, str], content: bytes) -> int:
+        boundary = "boundary-of-the-form"
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        ]
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+        body = ("".join(parts) + head).encode() + content + f"\r\n--{boundary}--\r\n".encode()
+        kind = f"multipart/form-data; boundary={boundary}"
+        return ask(embedded_server, "POST", f"/{BUCKET}", body, Content_Type=kind)[0]
+
+    signed = guarded.s3.generate_presigned_post(BUCKET, "form")
+    assert post(signed["fields"], b"1") == 204
+    assert post({"key": "unsigned"}, b"2") == 403
+    assert post({**signed["fields"], "x-amz-signature": "0" * 64}, b"3") == 403
+    assert post({**signed["fields"], "key": "other"}, b"4") == 403
+    listed = guarded.s3.list_objects_v2(Bucket=BUCKET)["Contents"]
+    assert [item["Key"] for item in listed] == ["form"]
+
+
+def test_a_session_can_do_what_its_policy_allows_and_no_more(guarded: Aws, embedded_server: Server):
+    allowed = {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Action": "s3:PutObject",
+            "Resource": f"arn:aws:s3:::{BUCKET}/mine",
+        },
+    }
+    token = guarded.sts.get_federation_token(Name="someone", Policy=json.dumps(allowed))
+    session = boto3.client(
+        "s3",
+        endpoint_url=embedded_server.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=token["Credentials"]["AccessKeyId"],
+        aws_secret_access_key=token["Credentials"]["SecretAccessKey"],
+        aws_session_token=token["Credentials"]["SessionToken"],
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    session.put_object(Bucket=BUCKET, Key="mine", Body=b"1")
+    for refused in (
+        lambda: session.put_object(Bucket=BUCKET, Key="other", Body=b"1"),
+        lambda: session.list_buckets(),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            refused()
+
+
+def test_the_server_listens_on_loopback_only(embedded_server: Server):
+    listening = []
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        for line in list(table)[1:]:
+            address, state = line.split()[1], line.split()[3]
+            if state == "0A" and int(address.partition(":")[2], 16) == embedded_server.port:
+                listening.append(address.partition(":")[0])
+    assert listening == ["0100007F"]
