@@ -87,6 +87,14 @@ class App:
         from twobuckets import local
         from twobuckets.aws import Aws, FixedIdentity
 
+        for name in ("profile", "region", "endpoint_url"):
+            origin = self.settings.origins.get(name, "")
+            if origin.startswith("flag "):
+                raise UsageError(
+                    f"The embedded AWS has a place and credentials of its own; {origin} leads "
+                    "elsewhere",
+                    hint="Leave it out, or leave out --stack local.",
+                )
         server, is_new = local.ensure_running(self.local_state, environ=self.environ)
         if is_new:
             self.out.note(f"Started the embedded AWS at {server.endpoint_url}")
@@ -110,6 +118,10 @@ class App:
         settings = self.settings
         if settings.stack is None or (settings.names_pair and not settings.is_local):
             return settings.pipeline({})
+        if settings.is_local:
+            from twobuckets.cli import default_pipeline
+
+            return settings.pipeline(default_pipeline.require_outputs(self))
         from twobuckets.stack.outputs import require_outputs
 
         return settings.pipeline(require_outputs(self.aws.cloudformation, settings.stack))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -140,7 +140,7 @@ def ensure_running(
     if running is None:
         state = StateDirectory(state_dir)
         _require_writable(state)
-        with _exclusive(state, timeout):
+        with _waiting(state, timeout):
             running = find_running(state_dir)
             if running is None:
                 return _launch(state, port, timeout, environ or {}), True
@@ -165,7 +165,7 @@ def stop(
     state = StateDirectory(state_dir)
     if not state.root.is_dir():
         return None
-    with _exclusive(state, timeout):
+    with _waiting(state, timeout):
         running = find_running(state_dir)
         record = state.read_record()
         if running is not None and record is not None:
@@ -180,6 +180,16 @@ def stop(
         if reset:
             state.discard_all()
     return running
+
+
+def exclusively(
+    state_dir: Path, *, timeout: timedelta = START_TIMEOUT
+) -> AbstractContextManager[None]:
+    """Keep others from starting, stopping or setting up the embedded AWS meanwhile.
+
+    Raises TwoBucketsError when somebody else does so for longer than `timeout`.
+    """
+    return _waiting(StateDirectory(state_dir), timeout)
 
 
 def _is_alive(state: StateDirectory, record: ServerRecord) -> bool:
@@ -197,7 +207,7 @@ def _require_writable(state: StateDirectory) -> None:
 
 
 @contextmanager
-def _exclusive(state: StateDirectory, timeout: timedelta) -> Iterator[None]:
+def _waiting(state: StateDirectory, timeout: timedelta) -> Iterator[None]:
     """Wait until nobody else starts or stops the server, then keeps others out."""
     deadline = time.monotonic() + timeout.total_seconds()
     while True:

@@ -128,7 +128,7 @@ class StateDirectory:
     def discard_all(self) -> None:
         """Forget every bucket, stack and key. The locks stay: somebody may be waiting on one."""
         self.discard_temporary()
-        for folder in (self.services, self.objects):
+        for folder in (self.services, self.objects, self.root / "default"):
             shutil.rmtree(folder, ignore_errors=True)
         for name in (self.key, self.port, self.log, self.log.with_suffix(".log.1")):
             name.unlink(missing_ok=True)
