@@ -22,7 +22,7 @@ LEVELS = (
     {"cli"},
     {"stack", "upload", "logs", "doctor", "reprocess", "artifact", "local"},
     {"s3", "settings", "aws", "parallel"},
-    {"units", "text", "errors"},
+    {"units", "text", "errors", "prices"},
     {"processor"},
 )
 # Top-level packages that only these places import (a prefix of the dotted module's name).

@@ -1,0 +1,420 @@
+"""What a log event says: an outcome of our processor, Lambda's own words, or plain text.
+
+Outcome lines are the processor's contract with everything else. Lambda's words come as text or
+as JSON, as the function is configured (Lambda guide, "Working with Lambda function logs" and
+"Lambda Telemetry API event schema reference").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from twobuckets.logs.events import LogEvent
+
+ARCHIVED: Final = "archived"
+FAILED: Final = "failed"
+REJECTED: Final = "rejected"
+SUPERSEDED: Final = "superseded"
+MISSING: Final = "missing"
+OUTCOMES: Final = (ARCHIVED, FAILED, REJECTED, SUPERSEDED, MISSING)
+UNSUCCESSFUL: Final = frozenset({FAILED, REJECTED})
+
+TIMED_OUT: Final = "timed-out"
+OUT_OF_MEMORY: Final = "out-of-memory"
+CRASHED: Final = "crashed"
+RAISED: Final = "raised"
+
+OUTCOME_PATTERN: Final = "{ $.twobuckets = 1 }"
+"""The filter pattern that selects outcome lines; parse as well, an emulator may not apply it."""
+OUTCOME_OR_FAILURE_PATTERN: Final = (
+    '?twobuckets ?"Task timed out" ?"Runtime exited" ?errorType ?ERROR ?"platform.report"'
+)
+"""The filter pattern that selects at least outcome lines and what makes a FailedInvocation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong: the exception's type and message, and its trace where there is one."""
+
+    type: str
+    message: str
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What processing did to one object version, as our processor's line says.
+
+    `outcome` is one of OUTCOMES. `attempt` counts this request's tries as far as one execution
+    environment saw them. `size_bytes` and what follows `key` are None where the line has none.
+    """
+
+    logged_at: datetime
+    outcome: str
+    bucket: str
+    key: str
+    version_id: str | None
+    etag: str | None
+    size_bytes: int | None
+    duration: timedelta | None
+    request_id: str | None
+    attempt: int | None
+    error: Failure | None
+    reason: str | None
+    duplicate: bool
+    archive_version_id: str | None
+    sequencer: str | None
+    notes: tuple[str, ...]
+    log_stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedInvocation:
+    """An invocation that raised or that Lambda ended, as Lambda's own lines say.
+
+    `reason` is `timed-out`, `out-of-memory`, `crashed` or `raised`.
+    """
+
+    logged_at: datetime
+    reason: str
+    request_id: str | None
+    error: Failure
+    log_stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationStart:
+    """Lambda's note that an invocation began."""
+
+    logged_at: datetime
+    request_id: str
+    log_stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationReport:
+    """Lambda's report on an invocation that ended; `status` is `success` unless it says more."""
+
+    logged_at: datetime
+    request_id: str
+    status: str
+    duration: timedelta | None
+    memory_mb: int | None
+    max_memory_used_mb: int | None
+    error_type: str | None
+    log_stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformLine:
+    """Anything else that Lambda itself says, such as the end of an invocation or a cold start."""
+
+    logged_at: datetime
+    request_id: str | None
+    message: str
+    log_stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that somebody's code wrote; `level` and `request_id` are None where it has none."""
+
+    logged_at: datetime
+    request_id: str | None
+    level: str | None
+    message: str
+    log_stream: str
+
+
+Entry = Outcome | FailedInvocation | InvocationStart | InvocationReport | PlatformLine | LogLine
+
+_ID: Final = r"[0-9A-Za-z-]{8,64}"
+_START = re.compile(rf"START RequestId: ({_ID})")
+_END = re.compile(rf"END RequestId: ({_ID})")
+_REPORT = re.compile(rf"REPORT RequestId: ({_ID})")
+_REPORT_FIELD = re.compile(r"\t([A-Z][A-Za-z ]+): ([^\t\n]+)")
+_TIMED_OUT = re.compile(rf"(?:\S+ )?({_ID}) (Task timed out after [\d.]+ seconds)")
+_EXITED = re.compile(rf"RequestId: ({_ID}) (?:Process|Error:) ?(.*)", re.DOTALL)
+_RAISED = re.compile(
+    r"\[ERROR\] ([A-Za-z_][\w.]*)(?:: (.*?))?(?:[\r\n]+(Traceback \(most recent call last\).*))?\Z",
+    re.DOTALL,
+)
+# What `logging` becomes in Lambda's Python runtime: level, time, request id, message.
+_LOGGED = re.compile(rf"\[(\w+)\]\t(\S+Z)\t({_ID})?\t(.*)\Z", re.DOTALL)
+_PLATFORM_PREFIXES = ("INIT_START ", "RESTORE_", "EXTENSION\t", "TELEMETRY\t", "LOGS\t", "XRAY ")
+
+
+def parse_entry(event: LogEvent) -> Entry:
+    """Return what one event says; text that nothing is known about is a LogLine."""
+    message = event.message
+    if message.startswith("{"):
+        try:
+            fields = json.loads(message)
+        except (ValueError, RecursionError):
+            fields = None
+        if isinstance(fields, dict):
+            return _from_json(event, fields)
+    return _from_text(event, message.rstrip("\r\n"))
+
+
+def parse_outcome(event: LogEvent) -> Outcome | None:
+    """Return the outcome that an event tells, or None if it is no outcome line."""
+    # Most events are not: this is the cheap way to say so.
+    if '"twobuckets' not in event.message and '\\"twobuckets' not in event.message:
+        return None
+    entry = parse_entry(event)
+    return entry if isinstance(entry, Outcome) else None
+
+
+class EntryReader:
+    """Reads events in time order, and knows by what came before which invocation each belongs to.
+
+    Lambda runs one invocation at a time in a log stream, so text without a request id belongs to
+    the last one that started there. One failure is told in up to three lines, and what an outcome
+    line has said comes again when its invocation fails: only the first is kept.
+    """
+
+    def __init__(self) -> None:
+        self._running: OrderedDict[str, str] = OrderedDict()
+        self._told: OrderedDict[str, None] = OrderedDict()
+
+    def read(self, event: LogEvent) -> Entry | None:
+        """Return what the event says, or None for what was said before."""
+        entry = parse_entry(event)
+        match entry:
+            case InvocationStart():
+                _remember(self._running, entry.log_stream, entry.request_id)
+                # A retry has the request id of the first attempt, and is told anew.
+                self._told.pop(entry.request_id, None)
+            case Outcome(request_id=str(request_id), outcome="failed"):
+                _remember(self._told, request_id, None)
+            case FailedInvocation():
+                failed_id = entry.request_id or self._running.get(entry.log_stream)
+                if failed_id is None:
+                    return entry
+                if failed_id in self._told:
+                    return None
+                _remember(self._told, failed_id, None)
+                return replace(entry, request_id=failed_id)
+            case LogLine(request_id=None):
+                return replace(entry, request_id=self._running.get(entry.log_stream))
+        return entry
+
+
+def iter_entries(events: Iterable[LogEvent]) -> Iterator[Entry]:
+    """Yield what events in time order say, each failure once."""
+    reader = EntryReader()
+    for event in events:
+        entry = reader.read(event)
+        if entry is not None:
+            yield entry
+
+
+_T = TypeVar("_T")
+_REMEMBERED: Final = 10_000
+
+
+def _remember(places: OrderedDict[str, _T], name: str, value: _T) -> None:
+    places[name] = value
+    places.move_to_end(name)
+    if len(places) > _REMEMBERED:
+        places.popitem(last=False)
+
+
+def _from_json(event: LogEvent, fields: Mapping[str, Any]) -> Entry:
+    outcome = _outcome_of(event, fields)
+    if outcome is not None:
+        return outcome
+    kind, record = fields.get("type"), fields.get("record")
+    if isinstance(kind, str) and kind.startswith("platform.") and isinstance(record, dict):
+        return _from_platform(event, kind, record)
+    request_id = _text(fields.get("requestId")) or _text(fields.get("AWSRequestId"))
+    message = fields.get("message", fields.get("errorMessage"))
+    if isinstance(message, str) and '"twobuckets"' in message:
+        # A logger wrapped the line.
+        try:
+            wrapped = json.loads(message)
+        except (ValueError, RecursionError):
+            wrapped = None
+        if isinstance(wrapped, dict) and (outcome := _outcome_of(event, wrapped)):
+            return outcome
+    level = _text(fields.get("level")) or _text(fields.get("log_level"))
+    error_type = _text(fields.get("errorType"))
+    # What a logger wrote names it; the function may have gone on after that.
+    if error_type is not None and "stackTrace" in fields and "logger" not in fields:
+        error = Failure(
+            error_type,
+            _text(fields.get("errorMessage")) or _text(message) or "",
+            _trace_of(fields["stackTrace"]),
+        )
+        return FailedInvocation(
+            event.logged_at, _reason_of(error), request_id, error, event.log_stream
+        )
+    shown = message if isinstance(message, str) else event.message.rstrip("\r\n")
+    timed_out = _TIMED_OUT.match(shown)
+    if timed_out is not None:
+        return _timed_out(event, timed_out.group(1), timed_out.group(2))
+    return LogLine(event.logged_at, request_id, level, shown, event.log_stream)
+
+
+def _from_platform(event: LogEvent, kind: str, record: Mapping[str, Any]) -> Entry:
+    request_id = _text(record.get("requestId"))
+    if kind == "platform.start" and request_id is not None:
+        return InvocationStart(event.logged_at, request_id, event.log_stream)
+    if kind == "platform.report" and request_id is not None:
+        status = _text(record.get("status")) or "success"
+        error_type = _text(record.get("errorType"))
+        if status == "timeout":
+            return _timed_out(event, request_id, "Task timed out")
+        if error_type in _ENDED_BY_LAMBDA:
+            error = Failure(error_type, "Lambda ended the runtime")
+            return FailedInvocation(
+                event.logged_at, _reason_of(error), request_id, error, event.log_stream
+            )
+        metrics = record.get("metrics")
+        metrics = metrics if isinstance(metrics, dict) else {}
+        duration_ms = _number(metrics.get("durationMs"))
+        return InvocationReport(
+            logged_at=event.logged_at,
+            request_id=request_id,
+            status=status,
+            duration=_duration(duration_ms),
+            memory_mb=_whole(metrics.get("memorySizeMB")),
+            max_memory_used_mb=_whole(metrics.get("maxMemoryUsedMB")),
+            error_type=error_type,
+            log_stream=event.log_stream,
+        )
+    return PlatformLine(event.logged_at, request_id, event.message.rstrip("\r\n"), event.log_stream)
+
+
+_ENDED_BY_LAMBDA: Final = frozenset({"Runtime.OutOfMemory", "Runtime.ExitError"})
+
+
+def _from_text(event: LogEvent, message: str) -> Entry:
+    at, stream = event.logged_at, event.log_stream
+    if match := _START.match(message):
+        return InvocationStart(at, match.group(1), stream)
+    if match := _REPORT.match(message):
+        return _report_of(event, match.group(1), message)
+    if match := _END.match(message):
+        return PlatformLine(at, match.group(1), message, stream)
+    if message.startswith(_PLATFORM_PREFIXES):
+        return PlatformLine(at, None, message, stream)
+    if match := _TIMED_OUT.match(message):
+        return _timed_out(event, match.group(1), match.group(2))
+    if match := _EXITED.match(message):
+        said = match.group(2).strip()
+        error_type = said.splitlines()[-1] if "Runtime." in said else "Runtime.ExitError"
+        error = Failure(error_type.strip(), said)
+        return FailedInvocation(at, _reason_of(error), match.group(1), error, stream)
+    if match := _LOGGED.match(message):
+        level, _, request_id, text = match.groups()
+        return LogLine(at, request_id, level, text, stream)
+    if match := _RAISED.match(message):
+        error_type, said, trace = match.groups("")
+        error = Failure(error_type, said.strip(), trace)
+        return FailedInvocation(at, _reason_of(error), None, error, stream)
+    return LogLine(at, None, None, message, stream)
+
+
+def _report_of(event: LogEvent, request_id: str, message: str) -> InvocationReport:
+    said = dict(_REPORT_FIELD.findall(message))
+    return InvocationReport(
+        logged_at=event.logged_at,
+        request_id=request_id,
+        status=said.get("Status", "success").strip(),
+        duration=_duration(_number(said.get("Duration", "").removesuffix(" ms"))),
+        memory_mb=_whole(said.get("Memory Size", "").removesuffix(" MB")),
+        max_memory_used_mb=_whole(said.get("Max Memory Used", "").strip().removesuffix(" MB")),
+        error_type=said.get("Error Type"),
+        log_stream=event.log_stream,
+    )
+
+
+def _timed_out(event: LogEvent, request_id: str, message: str) -> FailedInvocation:
+    error = Failure("Sandbox.Timedout", message)
+    return FailedInvocation(event.logged_at, TIMED_OUT, request_id, error, event.log_stream)
+
+
+def _reason_of(error: Failure) -> str:
+    if error.type in ("Runtime.OutOfMemory", "MemoryError") or "signal: killed" in error.message:
+        return OUT_OF_MEMORY
+    if error.type == "Sandbox.Timedout":
+        return TIMED_OUT
+    return CRASHED if error.type == "Runtime.ExitError" else RAISED
+
+
+def _outcome_of(event: LogEvent, fields: Mapping[str, Any]) -> Outcome | None:
+    outcome, key, bucket = fields.get("outcome"), fields.get("key"), fields.get("bucket")
+    if fields.get("twobuckets") != 1 or not isinstance(outcome, str) or not isinstance(key, str):
+        return None
+    error = fields.get("error")
+    notes = fields.get("notes")
+    return Outcome(
+        logged_at=event.logged_at,
+        outcome=outcome,
+        bucket=bucket if isinstance(bucket, str) else "",
+        key=key,
+        version_id=_text(fields.get("version_id")),
+        etag=_text(fields.get("etag")),
+        size_bytes=_whole(fields.get("size")),
+        duration=_duration(_number(fields.get("duration_ms"))),
+        request_id=_text(fields.get("request_id")),
+        attempt=_whole(fields.get("attempt")),
+        error=_failure_of(error) if isinstance(error, dict) else None,
+        reason=_text(fields.get("reason")),
+        duplicate=fields.get("duplicate") is True,
+        archive_version_id=_text(fields.get("archive_version_id")),
+        sequencer=_text(fields.get("sequencer")),
+        notes=tuple(str(note) for note in notes) if isinstance(notes, list) else (),
+        log_stream=event.log_stream,
+    )
+
+
+def _failure_of(fields: Mapping[str, Any]) -> Failure:
+    return Failure(
+        _text(fields.get("type")) or "",
+        _text(fields.get("message")) or "",
+        _text(fields.get("trace")) or "",
+    )
+
+
+def _trace_of(value: object) -> str:
+    if isinstance(value, list):
+        return "".join(f"{str(part).rstrip()}\n" for part in value).rstrip("\n")
+    return _text(value) or ""
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: object) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < _LARGEST else None
+
+
+def _duration(milliseconds: float | None) -> timedelta | None:
+    return None if milliseconds is None else timedelta(milliseconds=milliseconds)
+
+
+# Beyond it a float is no longer exact, and a duration cannot be told.
+_LARGEST: Final = 2.0**53

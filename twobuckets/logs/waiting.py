@@ -1,0 +1,672 @@
+"""What became of objects that were put into staging, told once for each, in few requests.
+
+The processor's outcome lines are read as they come, all in one request a turn. Where there are
+none, because the processor is not ours, the log can't be read, or a line is late or lost, S3 is
+asked: an object that has left staging and is in the archive with the same ETag or size is
+archived, whoever did it. Lambda's own words tell why an invocation of a foreign processor failed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote_plus
+
+from twobuckets.aws import ClientError, attempt, error_code, explain
+from twobuckets.errors import AccessError, TwoBucketsError
+from twobuckets.logs.events import Follower
+from twobuckets.logs.lines import (
+    ARCHIVED,
+    FAILED,
+    MISSING,
+    OUTCOME_OR_FAILURE_PATTERN,
+    REJECTED,
+    SUPERSEDED,
+    EntryReader,
+    FailedInvocation,
+    Failure,
+    InvocationReport,
+    InvocationStart,
+    LogLine,
+    Outcome,
+)
+from twobuckets.parallel import map_unordered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
+
+UNKNOWN: Final = "unknown"
+"""The fate of an object of which nothing was heard until the time was up."""
+LAMBDA_ATTEMPTS: Final = 3
+"""Lambda runs an asynchronous invocation that fails twice more (Lambda guide, "Retries")."""
+
+# How far the clock that gave `uploaded_at` may be from the log's.
+_CLOCK_TOLERANCE: Final = timedelta(seconds=5)
+# How long a later line may still correct what a first one said: the end of a record whose
+# time-out was foretold, or the archiving that made the object's second event find it missing.
+_SECOND_THOUGHT: Final = timedelta(seconds=3)
+# How long an outcome line may take to explain what S3 shows already.
+_LINE_DELAY: Final = timedelta(seconds=20)
+_SHORTEST_LOG_PAUSE: Final = timedelta(milliseconds=500)
+_LONGEST_LOG_PAUSE: Final = timedelta(seconds=5)
+_SHORTEST_LOOK_PAUSE: Final = timedelta(seconds=2)
+_LONGEST_LOOK_PAUSE: Final = timedelta(seconds=30)
+# With outcome lines at hand S3 is only asked after what they did not tell.
+_LATE: Final = timedelta(seconds=20)
+# Up to so many objects are asked for one by one; more are listed.
+_FEW: Final = 32
+_SAID_INVOCATIONS: Final = 2_000
+_SAID_CHARACTERS: Final = 64_000
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """One object version that was put into staging, or whose processor was woken, at `uploaded_at`.
+
+    Give S3's own time (the answer's Date) where there is one. `etag` may have its quotes;
+    `version_id` is None where the bucket keeps no versions.
+    """
+
+    key: str
+    version_id: str | None
+    etag: str
+    uploaded_at: datetime
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of one staged object version.
+
+    `fate` is `archived`, `failed`, `rejected`, `superseded`, `missing` or `unknown`. `is_final` is
+    False for a failure that Lambda tries again. `bucket` and `archive_version_id` say where an
+    archived object is, as far as that is known. `detail` says in words what `error` does not.
+    """
+
+    key: str
+    version_id: str | None
+    etag: str
+    fate: str
+    is_final: bool
+    waited: timedelta
+    attempts: int
+    bucket: str | None
+    archive_version_id: str | None
+    error: Failure | None
+    detail: str | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """When a failure is the end of the story.
+
+    A failure is final at the `attempts`-th try, which is Lambda's setting (see `find_attempts`); 1
+    takes the first one as final. `tells_retries` yields the failures before it as well, not final.
+    """
+
+    attempts: int = LAMBDA_ATTEMPTS
+    tells_retries: bool = False
+
+
+def find_attempts(functions: LambdaClient, function: str) -> int:
+    """Return how often Lambda tries an event of this function before it gives up.
+
+    Raises NotFoundError when the function does not exist, and AccessError.
+    """
+    with attempt(f"read how often {function} is retried"):
+        try:
+            config = functions.get_function_event_invoke_config(FunctionName=function)
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                # Nobody configured it. That the function is missing shows elsewhere.
+                return LAMBDA_ATTEMPTS
+            raise
+    return 1 + config.get("MaximumRetryAttempts", LAMBDA_ATTEMPTS - 1)
+
+
+class _Seen(NamedTuple):
+    """An object as S3 shows it now."""
+
+    etag: str
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """One version that is waited for, and what was heard of it so far."""
+
+    staged: Staged
+    attempts: int = 0
+    failed_at: datetime | None = None
+    failure: Failure | None = None
+    request_id: str | None = None
+    # The invocation logged an error and ended well: Lambda does not try again.
+    is_swallowed: bool = False
+    # The fate it has unless something better is heard until then.
+    likely: Fate | None = None
+    settles_at: datetime | None = None
+
+
+class Tracker:
+    """Follows objects through the pipeline; `add` may be called while another thread polls."""
+
+    def __init__(
+        self,
+        *,
+        s3: S3Client,
+        staging: str,
+        archive: str,
+        logs: CloudWatchLogsClient | None,
+        log_group: str | None,
+        now: Callable[[], datetime],
+        sleep: Callable[[float], None],
+        policy: Policy = Policy(),
+    ) -> None:
+        self.problems: list[TwoBucketsError] = []
+        """What could not be read, each once; the rest still tells."""
+        self._s3 = s3
+        self._staging = staging
+        self._archive = archive
+        self._logs = logs
+        self._log_group = log_group if logs is not None else None
+        self._now = now
+        self._sleep = sleep
+        self._policy = policy
+        self._added: deque[Staged] = deque()
+        # By key: a key rarely has more than one version on its way.
+        self._pending: dict[str, list[_Pending]] = {}
+        self._count = 0
+        self._likely: set[_Pending] = set()
+        self._follower: Follower | None = None
+        self._reader = EntryReader()
+        self._said: OrderedDict[str, list[str]] = OrderedDict()
+        self._unattributed: FailedInvocation | None = None
+        self._looks_at_s3 = True
+        self._knows_lines = False
+        self._log_pause = _SHORTEST_LOG_PAUSE
+        self._log_due_at: datetime | None = None
+        self._look_pause = _SHORTEST_LOOK_PAUSE
+        self._look_due_at: datetime | None = None
+
+    def add(self, staged: Staged) -> None:
+        """Wait for one more version."""
+        self._added.append(staged)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether the fate of something is still open."""
+        return bool(self._count or self._added)
+
+    def poll(self) -> Iterator[Fate]:
+        """Yield what is known by now, asking AWS only where that is due.
+
+        What AWS can't be asked is put into `problems`; it is not an error here.
+        """
+        now = self._now()
+        self._take_in(now)
+        if not self._count:
+            return
+        if self._log_group is not None and (self._log_due_at is None or now >= self._log_due_at):
+            heard = 0
+            for fate in self._read_log(now):
+                heard += 1
+                yield fate
+            shorter = _SHORTEST_LOG_PAUSE if heard else self._log_pause * 1.5
+            self._log_pause = min(shorter, _LONGEST_LOG_PAUSE)
+            self._log_due_at = self._now() + self._log_pause
+        if self._looks_at_s3 and self._look_due_at is not None and now >= self._look_due_at:
+            yield from self._look()
+            self._look_pause = min(self._look_pause * 1.5, _LONGEST_LOOK_PAUSE)
+            self._look_due_at = self._now() + self._look_pause
+        yield from self._settle_likely(self._now())
+
+    def wait(self, timeout: timedelta) -> Iterator[Fate]:
+        """Yield until every fate is known or `timeout` is over; then what is open is told as it is.
+
+        An object that failed and was not seen again is `failed`, the others are `unknown`.
+        """
+        ends_at = self._now() + timeout
+        while True:
+            yield from self.poll()
+            now = self._now()
+            if not self.is_waiting or now >= ends_at:
+                break
+            self._sleep(max(0.05, (self._next_due_at(ends_at) - now).total_seconds()))
+        yield from self._give_up()
+
+    def _next_due_at(self, ends_at: datetime) -> datetime:
+        due = [ends_at]
+        if self._log_group is not None and self._log_due_at is not None:
+            due.append(self._log_due_at)
+        if self._looks_at_s3 and self._look_due_at is not None:
+            due.append(self._look_due_at)
+        due += [p.settles_at for p in self._likely if p.settles_at is not None]
+        return min(due)
+
+    def _take_in(self, now: datetime) -> None:
+        while self._added:
+            staged = self._added.popleft()
+            self._pending.setdefault(staged.key, []).append(_Pending(staged))
+            self._count += 1
+            if self._follower is None and self._logs is not None and self._log_group is not None:
+                # Versions that were uploaded side by side are added in any order.
+                start_at = staged.uploaded_at - timedelta(minutes=1)
+                self._follower = Follower(self._logs, self._log_group, start_at=start_at)
+            if self._look_due_at is None:
+                self._look_due_at = now + self._look_pause
+
+    # -- the log
+
+    def _read_log(self, now: datetime) -> Iterator[Fate]:
+        if self._follower is None:
+            return
+        try:
+            for event in self._follower.poll(now):
+                entry = self._reader.read(event)
+                match entry:
+                    case Outcome():
+                        self._hear_lines()
+                        yield from self._hear_outcome(entry, now)
+                    case FailedInvocation():
+                        yield from self._hear_failure(entry, now)
+                    case LogLine(request_id=str(request_id)):
+                        self._hear_text(request_id, event.message)
+                    case InvocationStart():
+                        self._said.pop(entry.request_id, None)
+                    case InvocationReport():
+                        self._hear_end(entry)
+        except AccessError as error:
+            self.problems.append(error)
+            self._log_group = None
+        except TwoBucketsError as error:
+            # The network comes back, or the time is up.
+            self._note(error)
+
+    def _hear_lines(self) -> None:
+        """Note that outcome lines are written here: little else of the log is needed now."""
+        if not self._knows_lines and self._follower is not None:
+            self._knows_lines = True
+            self._follower.pattern = OUTCOME_OR_FAILURE_PATTERN
+            self._said.clear()
+
+    def _hear_outcome(self, line: Outcome, now: datetime) -> Iterator[Fate]:
+        for pending in self._pending.get(line.key, ()):
+            if self._is_about(line, pending.staged):
+                break
+        else:
+            return
+        pending.request_id = line.request_id
+        match line.outcome:
+            case "archived":
+                yield self._settle(
+                    pending,
+                    ARCHIVED,
+                    bucket=self._archive,
+                    archive_version_id=line.archive_version_id,
+                    detail=line.reason,
+                )
+            case "rejected":
+                yield self._settle(pending, REJECTED, error=line.error, detail=line.reason)
+            case "failed":
+                error = line.error or Failure("", line.reason or "")
+                began_at = line.logged_at - (line.duration or timedelta())
+                yield from self._fail(pending, error, began_at, line.logged_at, now)
+            case "superseded" | "missing":
+                fate = self._fate(pending, line.outcome, detail=line.reason)
+                self._expect(pending, fate, now + _SECOND_THOUGHT)
+
+    def _is_about(self, line: Outcome, staged: Staged) -> bool:
+        if line.bucket != self._staging:
+            return False
+        if staged.version_id is not None and line.version_id is not None:
+            if staged.version_id != line.version_id:
+                return False
+            if line.outcome == ARCHIVED:
+                return True
+        elif line.etag is not None and line.etag != staged.etag.strip('"'):
+            return False
+        # The same content may have been here before.
+        return line.logged_at >= staged.uploaded_at - _CLOCK_TOLERANCE
+
+    def _fail(
+        self,
+        pending: _Pending,
+        error: Failure,
+        began_at: datetime,
+        failed_at: datetime,
+        now: datetime,
+    ) -> Iterator[Fate]:
+        # A time-out that is foretold and then happens is told twice, but began once.
+        if pending.failed_at is None or began_at > pending.failed_at:
+            pending.attempts += 1
+            is_new = True
+        else:
+            is_new = False
+        pending.failed_at = failed_at
+        pending.failure = error
+        if pending.attempts >= self._policy.attempts:
+            self._expect(pending, self._fate(pending, FAILED, error=error), now + _SECOND_THOUGHT)
+        elif is_new and self._policy.tells_retries:
+            yield self._fate(pending, FAILED, error=error, is_final=False)
+
+    # -- processors that are not ours
+
+    def _hear_text(self, request_id: str, text: str) -> None:
+        if self._knows_lines:
+            return
+        said = self._said.setdefault(request_id, [])
+        if sum(map(len, said)) < _SAID_CHARACTERS:
+            said.append(text[:_SAID_CHARACTERS])
+        self._said.move_to_end(request_id)
+        if len(self._said) > _SAID_INVOCATIONS:
+            self._said.popitem(last=False)
+
+    def _hear_end(self, report: InvocationReport) -> None:
+        said = self._said.pop(report.request_id, [])
+        error = _error_in(said)
+        if error is None or report.status != "success":
+            return
+        for key in _keys_in(said, self._pending):
+            for pending in self._pending[key]:
+                pending.request_id = report.request_id
+                pending.failure = error
+                pending.is_swallowed = True
+
+    def _hear_failure(self, failed: FailedInvocation, now: datetime) -> Iterator[Fate]:
+        said = self._said.pop(failed.request_id, []) if failed.request_id else []
+        keys = _keys_in([*said, failed.error.message, failed.error.trace], self._pending)
+        if not keys:
+            self._unattributed = failed
+        for key in keys:
+            for pending in tuple(self._pending.get(key, ())):
+                if failed.logged_at >= pending.staged.uploaded_at - _CLOCK_TOLERANCE:
+                    pending.request_id = failed.request_id
+                    yield from self._fail(
+                        pending, failed.error, failed.logged_at, failed.logged_at, now
+                    )
+
+    # -- S3
+
+    def _look(self) -> Iterator[Fate]:
+        """Ask S3 for what the log has not told."""
+        now = self._now()
+        open_ = [
+            pending
+            for versions in self._pending.values()
+            for pending in versions
+            if pending.likely is None
+            and (
+                not self._knows_lines
+                or self._log_group is None
+                or now - pending.staged.uploaded_at >= _LATE
+            )
+        ]
+        if not open_:
+            return
+        try:
+            staged = find_objects(self._s3, self._staging, {p.staged.key for p in open_})
+            left = [p for p in open_ if not _is_still(staged.get(p.staged.key), p.staged)]
+            swallowed = [p for p in open_ if p.is_swallowed and p not in left]
+            archived = find_objects(self._s3, self._archive, {p.staged.key for p in left})
+        except AccessError as error:
+            self.problems.append(error)
+            self._looks_at_s3 = False
+            return
+        except TwoBucketsError as error:
+            self._note(error)
+            return
+        for pending in swallowed:
+            yield self._settle(
+                pending,
+                FAILED,
+                error=pending.failure,
+                detail="the processor logged the error and ended well: Lambda does not try again",
+            )
+        for pending in left:
+            copy = archived.get(pending.staged.key)
+            if copy is not None and _is_copy(copy, pending.staged):
+                yield self._settle(pending, ARCHIVED, bucket=self._archive)
+                continue
+            if pending.staged.key in staged:
+                detail = "another version of the key is in staging now"
+                fate = self._fate(pending, SUPERSEDED, detail=detail)
+            else:
+                detail = "it has left staging and is not in the archive under its key"
+                fate = self._fate(pending, MISSING, detail=detail)
+            waits = _LINE_DELAY if self._log_group is not None else timedelta()
+            self._expect(pending, fate, now + waits)
+
+    # -- the end
+
+    def _expect(self, pending: _Pending, fate: Fate, settles_at: datetime) -> None:
+        pending.likely = fate
+        pending.settles_at = settles_at
+        self._likely.add(pending)
+
+    def _settle_likely(self, now: datetime) -> Iterator[Fate]:
+        due = [p for p in self._likely if p.settles_at is not None and p.settles_at <= now]
+        for pending in due:
+            assert pending.likely is not None
+            yield self._close(pending, pending.likely)
+
+    def _give_up(self) -> Iterator[Fate]:
+        if self.is_waiting:
+            self._log_due_at = self._look_due_at = self._now()
+            yield from self.poll()
+        for pending in [p for versions in self._pending.values() for p in versions]:
+            if pending.likely is not None:
+                yield self._close(pending, pending.likely)
+            elif pending.failure is not None:
+                yield self._settle(
+                    pending,
+                    FAILED,
+                    error=pending.failure,
+                    detail=f"not tried again so far (attempt {pending.attempts})",
+                )
+            else:
+                yield self._settle(pending, UNKNOWN, detail=self._what_is_known())
+
+    def _what_is_known(self) -> str:
+        failed = self._unattributed
+        if failed is None:
+            return "nothing was heard of it in time"
+        said = f"{failed.error.type}: {failed.error.message}".strip(": ")
+        return (
+            "nothing was heard of it in time; an invocation that may be the one "
+            f"{'raised' if failed.reason == 'raised' else failed.reason.replace('-', ' ')}: {said}"
+        )
+
+    def _settle(
+        self,
+        pending: _Pending,
+        fate: str,
+        *,
+        bucket: str | None = None,
+        archive_version_id: str | None = None,
+        error: Failure | None = None,
+        detail: str | None = None,
+    ) -> Fate:
+        told = self._fate(
+            pending,
+            fate,
+            bucket=bucket,
+            archive_version_id=archive_version_id,
+            error=error,
+            detail=detail,
+        )
+        return self._close(pending, told)
+
+    def _close(self, pending: _Pending, fate: Fate) -> Fate:
+        versions = self._pending[pending.staged.key]
+        versions.remove(pending)
+        if not versions:
+            del self._pending[pending.staged.key]
+        self._likely.discard(pending)
+        self._count -= 1
+        return fate
+
+    def _fate(
+        self,
+        pending: _Pending,
+        fate: str,
+        *,
+        is_final: bool = True,
+        bucket: str | None = None,
+        archive_version_id: str | None = None,
+        error: Failure | None = None,
+        detail: str | None = None,
+    ) -> Fate:
+        staged = pending.staged
+        attempts = pending.attempts
+        if fate in (ARCHIVED, REJECTED):
+            attempts += 1
+        return Fate(
+            key=staged.key,
+            version_id=staged.version_id,
+            etag=staged.etag.strip('"'),
+            fate=fate,
+            is_final=is_final,
+            waited=max(self._now() - staged.uploaded_at, timedelta()),
+            attempts=attempts,
+            bucket=bucket,
+            archive_version_id=archive_version_id,
+            error=error,
+            detail=detail,
+            request_id=pending.request_id,
+        )
+
+    def _note(self, error: TwoBucketsError) -> None:
+        if all(error.message != known.message for known in self.problems):
+            self.problems.append(error)
+
+
+def wait_for_outcomes(
+    tracker: Tracker, staged: Iterable[Staged], *, timeout: timedelta
+) -> Iterator[Fate]:
+    """Yield one final Fate for each staged version, and others as the tracker's policy says.
+
+    `staged` may still be growing: it is read as it comes, and what is known by then is yielded in
+    between. `timeout` counts from the last of it.
+    """
+    for item in staged:
+        tracker.add(item)
+        yield from tracker.poll()
+    yield from tracker.wait(timeout)
+
+
+def find_objects(s3: S3Client, bucket: str, keys: set[str]) -> dict[str, _Seen]:
+    """Return the current objects among `keys`, in few requests however many there are.
+
+    Raises AccessError, and NotFoundError when the bucket does not exist.
+    """
+    if len(keys) <= _FEW:
+        found = map_unordered(lambda key: (key, _head(s3, bucket, key)), sorted(keys))
+        return {key: seen for key, seen in found if seen is not None}
+    return _list_among(s3, bucket, sorted(keys, key=_in_bytes))
+
+
+def _head(s3: S3Client, bucket: str, key: str) -> _Seen | None:
+    try:
+        head = s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error_code(error) in ("404", "NoSuchKey"):
+            return None
+        raise explain(error, f"look at s3://{bucket}/{key}") from error
+    return _Seen(head["ETag"].strip('"'), head["ContentLength"], head["LastModified"])
+
+
+def _list_among(s3: S3Client, bucket: str, keys: Sequence[str]) -> dict[str, _Seen]:
+    """List only the ranges in which a key that is asked for can lie; `keys` are in S3's order."""
+    wanted = set(keys)
+    prefix = _common_start(keys[0], keys[-1])
+    found: dict[str, _Seen] = {}
+    position, start_after = 0, _before(keys[0])
+    while position < len(keys):
+        with attempt(f"list s3://{bucket}/{prefix}"):
+            page = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=start_after)
+        contents = page.get("Contents", [])
+        for item in contents:
+            if item["Key"] in wanted:
+                found[item["Key"]] = _Seen(
+                    item["ETag"].strip('"'), item["Size"], item["LastModified"]
+                )
+        if not page["IsTruncated"] or not contents:
+            break
+        last = contents[-1]["Key"]
+        while position < len(keys) and _in_bytes(keys[position]) <= _in_bytes(last):
+            position += 1
+        if position < len(keys):
+            start_after = max(last, _before(keys[position]), key=_in_bytes)
+    return found
+
+
+def _common_start(first: str, last: str) -> str:
+    length = 0
+    for one, other in zip(first, last, strict=False):
+        if one != other:
+            break
+        length += 1
+    return first[:length]
+
+
+def _before(key: str) -> str:
+    """Return a text that sorts before `key`, and with luck nothing lies between the two."""
+    code = ord(key[-1])
+    return key[:-1] if code <= 0x21 or code > 0x7F else f"{key[:-1]}{chr(code - 1)}~"
+
+
+def _in_bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")
+
+
+def _is_still(seen: _Seen | None, staged: Staged) -> bool:
+    return seen is not None and seen.etag == staged.etag.strip('"')
+
+
+def _is_copy(copy: _Seen, staged: Staged) -> bool:
+    if copy.etag == staged.etag.strip('"'):
+        return True
+    # A copy in parts has another ETag; what was there before may by chance have the same size.
+    is_new = copy.modified_at >= staged.uploaded_at - _CLOCK_TOLERANCE
+    return is_new and copy.size_bytes == staged.size_bytes
+
+
+_ERROR_LINE = re.compile(
+    r"^([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\w*)(?:: (.*))?$", re.MULTILINE
+)
+
+
+def _error_in(texts: Sequence[str]) -> Failure | None:
+    """Return the last error that the texts show, or None if they show none."""
+    for text in reversed(texts):
+        if "Traceback (most recent call last)" in text:
+            shown = _ERROR_LINE.findall(text)
+            kind, message = shown[-1] if shown else ("", text.strip().splitlines()[-1])
+            return Failure(kind, message, text)
+        if text.startswith("[ERROR]"):
+            return Failure("", text.split("\t")[-1].strip())
+    return None
+
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'')
+
+
+def _keys_in(texts: Iterable[str], keys: dict[str, list[_Pending]]) -> set[str]:
+    """Return the keys that the texts name, as they are or form-encoded as in S3's events."""
+    found: set[str] = set()
+    for text in texts:
+        words = [a or b for a, b in _QUOTED.findall(text)]
+        words += [word.strip("\"'`()[]{}<>,;:") for word in text.split()]
+        for word in words:
+            key = word[5:].partition("/")[2] if word.startswith("s3://") else word
+            found.update(form for form in (key, unquote_plus(key)) if form in keys)
+    return found
