@@ -21,7 +21,8 @@ What the emulator does otherwise than AWS, and what is done about it:
 | lifecycle rules | stored and listed, never carried out |
 | minimum part size, part order; `FULL_OBJECT` checksums of multipart uploads | not as on AWS |
 | destination `IfNoneMatch` on copies; `delimiter` of `ListMultipartUploads` | ignored |
-| `FilterLogEvents` | cuts at `limit` without a token; JSON patterns are ignored |
+| `FilterLogEvents` cuts at `limit` without a token and ignores most patterns | pages, and the
+  patterns that we send, by `server/log_gaps.py` |
 """
 
 from twobuckets.local.lifecycle import (

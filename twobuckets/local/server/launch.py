@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twobuckets.local.server import children, guard, invocations, template_gaps
+from twobuckets.local.server import children, guard, invocations, log_gaps, template_gaps
 from twobuckets.local.server.checkpoint import Checkpoint
 from twobuckets.local.state import (
     Credentials,
@@ -92,6 +92,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     queue = invocations.install(state.invocations)
     workers = children.install(state.temporary, endpoint_url, checkpoint.touch)
     template_gaps.install()
+    log_gaps.install()
 
     def ready() -> None:
         _seed(credentials)
