@@ -290,12 +290,17 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str], cwd: Path)
     )
 
 
-def local_state(environ: Mapping[str, str]) -> Path:
-    """Return the state directory of the embedded AWS (XDG Base Directory Specification)."""
+def state_directory(environ: Mapping[str, str], room: str) -> Path:
+    """Return where a part of the program keeps its state (XDG Base Directory Specification)."""
     base = environ.get("XDG_STATE_HOME", "")
     # The specification has relative paths ignored.
     home = Path(base) if base.startswith("/") else Path("~/.local/state").expanduser()
-    return home / "twobuckets" / "local"
+    return home / "twobuckets" / room
+
+
+def local_state(environ: Mapping[str, str]) -> Path:
+    """Return the state directory of the embedded AWS."""
+    return state_directory(environ, LOCAL)
 
 
 def _sources(

@@ -1,0 +1,96 @@
+"""How a reprocess run looks to a person."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from twobuckets.cli.reprocess import RunStatus, Summary
+from twobuckets.cli.views import human
+from twobuckets.prices import format_usd
+from twobuckets.reprocess.journal import Count, Item, State
+from twobuckets.reprocess.run import Planned, Reprocessed
+from twobuckets.text import visible
+from twobuckets.units import format_bytes, format_instant
+
+_STYLES = {State.DONE: "green", State.FAILED: "bold red", State.LEFT: "yellow"}
+_WORDS = {
+    ("move", State.DONE): "moved back",
+    ("copy", State.DONE): "copied back",
+    ("wake", State.DONE): "woken",
+    ("restore", State.LEFT): "asked back",
+}
+
+
+@human.register(Planned)
+def _(plan: Planned) -> Text:
+    lines = []
+    if plan.moves:
+        lines.append(f"{plan.moves:,} archived versions are moved back to staging")
+    if plan.copies:
+        lines.append(
+            f"{plan.copies:,} are copied to staging and stay in the archive until they are "
+            "replaced: without a version id of their own they can't be deleted safely"
+        )
+    if plan.wakes:
+        lines.append(f"{plan.wakes:,} wait in staging: the processor is woken for each")
+    if plan.restores:
+        lines.append(f"{plan.restores:,} are asked back from Glacier")
+    lines += [f"{count:,} are skipped: {visible(why)}" for why, count in plan.skipped.items()]
+    if plan.objects:
+        lines.append(
+            f"{plan.objects:,} objects, {format_bytes(plan.total_bytes)}; about "
+            f"{plan.requests:,} requests, {format_usd(plan.cost_usd)} at us-east-1 list prices, "
+            "without what the function costs"
+        )
+    return Text("\n".join(lines) if lines else "Nothing to reprocess.")
+
+
+@human.register(Item)
+def _(item: Item) -> Text:
+    line = Text(f"{item.kind:8}", style="yellow" if item.kind == "skip" else "")
+    line.append(visible(item.key))
+    if item.reason:
+        line.append(f"  {visible(item.reason)}", style="dim")
+    return line
+
+
+@human.register(Reprocessed)
+def _(result: Reprocessed) -> Text:
+    word = _WORDS.get((result.kind, result.state), str(result.state))
+    line = Text(f"{word:12}", style=_STYLES.get(result.state, ""))
+    line.append(visible(result.key))
+    if result.reason:
+        line.append(f"  {visible(result.reason)}", style="dim")
+    return line
+
+
+@human.register(RunStatus)
+def _(status: RunStatus) -> Text:
+    end = "ended" if status.is_ended else "not ended; the same command, or --resume, goes on"
+    return Text(
+        f"twobuckets {visible(status.command)}\n"
+        f"planned {format_instant(status.planned_at)}, {end}\njournal {visible(status.journal)}"
+    )
+
+
+@human.register(Count)
+def _(count: Count) -> Text:
+    line = Text(f"{count.objects:>10,} {count.kind:8}{count.state:8}")
+    line.append(f"{format_bytes(count.bytes):>12}  {visible(count.reason or '')}")
+    return line
+
+
+@human.register(Summary)
+def _(summary: Summary) -> Text:
+    parts = [f"{summary.done:,} done"]
+    if summary.failed:
+        parts.append(f"{summary.failed:,} failed")
+    if summary.left:
+        parts.append(f"{summary.left:,} left as they are")
+    if summary.planned:
+        parts.append(f"{summary.planned:,} still to do")
+    parts += [f"{count:,} {fate}" for fate, count in summary.outcomes.items()]
+    lines = [", ".join(parts)]
+    worst = sorted(summary.failures.items(), key=lambda entry: -entry[1])
+    lines += [f"{count:>10,} × {visible(reason)}" for reason, count in worst]
+    return Text("\n".join(lines))

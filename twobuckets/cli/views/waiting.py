@@ -1,0 +1,26 @@
+"""How the fate of something that was put into staging looks to a person."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from twobuckets.cli.views import human
+from twobuckets.logs.waiting import Fate
+from twobuckets.text import visible
+from twobuckets.units import format_duration
+
+_STYLES = {"archived": "green", "failed": "bold red", "rejected": "red"}
+
+
+@human.register(Fate)
+def _(fate: Fate) -> Text:
+    line = Text(f"{fate.fate:12}", style=_STYLES.get(fate.fate, "yellow"))
+    line.append(visible(fate.key))
+    if fate.error is not None:
+        line.append(f"  {visible(fate.error.type)}: {visible(fate.error.message)}", style="red")
+    if fate.detail is not None:
+        line.append(f"  {visible(fate.detail)}", style="dim")
+    if not fate.is_final:
+        line.append("  Lambda tries it again", style="dim")
+    line.append(f"  {format_duration(fate.waited)}", style="dim")
+    return line

@@ -1,0 +1,493 @@
+"""Moves archived versions back to staging, so that a crash at any point loses nothing.
+
+For each object: the copy goes to staging only where no file of that key waits there; what arrived
+is compared with what was archived; and only then is the archived version deleted, by its version
+id, so that a file that the processor archived again in the meantime is never touched.
+
+Each object is one conversation with S3, written as a generator: it yields requests, receives their
+answers, and returns what came of the object. The driver keeps many of them going at once, writes
+the journal, and gathers the deletes into batches.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import re
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+from urllib.parse import quote, urlencode
+from xml.sax.saxutils import escape
+
+from twobuckets.errors import AccessError
+from twobuckets.reprocess.journal import Change, Item, State
+from twobuckets.reprocess.plan import CHECKSUMS, NO_VERSION, Kind, head, require_found
+from twobuckets.s3 import Request, Response, SendError
+from twobuckets.s3.records import find_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from twobuckets.reprocess.journal import Journal
+    from twobuckets.s3 import Sender
+
+Answer = Response | SendError
+T = TypeVar("T")
+Talk = Generator[list[Request], list[Answer], T]
+"""A conversation with S3: what it asks, what it hears, and what it returns at its end."""
+
+# CopyObject's limit (S3 API reference, CopyObject).
+MAX_COPY_BYTES: Final = 5 * 1024**3
+# A part of a copied upload: at most 5 GiB, and 10,000 of them (S3 user guide, "Multipart upload
+# limits"). Parts of 1 GiB go faster side by side.
+_COPY_PART_BYTES: Final = 1024**3
+_MAX_PARTS: Final = 10_000
+_DELETE_BATCH: Final = 1000
+_PAGE: Final = 256
+"""Items that are noted as begun in one transaction."""
+_FLUSH_SECONDS: Final = 0.25
+# LastModified has whole seconds.
+_CLOCK_SLACK: Final = timedelta(seconds=2)
+_EXPIRED: Final = frozenset({"ExpiredToken", "TokenRefreshRequired", "InvalidToken"})
+_DELETE_ENTRY: Final = re.compile(rb"<(Deleted|Error)>(.*?)</\1>", re.DOTALL)
+_Place = tuple[str, str | None]
+_NOT_IN_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]|\r")
+
+NEWER_WAITS: Final = "a newer file with this key waits in staging, and nothing may be put over it"
+VERSION_GONE: Final = "the archived version is gone: moved or deleted by somebody else"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What came of one object."""
+
+    item: Item
+    state: State
+    reason: str | None
+    staged_version_id: str | None
+
+
+@dataclass(slots=True)
+class _Talk:
+    """A conversation that is under way, and the answers it still waits for."""
+
+    items: dict[int, Item]
+    steps: Talk[list[Change]]
+    answers: list[Answer | None] = field(default_factory=list)
+    missing: int = 0
+
+
+class Mover:
+    """Applies the moves and copies of a journal.
+
+    `now` is the present instant; `pace` is called before each object and may wait, which is how a
+    rate is kept. The journal is written to at every step and is whole whenever this stops.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        journal: Journal,
+        *,
+        staging: str,
+        archive: str,
+        now: Callable[[], datetime],
+        pace: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sender = sender
+        self._journal = journal
+        self._staging = staging
+        self._archive = archive
+        self._now = now
+        self._pace = pace
+        self._offset = timedelta()
+        self._changes: list[Change] = []
+        self._copied: list[Item] = []
+        self._flushed_at = time.monotonic()
+
+    def run(self, items: Iterable[Item]) -> Iterator[Moved]:
+        """Move items back and yield what came of each, in order of arrival.
+
+        Raises AccessError when the credentials are no longer accepted; what was begun goes on with
+        the next run of the same journal.
+        """
+        self._learn_clock()
+        try:
+            yield from self._drive(self._first_requests(items))
+            while self._copied:
+                yield from self._drive(self._delete_requests())
+        finally:
+            self._journal.note(self._changes)
+            self._changes.clear()
+
+    def _learn_clock(self) -> None:
+        """Compare clocks: when an object was begun is later compared with S3's LastModified."""
+        for _, answer in self._sender.send_all([Request("HEAD", self._staging)]):
+            if isinstance(answer, Response) and "date" in answer.headers:
+                self._offset = parsedate_to_datetime(answer.headers["date"]) - self._now()
+
+    def _first_requests(self, items: Iterable[Item]) -> Iterator[Request]:
+        for page in _batched(items, _PAGE):
+            began_at = (self._now() + self._offset).timestamp()
+            # An item that an earlier run began keeps its time: its copy may be as old as that.
+            self._journal.begin([item for item in page if item.state is State.PLANNED], began_at)
+            for item in page:
+                if item.state is State.COPIED:
+                    self._copied.append(item)
+                    continue
+                self._pace()
+                yield from _ask(_Talk({item.id: item}, self._move(item, began_at)))
+
+    def _delete_requests(self) -> Iterator[Request]:
+        """Begin to delete the archived versions of what is safely in staging."""
+        while self._copied:
+            batch, self._copied = self._copied[:_DELETE_BATCH], self._copied[_DELETE_BATCH:]
+            alone = [item for item in batch if _NOT_IN_XML.search(item.key)]
+            for item in alone:
+                yield from _ask(_Talk({item.id: item}, self._delete_one(item)))
+            together = [item for item in batch if not _NOT_IN_XML.search(item.key)]
+            if together:
+                talk = _Talk({item.id: item for item in together}, self._delete_many(together))
+                yield from _ask(talk)
+
+    def _drive(self, requests: Iterator[Request]) -> Iterator[Moved]:
+        """Keep conversations going until each has come to its end."""
+        flight = self._sender.send_all(requests)
+        for request, answer in flight:
+            talk, place = cast("tuple[_Talk, int]", request.tag)
+            talk.answers[place] = answer
+            talk.missing -= 1
+            if not talk.missing:
+                try:
+                    for following in _ask(talk, cast("list[Answer]", talk.answers)):
+                        flight.add(following)
+                except StopIteration as ended:
+                    yield from self._note(talk, ended.value)
+            if len(self._copied) >= _DELETE_BATCH:
+                for following in self._delete_requests():
+                    flight.add(following)
+            self._flush()
+
+    def _note(self, talk: _Talk, changes: list[Change]) -> Iterator[Moved]:
+        self._changes += changes
+        for change in changes:
+            item = talk.items[change.id]
+            if change.state is State.COPIED:
+                self._copied.append(
+                    dataclasses.replace(item, staged_version_id=change.staged_version_id)
+                )
+            else:
+                staged_version_id = change.staged_version_id or item.staged_version_id
+                yield Moved(item, change.state, change.reason, staged_version_id)
+
+    def _flush(self) -> None:
+        if time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
+            self._journal.note(self._changes)
+            self._changes.clear()
+            self._flushed_at = time.monotonic()
+
+    def _move(self, item: Item, began_at: float) -> Talk[list[Change]]:
+        """Bring one archived version to staging, once."""
+        if item.upload_id is not None:
+            yield [_abort(self._staging, item.key, item.upload_id)]
+        echo = item.state is State.BEGUN
+        since = _instant(item.began_at or began_at)
+        if echo and (settled := (yield from self._settle(item, since))) is not None:
+            return [settled]
+        if item.size > MAX_COPY_BYTES:
+            answer = yield from self._copy_large(item)
+        else:
+            (answer,) = yield [self._copy_request(item)]
+        if isinstance(answer, Response) and answer.ok:
+            return [(yield from self._compare(item, answer))]
+        # The refusal, or the silence, may be about a first attempt that did arrive.
+        lost = isinstance(answer, SendError) or answer.attempts > 1
+        if lost and (settled := (yield from self._settle(item, since))) is not None:
+            return [settled]
+        return [self._refused(item, answer)]
+
+    def _copy_request(self, item: Item) -> Request:
+        return Request(
+            "PUT",
+            self._staging,
+            item.key,
+            headers=(*self._source(item), ("if-none-match", "*")),
+        )
+
+    def _source(self, item: Item) -> tuple[tuple[str, str], ...]:
+        source = f"/{self._archive}/{quote(item.key, safe='/~')}"
+        if item.version_id is not None:
+            source += f"?versionId={quote(item.version_id, safe='')}"
+        return (
+            ("x-amz-copy-source", source),
+            ("x-amz-copy-source-if-match", f'"{item.etag}"'),
+        )
+
+    def _compare(self, item: Item, answer: Response) -> Talk[Change]:
+        """Prove that what arrived is what was archived, before anything is deleted."""
+        staged_version_id = answer.headers.get("x-amz-version-id")
+        result = _parse_result(answer.body)
+        if result.get("ETag") == item.etag:
+            return self._arrived(item, staged_version_id)
+        # A copy of a multipart object, or under another key of encryption, gets another ETag.
+        (looked,) = yield [head(self._archive, item.key, item.version_id)]
+        source = require_found(head(self._archive, item.key), _checked(looked))
+        if source is not None and source.checksum is not None:
+            name, _, value = source.checksum.partition(":")
+            arrived = result.get("Checksum" + name.upper())
+            if arrived == value:
+                return self._arrived(item, staged_version_id)
+            if arrived is not None:
+                return Change(
+                    item.id, State.FAILED, f"the copy in staging differs: {name} {arrived}, "
+                    f"archived {value}", staged_version_id,
+                )  # fmt: skip
+        (looked,) = yield [head(self._staging, item.key, staged_version_id)]
+        staged = require_found(head(self._staging, item.key), _checked(looked))
+        if source is not None and staged is not None and staged.size == source.size:
+            return self._arrived(item, staged_version_id)
+        return Change(
+            item.id, State.LEFT,
+            "copied to staging; the archived version stays, because nothing is left to compare "
+            "the copy with", staged_version_id,
+        )  # fmt: skip
+
+    def _arrived(self, item: Item, staged_version_id: str | None) -> Change:
+        deletes = item.kind == Kind.MOVE and item.version_id not in NO_VERSION
+        return Change(item.id, State.COPIED if deletes else State.DONE, None, staged_version_id)
+
+    def _settle(self, item: Item, since: datetime) -> Talk[Change | None]:
+        """Find out whether an earlier attempt's copy arrived; None when it did not."""
+        looks = [
+            head(self._archive, item.key, item.version_id),
+            head(self._staging, item.key),
+            head(self._archive, item.key),
+        ]
+        answers = yield looks
+        source, staged, current = (
+            require_found(look, _checked(answer))
+            for look, answer in zip(looks, answers, strict=True)
+        )
+        if source is None:
+            if item.kind == Kind.MOVE:
+                return Change(item.id, State.DONE, None, item.staged_version_id)
+            return Change(item.id, State.LEFT, VERSION_GONE)
+        if staged is not None:
+            if staged.is_copy_of(source) and staged.modified_at >= since - _CLOCK_SLACK:
+                return self._arrived(item, staged.version_id)
+            return Change(item.id, State.LEFT, NEWER_WAITS)
+        again = (
+            current is not None
+            and current.is_copy_of(source)
+            and current.modified_at >= since - _CLOCK_SLACK
+            and (current.version_id != item.version_id or item.version_id in NO_VERSION)
+        )
+        return self._arrived(item, None) if again else None
+
+    def _refused(self, item: Item, answer: Answer) -> Change:
+        if isinstance(answer, SendError):
+            return Change(item.id, State.FAILED, f"no answer from S3: {answer.cause}")
+        _checked(answer)
+        match answer.status, answer.code:
+            case 412, _:
+                return Change(item.id, State.LEFT, NEWER_WAITS)
+            case _, "NoSuchKey" | "NoSuchVersion":
+                return Change(item.id, State.LEFT, VERSION_GONE)
+            case _, "InvalidObjectState":
+                return Change(item.id, State.LEFT, "in a Glacier class; --restore asks for it back")
+            case status, code:
+                return Change(item.id, State.FAILED, f"{code or status}: {answer.message}")
+
+    def _delete_one(self, item: Item) -> Talk[list[Change]]:
+        """Delete one version whose key XML can't hold."""
+        assert item.version_id is not None
+        query = (("versionId", item.version_id),)
+        (answer,) = yield [Request("DELETE", self._archive, item.key, query=query)]
+        if isinstance(answer, Response) and answer.ok:
+            return [Change(item.id, State.DONE)]
+        return [_not_deleted(item, _reason(answer))]
+
+    def _delete_many(self, items: list[Item]) -> Talk[list[Change]]:
+        """Delete versions in one request, believing only what its answer says of each."""
+        listed = "".join(
+            f"<Object><Key>{escape(item.key)}</Key>"
+            f"<VersionId>{escape(item.version_id or '')}</VersionId></Object>"
+            for item in items
+        )
+        body = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{listed}</Delete>'.encode()
+        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        headers = (("content-md5", digest), ("content-type", "application/xml"))
+        (answer,) = yield [
+            Request("POST", self._archive, query=(("delete", ""),), headers=headers, body=body)
+        ]
+        if isinstance(answer, SendError) or not answer.ok:
+            return [_not_deleted(item, _reason(answer)) for item in items]
+        deleted, refused = _parse_deleted(answer.body)
+        return [
+            Change(item.id, State.DONE)
+            if (place := (item.key, item.version_id)) in deleted
+            else _not_deleted(item, refused.get(place, "S3 did not say"))
+            for item in items
+        ]
+
+    def _copy_large(self, item: Item) -> Talk[Answer]:
+        """Copy more than CopyObject takes: part by part, every part with the pin."""
+        look = head(self._archive, item.key, item.version_id)
+        tagging = Request("GET", self._archive, item.key, query=self._versioned(item, "tagging"))
+        answers = yield [look, tagging]
+        source = require_found(look, _checked(answers[0]))
+        tags = _checked(answers[1])
+        if source is None or isinstance(tags, SendError) or not tags.ok:
+            return answers[0] if source is None else tags
+        headers = [*source.described, ("x-amz-checksum-algorithm", "CRC64NVME")]
+        headers.append(("x-amz-checksum-type", "FULL_OBJECT"))
+        if tag_set := _parse_tags(tags.body):
+            headers.append(("x-amz-tagging", tag_set))
+        (created,) = yield [
+            Request(
+                "POST", self._staging, item.key, query=(("uploads", ""),), headers=tuple(headers)
+            )
+        ]
+        upload_id = "" if isinstance(created, SendError) else find_text(created.body, b"UploadId")
+        if not upload_id:
+            return created
+        self._journal.note_upload(item, upload_id)
+        size = max(_COPY_PART_BYTES, -(-item.size // _MAX_PARTS))
+        parts = yield [
+            Request(
+                "PUT",
+                self._staging,
+                item.key,
+                query=(("partNumber", str(number)), ("uploadId", upload_id)),
+                headers=(
+                    *self._source(item),
+                    ("x-amz-copy-source-range", f"bytes={at}-{min(at + size, item.size) - 1}"),
+                ),
+            )
+            for number, at in enumerate(range(0, item.size, size), 1)
+        ]
+        failed = [p for p in parts if isinstance(p, SendError) or not p.ok]
+        if failed:
+            yield [_abort(self._staging, item.key, upload_id)]
+            return failed[0]
+        listed = "".join(
+            _listed_part(number, cast("Response", part)) for number, part in enumerate(parts, 1)
+        )
+        body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        (completed,) = yield [
+            Request(
+                "POST",
+                self._staging,
+                item.key,
+                query=(("uploadId", upload_id),),
+                headers=(("content-type", "application/xml"), ("if-none-match", "*")),
+                body=body,
+            )
+        ]
+        if isinstance(completed, SendError) or not completed.ok:
+            yield [_abort(self._staging, item.key, upload_id)]
+        return completed
+
+    def _versioned(self, item: Item, query: str) -> tuple[tuple[str, str], ...]:
+        version = () if item.version_id is None else (("versionId", item.version_id),)
+        return ((query, ""), *version)
+
+
+def _ask(talk: _Talk, answers: list[Answer] | None = None) -> Iterator[Request]:
+    """Give a conversation its answers and return its next requests; StopIteration is its end."""
+    requests = next(talk.steps) if answers is None else talk.steps.send(answers)
+    talk.answers = [None] * len(requests)
+    talk.missing = len(requests)
+    return iter([dataclasses.replace(r, tag=(talk, place)) for place, r in enumerate(requests)])
+
+
+def _checked(answer: Answer) -> Answer:
+    """Return an answer. Raises AccessError when the credentials themselves are refused."""
+    if isinstance(answer, Response) and answer.code in _EXPIRED:
+        raise AccessError(
+            "Could not go on moving objects: the AWS credentials have expired",
+            hint="Sign in again and run the same command: it goes on where it was.",
+        )
+    return answer
+
+
+def _listed_part(number: int, part: Response) -> str:
+    """Return a part as CompleteMultipartUpload wants it named."""
+    result = _parse_result(part.body)
+    checksum = result.get("ChecksumCRC64NVME")
+    return (
+        f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(result['ETag'])}</ETag>"
+        + (f"<ChecksumCRC64NVME>{checksum}</ChecksumCRC64NVME>" if checksum else "")
+        + "</Part>"
+    )
+
+
+def _abort(bucket: str, key: str, upload_id: str) -> Request:
+    return Request("DELETE", bucket, key, query=(("uploadId", upload_id),))
+
+
+def _not_deleted(item: Item, reason: str) -> Change:
+    return Change(
+        item.id, State.FAILED, f"copied to staging, but the archived version stays: {reason}"
+    )
+
+
+def _reason(answer: Answer) -> str:
+    if isinstance(_checked(answer), SendError):
+        return f"no answer from S3: {cast('SendError', answer).cause}"
+    refused = cast("Response", answer)
+    return f"{refused.code or refused.status}: {refused.message}"
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    page: list[Item] = []
+    for item in items:
+        page.append(item)
+        if len(page) == size:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+def _parse_result(body: bytes) -> dict[str, str]:
+    """Return ETag (without quotes) and checksums of a copy's or complete's answer."""
+    found = {"ETag": find_text(body, b"ETag").strip('"')}
+    for name in ("Checksum" + checksum.upper() for checksum in CHECKSUMS):
+        if value := find_text(body, name.encode()):
+            found[name] = value
+    return found
+
+
+def _parse_deleted(body: bytes) -> tuple[set[_Place], dict[_Place, str]]:
+    """Return what DeleteObjects deleted, and of what it refused the reason."""
+    deleted: set[_Place] = set()
+    refused: dict[_Place, str] = {}
+    for match in _DELETE_ENTRY.finditer(body):
+        entry = match.group(2)
+        place = (find_text(entry, b"Key"), find_text(entry, b"VersionId"))
+        if match.group(1) == b"Deleted":
+            deleted.add(place)
+        else:
+            refused[place] = f"{find_text(entry, b'Code')}: {find_text(entry, b'Message')}"
+    return deleted, refused
+
+
+def _parse_tags(body: bytes) -> str:
+    """Return a tag set in the form of the x-amz-tagging header."""
+    return urlencode(
+        [
+            (find_text(tag, b"Key"), find_text(tag, b"Value"))
+            for tag in re.findall(rb"<Tag>(.*?)</Tag>", body, re.DOTALL)
+        ],
+        quote_via=quote,
+    )

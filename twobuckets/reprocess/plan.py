@@ -1,0 +1,374 @@
+"""What would be done for each wanted object: found by reading only.
+
+One rule decides everywhere: a file that waits in staging is woken where it is, because nothing may
+be put over it; any other is moved back from the archive.
+"""
+
+from __future__ import annotations
+
+import enum
+import fnmatch
+import itertools
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final, cast
+
+from twobuckets.aws import attempt
+from twobuckets.errors import AccessError, TwoBucketsError
+from twobuckets.s3 import Request, Response, SendError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+    from twobuckets.reprocess.selection import Wanted
+    from twobuckets.s3 import Sender
+
+# Objects in these classes can't be read before they are restored (S3 user guide, "Working with
+# archived objects"). GLACIER_IR can.
+FROZEN_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+CHECKSUMS: Final = ("crc64nvme", "crc32c", "crc32", "sha256", "sha1")
+DESCRIBING_HEADERS: Final = frozenset(
+    {"content-type", "content-encoding", "content-language", "content-disposition", "cache-control"}
+)
+ORIGIN_HEADER: Final = "x-amz-meta-twobuckets-origin"
+"""The processor's own note in an archived object; never part of what somebody uploaded."""
+NO_VERSION: Final = (None, "null")
+
+
+class Kind(enum.StrEnum):
+    """What is done with one object."""
+
+    MOVE = "move"
+    """Copied to staging; then the archived version is deleted by its id."""
+    COPY = "copy"
+    """Copied to staging; the archived object stays until the processor replaces it."""
+    WAKE = "wake"
+    """In staging already: the processor is woken for exactly this version."""
+    RESTORE = "restore"
+    """Asked back from a Glacier class; can be moved some hours later."""
+    SKIP = "skip"
+    """Nothing, for the reason given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What is about to be done with one object, pinned to the version that was looked at."""
+
+    key: str
+    kind: Kind
+    version_id: str | None
+    etag: str | None
+    size: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object version as a listing or HEAD shows it; `etag` without quotes.
+
+    Only a HEAD knows the rest: `checksum` of the whole object, and `described`, the headers that a
+    copy keeps.
+    """
+
+    key: str
+    version_id: str | None
+    etag: str
+    size: int
+    modified_at: datetime
+    storage_class: str = "STANDARD"
+    is_restored: bool = False
+    is_delete_marker: bool = False
+    checksum: str | None = None
+    described: tuple[tuple[str, str], ...] = ()
+
+    def is_copy_of(self, other: Found) -> bool:
+        """Tell whether both are the same file: bytes as S3 knows them, and what describes them."""
+        if self.size != other.size or self.described != other.described:
+            return False
+        same_checksum = self.checksum is not None and self.checksum == other.checksum
+        return self.etag == other.etag or same_checksum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What was asked for beside the keys.
+
+    `keeps` leaves archived versions where they are; `since`/`until` bound the time of archiving.
+    """
+
+    keeps: bool = False
+    restores: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+    as_of: datetime | None = None
+    matches: tuple[str, ...] = field(default=())
+    limit: int | None = None
+
+    def selects_key(self, key: str) -> bool:
+        """Tell whether a key matches one of the globs, where there are any."""
+        return not self.matches or any(fnmatch.fnmatchcase(key, m) for m in self.matches)
+
+    def selects_time(self, archived_at: datetime) -> bool:
+        """Tell whether something archived at that instant is in the time asked for."""
+        return (self.since is None or archived_at >= self.since) and (
+            self.until is None or archived_at < self.until
+        )
+
+    @property
+    def is_about_archive(self) -> bool:
+        """Tell whether the question is about archived versions: staged ones don't count then."""
+        return not (self.since is None and self.until is None and self.as_of is None)
+
+
+def decide(
+    key: str, archived: Found | None, staged: Found | None, rules: Rules, *, pinned: bool = False
+) -> Action | None:
+    """Return what to do with a key, or None when the rules don't select it.
+
+    `pinned` says that one archived version was asked for by its id.
+    """
+    if staged is not None:
+        if pinned or (archived is not None and rules.is_about_archive):
+            return Action(
+                key, Kind.SKIP, staged.version_id, staged.etag, staged.size,
+                "a file with this key waits in staging, and nothing may be put over it",
+            )  # fmt: skip
+        if rules.is_about_archive:
+            return None
+        return Action(key, Kind.WAKE, staged.version_id, staged.etag, staged.size)
+    if archived is None:
+        return Action(key, Kind.SKIP, None, None, 0, "neither in the archive nor in staging")
+    if not pinned and not rules.selects_time(archived.modified_at):
+        return None
+    frozen = archived.storage_class in FROZEN_CLASSES and not archived.is_restored
+    if frozen and not rules.restores:
+        kind, reason = Kind.SKIP, f"in {archived.storage_class}; --restore asks for it back"
+    elif frozen:
+        kind, reason = Kind.RESTORE, f"in {archived.storage_class}"
+    elif rules.keeps or archived.version_id in NO_VERSION:
+        # Without a version id of its own, the object under the key at the time of the delete may
+        # already be the one that the processor archived again.
+        kind, reason = Kind.COPY, None
+    else:
+        kind, reason = Kind.MOVE, None
+    return Action(key, kind, archived.version_id, archived.etag, archived.size, reason)
+
+
+def plan_listed(
+    archived: Iterable[Found], staged: Iterable[Found], rules: Rules
+) -> Iterator[Action]:
+    """Yield the actions for two listings of one prefix: archived versions and staged objects.
+
+    Both are in S3's order: by the key's UTF-8 bytes, the versions of a key newest first.
+    """
+    waiting = _Joined(staged)
+    newest = (
+        (key, _choose(versions, rules))
+        for key, versions in itertools.groupby(archived, key=lambda found: found.key)
+    )
+    for key, version in newest:
+        for earlier in waiting.before(key):
+            yield from _selected(decide(earlier.key, None, earlier, rules), rules)
+        if (there := waiting.at(key)) is not None or version is not None:
+            yield from _selected(decide(key, version, there, rules), rules)
+    for left in waiting.rest():
+        yield from _selected(decide(left.key, None, left, rules), rules)
+
+
+def _selected(action: Action | None, rules: Rules) -> Iterator[Action]:
+    if action is not None and rules.selects_key(action.key):
+        yield action
+
+
+def _choose(versions: Iterable[Found], rules: Rules) -> Found | None:
+    """Return the version that counts: the newest one, or that of the instant asked for."""
+    for version in versions:
+        if rules.as_of is None or version.modified_at <= rules.as_of:
+            # Under a delete marker somebody removed the file from the archive on purpose.
+            return None if version.is_delete_marker else version
+    return None
+
+
+class _Joined:
+    """A listing read in step with another one."""
+
+    def __init__(self, listing: Iterable[Found]) -> None:
+        self._listing = iter(listing)
+        self._next = next(self._listing, None)
+
+    def before(self, key: str) -> Iterator[Found]:
+        """Yield what comes before a key."""
+        while self._next is not None and _order(self._next.key) < _order(key):
+            yield self._take()
+
+    def at(self, key: str) -> Found | None:
+        """Return what is at a key."""
+        return self._take() if self._next is not None and self._next.key == key else None
+
+    def rest(self) -> Iterator[Found]:
+        """Yield what is left."""
+        while self._next is not None:
+            yield self._take()
+
+    def _take(self) -> Found:
+        taken = self._next
+        assert taken is not None
+        self._next = next(self._listing, None)
+        return taken
+
+
+def _order(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
+
+
+def plan_keys(
+    sender: Sender, wanted: Iterable[Wanted], rules: Rules, *, staging: str, archive: str
+) -> Iterator[Action]:
+    """Yield the actions for single keys, each looked up in both buckets, in order of arrival.
+
+    Raises AccessError when a bucket may not be read, TwoBucketsError when S3 does not answer.
+    """
+    lookups: dict[int, _Lookup] = {}
+
+    def requests() -> Iterator[Request]:
+        for number, want in enumerate(wanted):
+            if not rules.selects_key(want.key):
+                continue
+            lookup = lookups[number] = _Lookup(want)
+            for bucket in (staging, archive):
+                version_id = want.version_id if bucket == archive else None
+                yield head(bucket, want.key, version_id, tag=(number, lookup, bucket))
+
+    for request, answer in sender.send_all(requests()):
+        number, lookup, bucket = cast("tuple[int, _Lookup, str]", request.tag)
+        lookup.found[bucket] = require_found(request, answer)
+        if len(lookup.found) == 2:
+            del lookups[number]
+            want = lookup.wanted
+            action = decide(
+                want.key,
+                lookup.found[archive],
+                lookup.found[staging],
+                rules,
+                pinned=want.version_id is not None,
+            )
+            if action is not None:
+                yield action
+
+
+def iter_archived(s3: S3Client, bucket: str, prefix: str) -> Iterator[Found]:
+    """Yield every version under a prefix of the archive, newest first for each key."""
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+    with attempt(f"list the versions in s3://{bucket}/{prefix}"):
+        for page in pages:
+            versions = [
+                Found(
+                    version["Key"],
+                    version["VersionId"],
+                    version["ETag"].strip('"'),
+                    version["Size"],
+                    version["LastModified"],
+                    version.get("StorageClass", "STANDARD"),
+                )
+                for version in page.get("Versions", [])
+            ]
+            versions += [
+                Found(
+                    marker["Key"],
+                    marker["VersionId"],
+                    "",
+                    0,
+                    marker["LastModified"],
+                    is_delete_marker=True,
+                )
+                for marker in page.get("DeleteMarkers", [])
+            ]
+            # S3 lists versions and markers of a key newest first, but botocore parts the two.
+            versions.sort(key=lambda found: found.modified_at, reverse=True)
+            versions.sort(key=lambda found: _order(found.key))
+            yield from versions
+
+
+def iter_staged(s3: S3Client, bucket: str, prefix: str) -> Iterator[Found]:
+    """Yield the objects that wait in staging under a prefix."""
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+    with attempt(f"list s3://{bucket}/{prefix}"):
+        for page in pages:
+            for version in page.get("Versions", []):
+                if version["IsLatest"]:
+                    yield Found(
+                        version["Key"],
+                        version["VersionId"],
+                        version["ETag"].strip('"'),
+                        version["Size"],
+                        version["LastModified"],
+                    )
+
+
+@dataclass(slots=True)
+class _Lookup:
+    """A key on its way through both buckets."""
+
+    wanted: Wanted
+    found: dict[str, Found | None] = field(default_factory=dict)
+
+
+def head(bucket: str, key: str, version_id: str | None = None, *, tag: object = None) -> Request:
+    """Return the request that looks at one object, with its checksum where it has one."""
+    query = (("versionId", version_id),) if version_id is not None else ()
+    return Request(
+        "HEAD", bucket, key, query=query, headers=(("x-amz-checksum-mode", "ENABLED"),), tag=tag
+    )
+
+
+def require_found(request: Request, answer: Response | SendError) -> Found | None:
+    """Return what a HEAD found, None for nothing. Raises AccessError or TwoBucketsError."""
+    where = f"s3://{request.bucket}/{request.key}"
+    if isinstance(answer, SendError):
+        raise TwoBucketsError(
+            f"Could not look at {where}: {answer.cause}",
+            hint="Check the network and run the command again.",
+        )
+    # 405 is S3's answer to the HEAD of a delete marker by its version id, 400 to an id that can
+    # be none.
+    if answer.status in (404, 405) or (answer.status == 400 and request.query):
+        return None
+    if answer.status in (401, 403) or answer.status == 400:
+        raise AccessError(
+            f"Could not look at {where}: access denied (HTTP {answer.status})",
+            hint="The identity in use needs s3:GetObject, s3:GetObjectVersion and s3:ListBucket "
+            f"on {request.bucket}; the credentials may also have expired.",
+        )
+    if not answer.ok:
+        raise TwoBucketsError(f"Could not look at {where}: HTTP {answer.status}")
+    headers = answer.headers
+    return Found(
+        key=request.key,
+        version_id=headers.get("x-amz-version-id"),
+        etag=headers.get("etag", "").strip('"'),
+        size=int(headers.get("content-length", "0")),
+        modified_at=parsedate_to_datetime(headers["last-modified"]),
+        storage_class=headers.get("x-amz-storage-class", "STANDARD"),
+        is_restored='ongoing-request="false"' in headers.get("x-amz-restore", ""),
+        checksum=_whole_checksum(headers),
+        described=tuple(sorted((n, v) for n, v in headers.items() if _describes(n))),
+    )
+
+
+def _whole_checksum(headers: dict[str, str]) -> str | None:
+    """Return name and value of a checksum over the whole object; a composite one is over parts."""
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    for name in CHECKSUMS:
+        if value := headers.get(f"x-amz-checksum-{name}"):
+            return f"{name}:{value}"
+    return None
+
+
+def _describes(header: str) -> bool:
+    if header == ORIGIN_HEADER:
+        return False
+    return header in DESCRIBING_HEADERS or header.startswith("x-amz-meta-")

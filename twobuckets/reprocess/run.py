@@ -1,0 +1,233 @@
+"""One run: its plan in numbers, its steps in order, and how fast it may go."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from twobuckets.aws import ClientError, explain
+from twobuckets.errors import AccessError, UsageError
+from twobuckets.parallel import map_unordered
+from twobuckets.reprocess.journal import Change, Item, State
+from twobuckets.reprocess.moving import Mover
+from twobuckets.reprocess.plan import Action, Kind
+from twobuckets.reprocess.waking import is_ours, wake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
+
+    from twobuckets.aws import Aws
+    from twobuckets.prices import Prices
+    from twobuckets.reprocess.journal import Journal
+    from twobuckets.s3 import Sender
+    from twobuckets.settings import Pipeline
+
+BATCH_OBJECTS: Final = 1_000_000
+"""From about so many objects on, one machine should not do it (S3 Batch Operations should)."""
+_UNFINISHED: Final = (State.PLANNED, State.BEGUN, State.COPIED)
+_RESTORE_DAYS: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan in numbers: what would be done, what is skipped and why, what it costs."""
+
+    type_name = "plan"
+
+    moves: int
+    copies: int
+    wakes: int
+    restores: int
+    skipped: dict[str, int]
+    total_bytes: int
+    requests: int
+    cost_usd: float
+
+    @property
+    def objects(self) -> int:
+        """How many objects something would be done with."""
+        return self.moves + self.copies + self.wakes + self.restores
+
+
+@dataclass(frozen=True, slots=True)
+class Reprocessed:
+    """What came of one object: `state` is done, failed or left; `kind` what was to be done."""
+
+    key: str
+    kind: str
+    state: State
+    reason: str | None
+    version_id: str | None
+    etag: str | None
+    size: int
+    staged_version_id: str | None
+
+
+def limited(actions: Iterable[Action], limit: int | None) -> Iterator[Action]:
+    """Yield actions until `limit` of them do something; what is skipped does not count."""
+    count = 0
+    for action in actions:
+        if action.kind is not Kind.SKIP:
+            if count == limit:
+                return
+            count += 1
+        yield action
+
+
+def summarize(journal: Journal, prices: Prices) -> Planned:
+    """Return what is left to do of a run, in numbers."""
+    objects: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    total_bytes = 0
+    for count in journal.counts():
+        if count.kind == Kind.SKIP:
+            skipped[count.reason or ""] += count.objects
+        elif count.state in _UNFINISHED:
+            objects[count.kind] += count.objects
+            total_bytes += count.bytes
+    copies = objects[Kind.MOVE] + objects[Kind.COPY]
+    # DELETE is free, and a delete takes 1,000 versions.
+    requests = copies + objects[Kind.RESTORE] + -(-objects[Kind.MOVE] // 1000)
+    return Planned(
+        moves=objects[Kind.MOVE],
+        copies=objects[Kind.COPY],
+        wakes=objects[Kind.WAKE],
+        restores=objects[Kind.RESTORE],
+        skipped=dict(skipped),
+        total_bytes=total_bytes,
+        requests=requests,
+        cost_usd=prices.requests_usd(writes=copies + objects[Kind.RESTORE]),
+    )
+
+
+class Rate:
+    """Lets at most so many objects a second begin; None lets all."""
+
+    def __init__(
+        self,
+        per_second: float | None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._interval = 0.0 if per_second is None else 1 / per_second
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._next = monotonic()
+
+    def __call__(self) -> None:
+        """Wait for this object's turn."""
+        if not self._interval:
+            return
+        now = self._monotonic()
+        if now < self._next:
+            self._sleep(self._next - now)
+        self._next = max(now, self._next) + self._interval
+
+    def halve(self, slowest: float = 1.0) -> float:
+        """Let half as many begin, but at least `slowest` a second; return how many that is."""
+        self._interval = min(1 / slowest, (self._interval or 0.005) * 2)
+        return 1 / self._interval
+
+
+def apply(
+    aws: Aws,
+    sender: Sender,
+    journal: Journal,
+    pipeline: Pipeline,
+    *,
+    now: Callable[[], datetime],
+    pace: Callable[[], None],
+    workers: int,
+    most: int | None = None,
+) -> Iterator[Reprocessed]:
+    """Do what is left of a run, at most `most` objects of it, and yield what came of each.
+
+    Raises AccessError when credentials expire or a permission that everything needs is missing;
+    the journal then tells the next run where to go on.
+    """
+    # What an earlier run had copied comes first: its archived versions only wait to be deleted.
+    unfinished = itertools.islice(
+        itertools.chain(
+            journal.iter_items(State.COPIED, State.BEGUN, kinds=(Kind.MOVE, Kind.COPY)),
+            journal.iter_items(State.PLANNED, kinds=(Kind.MOVE, Kind.COPY)),
+        ),
+        most,
+    )
+    mover = Mover(
+        sender, journal, staging=pipeline.staging, archive=pipeline.archive, now=now, pace=pace
+    )
+    done = 0
+    for moved in mover.run(unfinished):
+        done += 1
+        yield _result(moved.item, moved.state, moved.reason, moved.staged_version_id)
+    left = None if most is None else most - done
+    wakes = itertools.islice(journal.iter_items(*_UNFINISHED, kinds=(Kind.WAKE,)), left)
+    first = next(wakes, None)
+    if first is not None:
+        function = require_function(pipeline)
+        for woken in wake(
+            aws.functions,
+            journal,
+            itertools.chain([first], wakes),
+            function=function,
+            bucket=pipeline.staging,
+            region=aws.region,
+            ours=is_ours(aws.functions, function),
+            workers=workers,
+            now=now,
+            pace=pace,
+        ):
+            yield _result(woken.item, woken.state, woken.reason, woken.staged_version_id)
+    if most is None:
+        yield from _restore(aws, journal, pipeline.archive, workers)
+
+
+def _result(item: Item, state: State, reason: str | None, staged: str | None) -> Reprocessed:
+    return Reprocessed(
+        item.key, item.kind, state, reason, item.version_id, item.etag, item.size, staged
+    )
+
+
+def require_function(pipeline: Pipeline) -> str:
+    """Return the processor's function. Raises UsageError when nobody named it."""
+    if pipeline.function is None:
+        raise UsageError(
+            "Could not wake the processor for files that wait in staging: it is not named",
+            hint='Name the Lambda function in twobuckets.toml: function = "…"',
+        )
+    return pipeline.function
+
+
+def _restore(aws: Aws, journal: Journal, archive: str, workers: int) -> Iterator[Reprocessed]:
+    """Ask Glacier for objects back; they can be moved once they are there."""
+
+    def ask(item: Item) -> tuple[Item, Change]:
+        version: dict[str, Any] = {} if item.version_id is None else {"VersionId": item.version_id}
+        try:
+            aws.s3.restore_object(
+                Bucket=archive,
+                Key=item.key,
+                RestoreRequest={
+                    "Days": _RESTORE_DAYS,
+                    "GlacierJobParameters": {"Tier": "Standard"},
+                },
+                **version,
+            )
+        except ClientError as error:
+            if error.response["Error"].get("Code") != "RestoreAlreadyInProgress":
+                explained = explain(error, f"restore {item.key}")
+                if isinstance(explained, AccessError):
+                    raise explained from error
+                return item, Change(item.id, State.FAILED, explained.message)
+        reason = "asked back from Glacier; run the same command again in some hours"
+        return item, Change(item.id, State.LEFT, reason)
+
+    wanted = journal.iter_items(State.PLANNED, kinds=(Kind.RESTORE,))
+    for item, change in map_unordered(ask, wanted, workers=workers):
+        journal.note([change])
+        yield _result(item, change.state, change.reason, None)

@@ -1,0 +1,162 @@
+"""Which objects are meant: lists of keys in the forms that people and tools write them.
+
+One entry a line or row: plain keys, our own JSON lines (doctor's findings, outcomes, the failures
+that `upload --failed-to` and `reprocess --failed-to` write), CSV manifests as S3 Batch Operations
+takes them, and S3 Inventory reports, plain or gzip. The form is told from the content.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
+from urllib.parse import unquote_plus
+
+from twobuckets.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_MAX_KEY_BYTES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A key that shall be processed again, and which of its archived versions if not the newest.
+
+    With `etag` set, a staged object is meant and described already: doctor or a listing saw it.
+    """
+
+    key: str
+    version_id: str | None = None
+    etag: str | None = None
+    size: int | None = None
+
+
+def read_wanted(stream: BinaryIO, *, name: str, buckets: tuple[str, ...]) -> Iterator[Wanted]:
+    """Yield the keys that a list names, in its order, with what it says of their versions.
+
+    `name` is what errors call the list. Rows of a manifest or report of another bucket than one of
+    `buckets` are refused: they were made for another pipeline. Raises UsageError naming the line.
+    """
+    head = _peek(stream)
+    if head.startswith(_GZIP_MAGIC):
+        unzipped = gzip.GzipFile(fileobj=stream)
+        stream = io.BufferedReader(unzipped)
+        try:
+            head = _peek(stream)
+        except (OSError, EOFError) as error:
+            raise UsageError(f"Could not read {name}: not a whole gzip file: {error}") from None
+    try:
+        yield from _parse(stream, head, name, buckets)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"Could not read {name}: not UTF-8 text: {error.reason}") from None
+    except (OSError, EOFError) as error:
+        raise UsageError(f"Could not read {name}: {error}") from None
+
+
+def _peek(stream: BinaryIO) -> bytes:
+    if not isinstance(stream, io.BufferedReader):
+        raise TypeError("a list is read from a buffered stream")
+    return stream.peek(4096)
+
+
+def _parse(stream: BinaryIO, head: bytes, name: str, buckets: tuple[str, ...]) -> Iterator[Wanted]:
+    first = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0].strip()
+    if first.startswith(b"{"):
+        return _parse_json(stream, name)
+    # utf-8-sig drops the mark that spreadsheets write; newline="" keeps what csv has to see.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    if _is_manifest(first, buckets):
+        return _parse_manifest(text, name, buckets)
+    return _parse_lines(text, name)
+
+
+def _is_manifest(first: bytes, buckets: tuple[str, ...]) -> bool:
+    """Tell a manifest by its first field: a bucket of ours, or a quoted bucket name."""
+    try:
+        row = next(csv.reader([first.decode("utf-8")]), [])
+    except (UnicodeDecodeError, csv.Error):
+        return False
+    if len(row) < 2:
+        return False
+    return row[0] in buckets or row[0].lower() == "bucket" or first.startswith(b'"')
+
+
+def _parse_lines(lines: Iterable[str], name: str) -> Iterator[Wanted]:
+    for number, line in enumerate(lines, 1):
+        # Only the line's end goes: blanks at a key's ends are part of the key.
+        key = line.removesuffix("\n").removesuffix("\r")
+        if key:
+            yield _checked(Wanted(key), name, number)
+
+
+def _parse_json(stream: BinaryIO, name: str) -> Iterator[Wanted]:
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{name}, line {number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise UsageError(f"{name}, line {number}: not a JSON object")
+        if row.get("type") == "summary":
+            continue
+        # A finding that stands for many objects names them; one that concerns no object has none.
+        objects = row.get("objects")
+        for entry in objects if isinstance(objects, list) else [row]:
+            if isinstance(entry, str):
+                yield _checked(Wanted(entry), name, number)
+            elif isinstance(entry, dict) and isinstance(entry.get("key"), str):
+                yield _checked(Wanted(entry["key"]), name, number)
+
+
+def _parse_manifest(text: Iterable[str], name: str, buckets: tuple[str, ...]) -> Iterator[Wanted]:
+    """Rows are bucket, key, and perhaps a version id; keys are URL-encoded.
+
+    Rule: S3 user guide, "Specifying a manifest", and "Amazon S3 Inventory": keys are URL-encoded
+    in CSV.
+    """
+    rows = csv.reader(text)
+    first = next(rows, None)
+    if first is None:
+        return
+    columns = {"bucket": 0, "key": 1, "versionid": 2}
+    if first[0].lower() == "bucket":
+        columns = {title.lower().replace("_", ""): i for i, title in enumerate(first)}
+        if "key" not in columns:
+            raise UsageError(f"{name}: its first row has no column named Key")
+    else:
+        rows = itertools.chain([first], rows)  # type: ignore[assignment]
+    version = columns.get("versionid")
+    for number, row in enumerate(rows, 1):
+        if not row:
+            continue
+        if len(row) <= columns["key"]:
+            raise UsageError(f"{name}, row {number}: has no key")
+        if row[columns["bucket"]] not in buckets:
+            raise UsageError(
+                f"{name}, row {number}: is about the bucket {row[columns['bucket']]}, but this "
+                f"pipeline's are {' and '.join(buckets)}"
+            )
+        # In an inventory of all versions the third column is the version; in one of current
+        # versions it is the size, which is never the form of a version id.
+        version_id = row[version] if version is not None and len(row) > version else ""
+        if version_id.isdecimal() or not version_id:
+            version_id = ""
+        yield _checked(Wanted(unquote_plus(row[columns["key"]]), version_id or None), name, number)
+
+
+def _checked(wanted: Wanted, name: str, number: int) -> Wanted:
+    length = len(wanted.key.encode("utf-8", "surrogatepass"))
+    if length > _MAX_KEY_BYTES:
+        raise UsageError(
+            f"{name}, line {number}: a key of {length:,} bytes; S3 keys have at most 1,024"
+        )
+    return wanted

@@ -1,0 +1,126 @@
+"""Wakes the processor for files that wait in staging: no object is rewritten, age and version stay.
+
+Our own processor gets an event of ours; anybody else's gets one shaped like S3's notification.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote_plus
+
+from twobuckets.aws import ClientError, error_code, explain
+from twobuckets.errors import AccessError
+from twobuckets.parallel import map_unordered
+from twobuckets.reprocess.journal import Change, Item, State
+from twobuckets.units import format_instant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from mypy_boto3_lambda import LambdaClient
+
+    from twobuckets.reprocess.journal import Journal
+
+_HANDLER: Final = "twobuckets.processor.handler"
+_FINAL_CODES: Final = frozenset({"ResourceNotFoundException", "ExpiredTokenException"})
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """What came of waking the processor for one staged object."""
+
+    item: Item
+    state: State
+    reason: str | None
+    staged_version_id: str | None
+
+
+def is_ours(functions: LambdaClient, function: str) -> bool:
+    """Tell whether a function runs this project's processor."""
+    return functions.get_function_configuration(FunctionName=function).get("Handler") == _HANDLER
+
+
+def wake_event(
+    item: Item, *, bucket: str, ours: bool, region: str, now: datetime
+) -> dict[str, Any]:
+    """Return the event that asks the processor for exactly the staged version of an item.
+
+    The foreign form is that of S3's notification: keys form-encoded, `eventName` without `s3:`
+    (S3 user guide, "Event message structure").
+    """
+    if ours:
+        wake = {
+            "bucket": bucket,
+            "key": item.key,
+            "version_id": item.version_id,
+            "etag": item.etag,
+            "size": item.size,
+        }
+        return {"twobuckets": 1, "wake": [wake]}
+    staged = {"key": quote_plus(item.key, safe="/"), "size": item.size, "eTag": item.etag}
+    if item.version_id is not None:
+        staged["versionId"] = item.version_id
+    record = {
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "awsRegion": region,
+        "eventTime": format_instant(now),
+        "eventName": "ObjectCreated:Put",
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "configurationId": "twobuckets-reprocess",
+            "bucket": {"name": bucket, "arn": f"arn:aws:s3:::{bucket}"},
+            "object": staged,
+        },
+    }
+    return {"Records": [record]}
+
+
+def wake(
+    functions: LambdaClient,
+    journal: Journal,
+    items: Iterable[Item],
+    *,
+    function: str,
+    bucket: str,
+    region: str,
+    ours: bool,
+    workers: int,
+    now: Callable[[], datetime],
+    pace: Callable[[], None] = lambda: None,
+) -> Iterator[Woken]:
+    """Invoke the processor asynchronously for each item and yield what came of it.
+
+    Raises AccessError when the function may not be invoked at all.
+    """
+
+    def invoke(item: Item) -> Change:
+        event = wake_event(item, bucket=bucket, ours=ours, region=region, now=now())
+        try:
+            functions.invoke(
+                FunctionName=function,
+                InvocationType="Event",
+                Payload=json.dumps(event).encode(),
+            )
+        except ClientError as error:
+            explained = explain(error, f"wake {function} for {item.key}")
+            if isinstance(explained, AccessError) or error_code(error) in _FINAL_CODES:
+                raise explained from error
+            return Change(item.id, State.FAILED, explained.message)
+        return Change(item.id, State.DONE, None, item.version_id)
+
+    def begun() -> Iterator[Item]:
+        for item in items:
+            pace()
+            journal.begin([item], now().timestamp())
+            seen[item.id] = item
+            yield item
+
+    seen: dict[int, Item] = {}
+    for change in map_unordered(invoke, begun(), workers=workers):
+        journal.note([change])
+        item = seen.pop(change.id)
+        yield Woken(item, change.state, change.reason, change.staged_version_id)
