@@ -18,6 +18,8 @@ What the emulator does otherwise than AWS, and what is done about it:
   concurrency of functions | applied by `server/template_gaps.py` |
 | state is saved only at an orderly end | saved a moment after every change |
 | multipart uploads in progress | lost when the server ends |
+| change sets list resources whose condition does not hold | left out |
+| ranged reads of a version get all of it; each range reads the whole file | only the part |
 | lifecycle rules | stored and listed, never carried out |
 | minimum part size, part order; `FULL_OBJECT` checksums of multipart uploads | not as on AWS |
 | destination `IfNoneMatch` on copies; `delimiter` of `ListMultipartUploads` | ignored |

@@ -2,7 +2,7 @@
 
 Buckets: lifecycle rules, default encryption, ownership controls and tags. Functions: the
 dead-letter queue and reserved concurrency. A stack's bucket that is not empty stays, and the
-deletion fails, as on AWS.
+deletion fails, as on AWS. Change sets leave out resources whose condition does not hold.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def install() -> None:
         ),
         ("Tags", tagging_xml, _required(s3._put_bucket_tagging), s3._delete_bucket_tagging),
     )
+    _leave_out_what_is_conditional()
     handlers = provisioners._RESOURCE_HANDLERS
     handlers["AWS::S3::Bucket"]["delete"] = _delete_empty_bucket
     functions = handlers["AWS::Lambda::Function"]
@@ -145,6 +146,25 @@ def _required(put: Callable[[str, bytes], tuple[int, object, object]]) -> Callab
             raise ValueError(f"{bucket}: {answer!r}")
 
     return put_or_raise
+
+
+def _leave_out_what_is_conditional() -> None:
+    """Keep resources whose condition does not hold out of change sets, as AWS does."""
+    from ministack.services.cloudformation import changesets
+
+    resolve = changesets._resolve_props_for_diff
+
+    def resolve_made(template: Any, parameters: Any, *of_stack: Any) -> Any:
+        resolved = resolve(template, parameters, *of_stack)
+        holds = changesets._evaluate_conditions(template, parameters) if template else {}
+        made = {
+            name: resource
+            for name, resource in resolved.get("Resources", {}).items()
+            if holds.get(resource.get("Condition"), True)
+        }
+        return {**resolved, "Resources": made}
+
+    changesets._resolve_props_for_diff = resolve_made
 
 
 def _delete_empty_bucket(bucket: str, _: object) -> None:
