@@ -2,7 +2,8 @@
 
 Buckets: lifecycle rules, default encryption, ownership controls and tags. Functions: the
 dead-letter queue and reserved concurrency. A stack's bucket that is not empty stays, and the
-deletion fails, as on AWS. Change sets leave out resources whose condition does not hold.
+deletion fails, as on AWS. A change set leaves out what its conditions leave out and knows which
+properties replace a resource; an update leaves alone, and says nothing of, what does not change.
 """
 
 from __future__ import annotations
@@ -12,6 +13,25 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+# The properties whose change makes a new resource (AWS CloudFormation template reference, "Update
+# requires: Replacement"); of a type that it does not list the emulator takes any property for one.
+REPLACING = {
+    "AWS::CloudWatch::Alarm": ("AlarmName",),
+    "AWS::Lambda::EventInvokeConfig": ("FunctionName", "Qualifier"),
+    "AWS::Lambda::Permission": (
+        *("Action", "EventSourceToken", "FunctionName", "FunctionUrlAuthType", "Principal"),
+        *("PrincipalOrgID", "SourceAccount", "SourceArn"),
+    ),
+    "AWS::Logs::LogGroup": ("LogGroupName",),
+    "AWS::S3::Bucket": ("BucketName",),
+    "AWS::S3::BucketPolicy": ("Bucket",),
+    "AWS::SQS::QueuePolicy": (),
+}
+
+# What S3 replaces as a whole, and CloudFormation therefore writes only when the template's part of
+# it changes.
+WHOLE = ("NotificationConfiguration", "LifecycleConfiguration", "CorsConfiguration")
 
 # A property of CloudFormation and the element of S3's API that says the same.
 RENAMED = {
@@ -132,9 +152,60 @@ def install() -> None:
     _leave_out_what_is_conditional()
     handlers = provisioners._RESOURCE_HANDLERS
     handlers["AWS::S3::Bucket"]["delete"] = _delete_empty_bucket
+    handlers["AWS::S3::Bucket"]["update"] = _leaving_unchanged(
+        handlers["AWS::S3::Bucket"]["update"]
+    )
+    provisioners._REPLACING_PROPERTIES.update(REPLACING)
+    _say_nothing_of_unchanged()
     functions = handlers["AWS::Lambda::Function"]
     for operation in ("create", "update"):
         functions[operation] = _with_limits(functions[operation])
+
+
+def _leaving_unchanged(update: Callable[..., tuple[str, Any]]) -> Callable[..., tuple[str, Any]]:
+    """Keep an update from writing configurations that the template leaves as they are."""
+
+    def update_changed(
+        bucket: str, old: dict[str, Any], new: dict[str, Any], stack: str
+    ) -> tuple[str, Any]:
+        same = {name for name in WHOLE if name in old and old[name] == new.get(name)}
+        if old.get("BucketName") != new.get("BucketName"):
+            same = set()
+        written = {name: value for name, value in new.items() if name not in same}
+        was = {name: value for name, value in old.items() if name not in same}
+        return update(bucket, was, written, stack)
+
+    return update_changed
+
+
+def _say_nothing_of_unchanged() -> None:
+    """Keep resources that an update does not change out of the stack's events."""
+    from ministack.services import cloudformation
+    from ministack.services.cloudformation import stacks
+
+    update, add_event = stacks._update_keeping_seed, stacks._add_event
+    unchanged: set[tuple[str, str]] = set()
+
+    def update_noting(
+        kind: str, physical_id: str, old: object, new: object, stack: str, resource: str, *rest: Any
+    ) -> Any:
+        if old == new:
+            unchanged.add((stack, resource))
+        return update(kind, physical_id, old, new, stack, resource, *rest)
+
+    def add_event_of_changed(
+        stack_id: str, stack: str, resource: str, kind: str, status: str, *rest: Any, **named: Any
+    ) -> None:
+        if (stack, resource) not in unchanged or status != "UPDATE_COMPLETE":
+            add_event(stack_id, stack, resource, kind, status, *rest, **named)
+            return
+        unchanged.discard((stack, resource))
+        # Nothing has run since the event that says the update began.
+        begun = cloudformation._stack_events[stack_id].pop()
+        assert begun["LogicalResourceId"] == resource, begun
+
+    stacks._update_keeping_seed = update_noting
+    stacks._add_event = add_event_of_changed
 
 
 def _required(put: Callable[[str, bytes], tuple[int, object, object]]) -> Callable[..., None]:
