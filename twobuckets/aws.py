@@ -349,12 +349,10 @@ def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
             hint="Check which identity is in use: aws sts get-caller-identity",
         )
     if code in DENIED_CODES:
-        named = _NAMED_ACTION.search(reason)
-        action = named.group(1) if named else action_of(error)
         return AccessError(
             f"{failed}access denied: {reason}",
-            hint=f"The identity in use needs {action}; a bucket, key or organisation policy can "
-            "deny it as well.",
+            hint=f"The identity in use needs {action_of(error)}; a bucket, key or organisation "
+            "policy can deny it as well.",
         )
     described = reason if code in reason or not code else f"{reason} ({code})"
     if code in MISSING_CODES:
@@ -364,8 +362,12 @@ def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
 
 def action_of(error: ClientError) -> str:
     """Return the IAM action that the failed operation needs, such as `s3:GetObject`."""
+    named = _NAMED_ACTION.search(str(error))
+    if named:
+        return named.group(1)
     operation = str(error.operation_name)
-    return _ACTIONS.get(operation, operation)
+    # S3 alone does not name the action, and most of its actions are called as their operation.
+    return _ACTIONS.get(operation, f"s3:{operation}")
 
 
 def _isolated_session() -> botocore.session.Session:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from twobuckets.cli import cli
 from twobuckets.errors import UsageError
 from twobuckets.settings import load
+from twobuckets.stack.plan import _HOLD_DATA, _KEPT
 from twobuckets.stack.template import LOG_RETENTION_DAYS, Place, parameters, template_text
 
 PLACE = Place(account="123456789012", region="eu-central-1", partition="aws", uses_tls=True)
@@ -106,6 +107,17 @@ def test_deleting_the_stack_leaves_both_buckets(template):
         bucket = template["Resources"][name]
         assert bucket["DeletionPolicy"] == "RetainExceptOnCreate"
         assert bucket["UpdateReplacePolicy"] == "Retain"
+
+
+def test_what_holds_data_is_kept_when_something_takes_its_place(template):
+    kept = {
+        name
+        for name, resource in template["Resources"].items()
+        if resource.get("UpdateReplacePolicy") == "Retain"
+    }
+    assert kept == _KEPT
+    of_type = {name for name, r in template["Resources"].items() if r["Type"] in _HOLD_DATA}
+    assert of_type == kept
 
 
 def test_new_code_is_a_change_of_the_processor_alone(template):

@@ -36,6 +36,7 @@ __all__ = [
     "Content",
     "build",
     "build_configured",
+    "find_built",
     "native_runtime",
 ]
 
@@ -146,6 +147,15 @@ def build_configured(settings: Settings, *, out: Path | None = None) -> Artifact
         architecture=NATIVE if settings.is_local else settings.architecture,
         out=out,
     )
+
+
+def find_built(settings: Settings) -> str | None:
+    """Return the SHA-256 of the artifact that was last built from these settings, if there is one.
+
+    That is lower-case hex, of the file that `build_configured` writes unless told otherwise.
+    """
+    path = _default_out(settings.directory / settings.source)
+    return sha256_of(path) if path.is_file() else None
 
 
 def _require_process_in(source: Path, process: str) -> None:

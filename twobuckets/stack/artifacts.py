@@ -49,7 +49,8 @@ def upload(s3: S3Client, place: Place, path: Path, sha256: str) -> bool:
     bucket, key = artifact_bucket(place), artifact_key(sha256)
     _require_bucket(s3, bucket, place)
     with attempt(f"put the artifact at s3://{bucket}/{key}"):
-        if _is_there(s3, bucket, key, place, path.stat().st_size):
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
+        if _is_there(s3, bucket, key, place, checksum):
             return False
         with path.open("rb") as body:
             s3.put_object(
@@ -58,21 +59,24 @@ def upload(s3: S3Client, place: Place, path: Path, sha256: str) -> bool:
                 Body=body,
                 ContentType="application/zip",
                 ChecksumAlgorithm="SHA256",
-                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode("ascii"),
+                ChecksumSHA256=checksum,
                 ExpectedBucketOwner=place.account,
             )
     return True
 
 
-def _is_there(s3: S3Client, bucket: str, key: str, place: Place, size_bytes: int) -> bool:
+def _is_there(s3: S3Client, bucket: str, key: str, place: Place, checksum: str) -> bool:
+    """Tell whether the key holds these very bytes, by the checksum that S3 keeps of them."""
     try:
-        head = s3.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=place.account)
+        head = s3.head_object(
+            Bucket=bucket, Key=key, ExpectedBucketOwner=place.account, ChecksumMode="ENABLED"
+        )
     except ClientError as error:
-        # Without s3:ListBucket a missing key is a 403; sending it again settles the matter.
+        # Without s3:ListBucket a missing key is a 403; sending it settles the matter.
         if error_code(error) in ("404", "NoSuchKey", "403", "AccessDenied"):
             return False
         raise
-    return head["ContentLength"] == size_bytes
+    return head.get("ChecksumSHA256") == checksum
 
 
 def _require_bucket(s3: S3Client, bucket: str, place: Place) -> None:

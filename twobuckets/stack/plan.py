@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _HOLD_DATA: Final = frozenset({"AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::Logs::LogGroup"})
+_KEPT: Final = frozenset({"StagingBucket", "ArchiveBucket", "FailureQueue", "ProcessorLog"})
+"""What the template keeps in the account when something else takes its place."""
 _BUCKET_PARAMETERS: Final = ("StagingBucketName", "ArchiveBucketName")
 _DEPLOYED: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
 # CloudFormation says in words alone that a change set is empty; these are its two ways.
@@ -352,7 +354,9 @@ def _parse_change(change: ResourceChangeTypeDef) -> ResourceChange:
         physical_id=change.get("PhysicalResourceId") or None,
         properties=tuple(sorted(names - {""})),
         holds_data=change["ResourceType"] in _HOLD_DATA,
-        keeps_old=policy in ("Retain", "ReplaceAndRetain"),
+        # Without a policy in the change set, the template's own holds.
+        keeps_old=policy in ("Retain", "ReplaceAndRetain")
+        or (not policy and change["Action"] == "Modify" and change["LogicalResourceId"] in _KEPT),
     )
 
 

@@ -1,0 +1,299 @@
+"""How the pipeline at a glance looks to a person: one screen at 80 columns, without colour too."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rich.text import Text
+
+from twobuckets.cli.views import human
+from twobuckets.stack.describe import (
+    AGES,
+    BucketStatus,
+    FailureQueueStatus,
+    FunctionStatus,
+    OutcomesStatus,
+    PartUnread,
+    SettingsStatus,
+    StackStatus,
+    StagingStatus,
+    StatusSummary,
+    Unread,
+    WiringStatus,
+)
+from twobuckets.text import visible
+from twobuckets.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_WIDTH: Final = 80
+_LABEL: Final = 11
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_SHORT_HASH: Final = 12
+_OK: Final = "green"
+_BAD: Final = "bold red"
+_DIM: Final = "dim"
+
+
+def _line(label: str, *parts: Text | str) -> Text:
+    """Return a line with its label; parts follow each other with a dot between them."""
+    line = Text(f"{label:<{_LABEL}}", style="bold")
+    line.append_text(Text(" · ").join([p if isinstance(p, Text) else Text(p) for p in parts]))
+    return line
+
+
+def _lines(lines: Iterable[Text]) -> Text:
+    return Text("\n").join(lines)
+
+
+def _unread(what: Unread) -> Text:
+    return Text(f"not readable, needs {what.action}" if what.action else visible(what.reason), _BAD)
+
+
+def _fact(value: bool | Unread, yes: str, no: str) -> Text:
+    if isinstance(value, Unread):
+        return Text(f"{yes}? ").append_text(_unread(value))
+    return Text(yes, _OK) if value else Text(no, _BAD)
+
+
+@human.register(StackStatus)
+def _(stack: StackStatus) -> Text:
+    is_well = stack.status.endswith("_COMPLETE") and "ROLLBACK" not in stack.status
+    line = _line(
+        "Stack",
+        Text(visible(stack.stack), "bold"),
+        Text(stack.status, _OK if is_well else _BAD),
+        f"changed {_ago(stack.changed_at)}",
+    )
+    return line.append(f"\n{'':{_LABEL}}{visible(stack.reason)}") if stack.reason else line
+
+
+@human.register(BucketStatus)
+def _(bucket: BucketStatus) -> Text:
+    encryption = bucket.encryption
+    facts = [
+        _fact(bucket.is_private, "private", "PUBLIC ACCESS NOT BLOCKED"),
+        _unread(encryption)
+        if isinstance(encryption, Unread)
+        else _fact(encryption is not None, f"encrypted {encryption}", "NOT ENCRYPTED"),
+        _unread(bucket.versioning)
+        if isinstance(bucket.versioning, Unread)
+        else _fact(bucket.versioning == "Enabled", "versioned", "NOT VERSIONED"),
+        _fact(bucket.is_tls_only, "TLS only", "plain HTTP allowed"),
+    ]
+    return _lines(
+        [
+            _line(bucket.role.capitalize(), visible(bucket.bucket)),
+            _line("", *facts),
+            _line("", *_rules(bucket)),
+        ]
+    )
+
+
+def _rules(bucket: BucketStatus) -> list[Text]:
+    if isinstance(bucket.abort_uploads_days, Unread):
+        rules = [Text("lifecycle ").append_text(_unread(bucket.abort_uploads_days))]
+    else:
+        days = bucket.abort_uploads_days
+        noncurrent = bucket.noncurrent_days
+        rules = [
+            Text(f"uploads aborted after {days}d") if days else Text("uploads NEVER ABORTED", _BAD),
+            Text(f"old versions kept {noncurrent}d" if noncurrent else "old versions kept"),
+        ]
+    if isinstance(bucket.cors_origins, Unread):
+        rules.append(Text("CORS ").append_text(_unread(bucket.cors_origins)))
+    elif bucket.cors_origins:
+        rules.append(Text("CORS " + visible(", ".join(bucket.cors_origins))))
+    return rules
+
+
+@human.register(StagingStatus)
+def _(staging: StagingStatus) -> Text:
+    staged, uploads = staging.staged, staging.uploads
+    lines = []
+    if isinstance(staged, Unread):
+        lines.append(_line("", Text("objects ").append_text(_unread(staged))))
+    elif not staged.objects:
+        lines.append(_line("", Text("no objects wait", _OK)))
+    else:
+        more = "" if staged.is_all else "more than "
+        oldest = f"oldest {_ago(staged.oldest_at)}" if staged.oldest_at else ""
+        count = Text(f"{more}{staged.objects:,} objects, {format_bytes(staged.size_bytes)}", "bold")
+        lines += [_line("", count, oldest), _line("", _ages(staged.by_age))]
+    if isinstance(uploads, Unread):
+        lines.append(_line("", Text("incomplete uploads ").append_text(_unread(uploads))))
+    elif uploads.uploads:
+        oldest = f", oldest {_ago(uploads.oldest_at)}" if uploads.oldest_at else ""
+        lines.append(_line("", f"{uploads.uploads:,} incomplete uploads{oldest}"))
+    return _lines(lines)
+
+
+def _ages(by_age: Sequence[int]) -> Text:
+    """Return the age classes, each with a bar as high as its share and its count."""
+    names = [f"<{format_duration(age)}" for age in AGES] + [f"≥{format_duration(AGES[-1])}"]
+    shown = [
+        f"{name} {_bar(count, max(by_age))} {count:,}"
+        for name, count in zip(names, by_age, strict=True)
+        if count
+    ]
+    return Text("age " + "  ".join(shown))
+
+
+def _bar(count: int, highest: int) -> str:
+    return _BARS[max(0, -(-count * len(_BARS) // highest) - 1)] if count else " "
+
+
+def _sparkline(counts: Sequence[int]) -> str:
+    highest = max(counts, default=0)
+    return "".join(_bar(count, highest) if count else "." for count in counts)
+
+
+@human.register(FunctionStatus)
+def _(function: FunctionStatus) -> Text:
+    name = Text(visible(function.function))
+    found = function.configuration
+    if isinstance(found, Unread):
+        return _line("Processor", name, _unread(found))
+    is_well = found.state == "Active" and found.last_update in (None, "Successful")
+    state = found.state if is_well else f"{found.state}, last update {found.last_update}"
+    reserved = function.reserved_concurrency
+    facts = [
+        f"{found.runtime} {found.architecture}",
+        f"{found.memory_mb:,} MB",
+        f"time-out {format_duration(found.timeout)}",
+    ]
+    if isinstance(reserved, Unread):
+        concurrency = Text("concurrency ").append_text(_unread(reserved))
+    elif reserved == 0:
+        concurrency = Text("THROTTLED TO 0", _BAD)
+    else:
+        concurrency = Text("" if reserved is None else f"concurrency {reserved:,}")
+    lines = [
+        _line("Processor", name, Text(state, _OK if is_well else _BAD), *_if_any(concurrency)),
+        _line("", *facts, f"changed {_ago(_instant(found.changed_at))}"),
+        _line("", _code(found.code_sha256, function.built_sha256)),
+    ]
+    if found.state_reason:
+        lines.append(_line("", Text(visible(found.state_reason), _BAD)))
+    return _lines(lines)
+
+
+def _if_any(text: Text) -> list[Text]:
+    return [text] if text.plain else []
+
+
+def _code(deployed: str, built: str | None) -> Text:
+    short = deployed[:_SHORT_HASH]
+    if built is None:
+        return Text(f"code {short}, none built here to compare")
+    if built == deployed:
+        return Text(f"code {short}, the artifact built here", _OK)
+    return Text(f"code {short}, NOT the artifact built here ({built[:_SHORT_HASH]})", "yellow")
+
+
+@human.register(WiringStatus)
+def _(wiring: WiringStatus) -> Text:
+    if isinstance(wiring.events, Unread):
+        woken = Text("notification ").append_text(_unread(wiring.events))
+    elif wiring.events:
+        woken = Text("woken by " + visible(", ".join(wiring.events)), _OK)
+    elif wiring.others:
+        woken = Text("not notified by the bucket itself", "yellow")
+    else:
+        woken = Text("NOTHING WAKES THE PROCESSOR", _BAD)
+    facts = [woken, _fact(wiring.is_permitted, "S3 may invoke it", "S3 MAY NOT INVOKE IT")]
+    lines = [_line("Wiring", *facts)]
+    lines += [_line("", f"also notifies {visible(other)}") for other in wiring.others]
+    return _lines(lines)
+
+
+@human.register(OutcomesStatus)
+def _(outcomes: OutcomesStatus) -> Text:
+    if not outcomes.counts:
+        return _line("Last hour", "no outcomes")
+    counts = [
+        Text(f"{count:,} {visible(kind)}", _BAD if kind == "failed" else "")
+        for kind, count in sorted(outcomes.counts.items())
+    ]
+    line = _line("Last hour", *counts)
+    return line.append(f"  {_sparkline(outcomes.over_time)}")
+
+
+@human.register(FailureQueueStatus)
+def _(queue: FailureQueueStatus) -> Text:
+    if isinstance(queue.waiting, Unread):
+        return _line("Given up", _unread(queue.waiting))
+    name = visible(queue.queue_url.rpartition("/")[2])
+    depth = queue.waiting + queue.taken
+    if not depth:
+        return _line("Given up", Text("nothing", _OK).append(f" in {name}"))
+    return _line("Given up", Text(f"{depth:,} events", _BAD).append(f" in {name}"))
+
+
+@human.register(PartUnread)
+def _(part: PartUnread) -> Text:
+    return _line(part.part, _unread(Unread(part.reason, part.action)))
+
+
+@human.register(SettingsStatus)
+def _(settings: SettingsStatus) -> Text:
+    by_origin: dict[str, list[str]] = {}
+    for setting in settings.settings:
+        stack, is_output, _ = setting.origin.partition(", output ")
+        if is_output:
+            # The values are what the lines above are about.
+            by_origin.setdefault(f"outputs of {stack}", []).append(setting.setting)
+        else:
+            item = f"{setting.setting}={_value(setting.value)}"
+            by_origin.setdefault(_origin(setting.origin), []).append(item)
+    lines: list[Text] = []
+    for origin, items in by_origin.items():
+        label = "" if lines else "Settings"
+        wrapped = textwrap.wrap(
+            visible(f"{origin}: {', '.join(items)}"),
+            _WIDTH - _LABEL,
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for text in wrapped:
+            lines.append(_line(label, Text(text, _DIM)))
+            label = ""
+    return _lines(lines)
+
+
+def _origin(origin: str) -> str:
+    """Return where a setting came from, a file as seen from here."""
+    seen_from_here = os.path.relpath(origin) if Path(origin).is_absolute() else origin
+    return min(origin, seen_from_here, key=len)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, tuple):
+        return "[" + " ".join(str(item) for item in value) + "]"
+    return str(value)
+
+
+@human.register(StatusSummary)
+def _(summary: StatusSummary) -> Text | None:
+    if not summary.unread:
+        return None
+    return Text(f"{summary.unread} of this could not be read.", _BAD)
+
+
+def _instant(text: str) -> datetime:
+    """Return Lambda's way of writing an instant, such as `2026-05-04T13:30:00.000+0000`."""
+    return datetime.fromisoformat(text)
+
+
+def _ago(instant: datetime | None) -> str:
+    if instant is None:
+        return "?"
+    return f"{format_duration(max(datetime.now(UTC) - instant, timedelta(0)))} ago"
