@@ -19,7 +19,8 @@ What the emulator does otherwise than AWS, and what is done about it:
 | state is saved only at an orderly end | saved a moment after every change |
 | multipart uploads in progress | lost when the server ends |
 | change sets list resources whose condition does not hold | left out |
-| ranged reads of a version get all of it; each range reads the whole file | only the part |
+| ranged reads of a version get all of it; each reads the whole file | only the part |
+| every version's contents stay in memory | they stay on disk |
 | lifecycle rules | stored and listed, never carried out |
 | minimum part size, part order; `FULL_OBJECT` checksums of multipart uploads | not as on AWS |
 | destination `IfNoneMatch` on copies; `delimiter` of `ListMultipartUploads` | ignored |

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twobuckets.local.server import children, guard, invocations, log_gaps, ranges, template_gaps
+from twobuckets.local.server import bodies, children, guard, invocations, log_gaps, template_gaps
 from twobuckets.local.server.checkpoint import Checkpoint
 from twobuckets.local.state import (
     Credentials,
@@ -93,7 +93,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     workers = children.install(state.temporary, endpoint_url, checkpoint.touch)
     template_gaps.install()
     log_gaps.install()
-    ranges.install()
+    bodies.install()
 
     def ready() -> None:
         _seed(credentials)
