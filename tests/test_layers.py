@@ -20,7 +20,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (
     {"__main__"},
     {"cli"},
-    {"stack", "upload", "logs", "doctor", "reprocess", "artifact", "local"},
+    {"stack", "upload", "doctor", "reprocess", "artifact", "local"},
+    # What became of a file is asked by most rooms, and told by the log alone.
+    {"logs"},
     {"s3", "settings", "aws", "parallel"},
     {"units", "text", "errors", "prices"},
     {"processor"},

@@ -1,0 +1,262 @@
+"""A pair made by hand on moto, and doctor run on it through the command line."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import botocore.handlers
+import botocore.loaders
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from click.testing import CliRunner
+from moto import mock_aws
+
+from twobuckets.cli import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STAGING = "hand-staging"
+ARCHIVE = "hand-archive"
+FUNCTION = "hand-processor"
+REGION = "eu-central-1"
+BLOCK = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run of doctor said."""
+
+    exit_code: int
+    lines: list[dict[str, Any]]
+    stderr: str
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """The findings."""
+        return [line for line in self.lines if line["type"] == "finding"]
+
+    @property
+    def checks(self) -> set[str]:
+        """The ids of what was found, without facts that ask for nothing."""
+        return {f["check"] for f in self.findings if f["severity"] != "info"}
+
+    def of(self, check: str) -> dict[str, Any]:
+        """Return the only finding of a check."""
+        (found,) = [f for f in self.findings if f["check"] == check]
+        return found
+
+
+def run_doctor(*arguments: str) -> Run:
+    """Run doctor with --json in this process."""
+    result = CliRunner().invoke(cli, ["doctor", "--json", *arguments])
+    assert not isinstance(result.exception, Exception), result.output
+    return Run(
+        exit_code=result.exit_code,
+        lines=[json.loads(line) for line in result.stdout.splitlines()],
+        stderr=result.stderr,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HandMadePair:
+    """The clients of a pair that plain API calls made, with every protection on."""
+
+    s3: Any
+    functions: Any
+    iam: Any
+    logs: Any
+    role_arn: str
+    function_arn: str
+
+
+class Answers:
+    """Answers of AWS that a test writes, in place of the emulator's, and a record of all calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self._written: dict[str, Any] = {}
+
+    def give(self, operation: str, answer: Any) -> None:
+        """Answer an operation with a parsed response, or with what a function of it returns."""
+        self._written[operation] = answer
+
+    def refuse(self, operation: str, code: str = "AccessDenied", status: int = 403) -> None:
+        """Answer an operation with an error."""
+        self._written[operation] = {
+            "Error": {"Code": code, "Message": f"you shall not {operation}"},
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        }
+
+    def __call__(self, model: Any, params: dict[str, Any], **_: Any) -> Any:
+        """Hear of a call before it is made, and answer it if the test has an answer."""
+        self.calls.append(model.name)
+        answer = self._written.get(model.name)
+        if callable(answer):
+            answer = answer(params)
+        if answer is None:
+            return None
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 200)
+        return AWSResponse(params["url"], status, HTTPHeaders(), None), answer
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Hears of every AWS call of clients made from here on, and can answer them."""
+    answers = Answers()
+    handlers = [*botocore.handlers.BUILTIN_HANDLERS, ("before-call", answers)]
+    monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
+    return answers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_models() -> Iterator[None]:
+    """Let all sessions read AWS's service models once: parsing them is most of a test's time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            botocore.loaders, "create_loader", functools.cache(botocore.loaders.create_loader)
+        )
+        yield
+
+
+def allow_all(params: dict[str, Any]) -> dict[str, Any]:
+    """Answer IAM's simulation, which moto has not, with yes."""
+    names = [v for k, v in params["body"].items() if k.startswith("ActionNames.member")]
+    return {"EvaluationResults": [{"EvalActionName": n, "EvalDecision": "allowed"} for n in names]}
+
+
+@pytest.fixture
+def pair(
+    fake_credentials: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, answers: Answers
+) -> Iterator[HandMadePair]:
+    """A healthy pair made by hand on moto; the settings name it by variables."""
+    answers.give("SimulatePrincipalPolicy", allow_all)
+    monkeypatch.setenv("TWOBUCKETS_STAGING", STAGING)
+    monkeypatch.setenv("TWOBUCKETS_ARCHIVE", ARCHIVE)
+    monkeypatch.setenv("TWOBUCKETS_FUNCTION", FUNCTION)
+    monkeypatch.chdir(tmp_path)
+    with mock_aws():
+        yield make_pair()
+
+
+def make_pair() -> HandMadePair:
+    """Make the pair."""
+    s3: Any = boto3.client("s3", region_name=REGION)
+    functions: Any = boto3.client("lambda", region_name=REGION)
+    iam: Any = boto3.client("iam", region_name=REGION)
+    logs: Any = boto3.client("logs", region_name=REGION)
+    for bucket in (STAGING, ARCHIVE):
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        s3.put_public_access_block(
+            Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(BLOCK, True)
+        )
+        s3.put_bucket_encryption(
+            Bucket=bucket,
+            ServerSideEncryptionConfiguration={
+                "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+            },
+        )
+        s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(tls_only(bucket)))
+        s3.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": lifecycle_rules()}
+        )
+    role_arn = make_role(iam)
+    function_arn = make_function(functions, role_arn)
+    functions.add_permission(
+        FunctionName=FUNCTION,
+        StatementId="s3",
+        Action="lambda:InvokeFunction",
+        Principal="s3.amazonaws.com",
+        SourceArn=f"arn:aws:s3:::{STAGING}",
+        SourceAccount="123456789012",
+    )
+    functions.put_function_event_invoke_config(
+        FunctionName=FUNCTION,
+        MaximumRetryAttempts=2,
+        DestinationConfig={"OnFailure": {"Destination": "arn:aws:sns:eu-central-1:123456789012:f"}},
+    )
+    notify(s3, function_arn)
+    logs.create_log_group(logGroupName=f"/aws/lambda/{FUNCTION}")
+    logs.put_retention_policy(logGroupName=f"/aws/lambda/{FUNCTION}", retentionInDays=30)
+    return HandMadePair(s3, functions, iam, logs, role_arn, function_arn)
+
+
+def tls_only(bucket: str) -> dict[str, Any]:
+    """Return a policy that refuses requests without TLS."""
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def lifecycle_rules() -> list[dict[str, Any]]:
+    """Return rules that clear uploads and expire old versions."""
+    return [
+        {
+            "ID": "mine",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+        }
+    ]
+
+
+def make_role(iam: Any) -> str:
+    """Make a role that may what any processor needs."""
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "lambda.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    role = iam.create_role(RoleName="hand-role", AssumeRolePolicyDocument=json.dumps(trust))
+    allow_everything = {"Effect": "Allow", "Action": ["s3:*", "logs:*"], "Resource": "*"}
+    iam.put_role_policy(
+        RoleName="hand-role",
+        PolicyName="all",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allow_everything]}),
+    )
+    return str(role["Role"]["Arn"])
+
+
+def make_function(functions: Any, role_arn: str) -> str:
+    """Make a function that moto never runs."""
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("hand.py", "def handler(event, context): ...\n")
+    made = functions.create_function(
+        FunctionName=FUNCTION,
+        Runtime="python3.13",
+        Role=role_arn,
+        Handler="hand.handler",
+        Code={"ZipFile": code.getvalue()},
+        Environment={"Variables": {"ARCHIVE_BUCKET_NAME": ARCHIVE}},
+        Timeout=60,
+    )
+    return str(made["FunctionArn"])
+
+
+def notify(s3: Any, target_arn: str, **more: Any) -> None:
+    """Make staging notify a function of every new object."""
+    configuration = {"LambdaFunctionArn": target_arn, "Events": ["s3:ObjectCreated:*"], **more}
+    s3.put_bucket_notification_configuration(
+        Bucket=STAGING,
+        NotificationConfiguration={"LambdaFunctionConfigurations": [configuration]},
+    )

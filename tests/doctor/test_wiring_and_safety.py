@@ -1,0 +1,430 @@
+"""Doctor on a pair that is there but not as it should be: each way to break it has its name."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.doctor.conftest import (
+    ARCHIVE,
+    BLOCK,
+    FUNCTION,
+    STAGING,
+    Answers,
+    HandMadePair,
+    lifecycle_rules,
+    notify,
+    run_doctor,
+)
+from twobuckets.cli import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READING_VERBS = ("Get", "List", "Describe", "Head", "Filter", "Simulate")
+FUNCTION_ARN = f"arn:aws:lambda:eu-central-1:123456789012:function:{FUNCTION}"
+EVERYBODY = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
+
+
+def rules(**changes: Any) -> dict[str, Any]:
+    """Return the healthy lifecycle rule with changes; None takes a part out."""
+    rule = lifecycle_rules()[0] | changes
+    return {"Rules": [{name: value for name, value in rule.items() if value is not None}]}
+
+
+def put_rules(pair: HandMadePair, **changes: Any) -> None:
+    pair.s3.put_bucket_lifecycle_configuration(
+        Bucket=STAGING, LifecycleConfiguration=rules(**changes)
+    )
+
+
+def open_to_everybody(pair: HandMadePair) -> None:
+    pair.s3.put_public_access_block(
+        Bucket=ARCHIVE, PublicAccessBlockConfiguration=dict.fromkeys(BLOCK, False)
+    )
+    policy = json.loads(pair.s3.get_bucket_policy(Bucket=ARCHIVE)["Policy"])
+    policy["Statement"].append(
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": "*"},
+            "Action": "s3:GetObject",
+            "Resource": f"arn:aws:s3:::{ARCHIVE}/*",
+        }
+    )
+    pair.s3.put_bucket_policy(Bucket=ARCHIVE, Policy=json.dumps(policy))
+
+
+def configure(pair: HandMadePair, **changes: Any) -> None:
+    pair.functions.update_function_configuration(FunctionName=FUNCTION, **changes)
+
+
+def allow_s3(pair: HandMadePair, **conditions: Any) -> None:
+    pair.functions.remove_permission(FunctionName=FUNCTION, StatementId="s3")
+    pair.functions.add_permission(
+        FunctionName=FUNCTION,
+        StatementId="other",
+        Action="lambda:InvokeFunction",
+        Principal="s3.amazonaws.com",
+        **conditions,
+    )
+
+
+BREAKAGES: dict[str, tuple[Callable[[HandMadePair], Any], set[str]]] = {
+    "the notification is gone": (
+        lambda p: p.s3.put_bucket_notification_configuration(
+            Bucket=STAGING, NotificationConfiguration={}
+        ),
+        {"notification-missing"},
+    ),
+    "the notification names another function": (
+        lambda p: notify(p.s3, FUNCTION_ARN.replace(FUNCTION, "other")),
+        {"notification-target"},
+    ),
+    "the notification names an alias": (
+        lambda p: notify(p.s3, FUNCTION_ARN + ":live"),
+        {"notification-target"},
+    ),
+    "the notification leaves multipart uploads out": (
+        lambda p: notify(p.s3, FUNCTION_ARN, Events=["s3:ObjectCreated:Put"]),
+        {"notification-events"},
+    ),
+    "the notification is about deletions": (
+        lambda p: notify(p.s3, FUNCTION_ARN, Events=["s3:ObjectRemoved:*"]),
+        {"notification-missing"},
+    ),
+    "S3 may not call the function": (
+        lambda p: p.functions.remove_permission(FunctionName=FUNCTION, StatementId="s3"),
+        {"permission-missing"},
+    ),
+    "another bucket may call the function": (
+        lambda p: allow_s3(p, SourceArn="arn:aws:s3:::other-bucket"),
+        {"permission-missing"},
+    ),
+    "another account's bucket may call the function": (
+        lambda p: allow_s3(p, SourceArn=f"arn:aws:s3:::{STAGING}", SourceAccount="999999999999"),
+        {"permission-missing"},
+    ),
+    "the archive wakes the processor": (
+        lambda p: p.s3.put_bucket_notification_configuration(
+            Bucket=ARCHIVE,
+            NotificationConfiguration={
+                "LambdaFunctionConfigurations": [
+                    {"LambdaFunctionArn": FUNCTION_ARN, "Events": ["s3:ObjectCreated:*"]}
+                ]
+            },
+        ),
+        {"loop"},
+    ),
+    "the function is gone": (
+        lambda p: p.functions.delete_function(FunctionName=FUNCTION),
+        {"function-missing"},
+    ),
+    "the function is switched off": (
+        lambda p: p.functions.put_function_concurrency(
+            FunctionName=FUNCTION, ReservedConcurrentExecutions=0
+        ),
+        {"concurrency-zero"},
+    ),
+    "the runtime is old": (
+        lambda p: configure(p, Runtime="python3.8"),
+        {"runtime-deprecated"},
+    ),
+    "the function archives elsewhere": (
+        lambda p: configure(p, Environment={"Variables": {"ARCHIVE_BUCKET_NAME": "old-archive"}}),
+        {"environment-archive"},
+    ),
+    "failures vanish": (
+        lambda p: p.functions.delete_function_event_invoke_config(FunctionName=FUNCTION),
+        {"failures-vanish"},
+    ),
+    "the log is kept for ever": (
+        lambda p: p.logs.delete_retention_policy(logGroupName=f"/aws/lambda/{FUNCTION}"),
+        {"log-retention"},
+    ),
+    "public access is not blocked": (
+        lambda p: p.s3.delete_public_access_block(Bucket=STAGING),
+        {"public-access-block"},
+    ),
+    "a policy opens the archive": (open_to_everybody, {"public-access-block", "public-bucket"}),
+    "an ACL opens staging": (
+        lambda p: (
+            p.s3.delete_public_access_block(Bucket=STAGING),
+            p.s3.put_bucket_acl(Bucket=STAGING, GrantRead=EVERYBODY),
+        ),
+        {"public-access-block", "public-bucket"},
+    ),
+    "plain HTTP is served": (lambda p: p.s3.delete_bucket_policy(Bucket=ARCHIVE), {"tls"}),
+    "versions are suspended": (
+        lambda p: p.s3.put_bucket_versioning(
+            Bucket=STAGING, VersioningConfiguration={"Status": "Suspended"}
+        ),
+        {"versioning"},
+    ),
+    "encryption is off": (lambda p: p.s3.delete_bucket_encryption(Bucket=ARCHIVE), {"encryption"}),
+    "no rule clears uploads": (
+        lambda p: put_rules(p, AbortIncompleteMultipartUpload=None),
+        {"lifecycle-uploads"},
+    ),
+    "uploads are cleared below a prefix only": (
+        lambda p: put_rules(p, Filter={"Prefix": "a/"}, NoncurrentVersionExpiration=None),
+        {"lifecycle-uploads", "lifecycle-versions"},
+    ),
+    "the lifecycle rule is switched off": (
+        lambda p: put_rules(p, Status="Disabled"),
+        {"lifecycle-uploads", "lifecycle-versions"},
+    ),
+    "a rule deletes files that wait in staging": (
+        lambda p: put_rules(p, Expiration={"Days": 7}),
+        {"lifecycle-loses-files"},
+    ),
+    "a CORS rule hides the ETag": (
+        lambda p: p.s3.put_bucket_cors(
+            Bucket=STAGING,
+            CORSConfiguration={
+                "CORSRules": [{"AllowedMethods": ["PUT"], "AllowedOrigins": ["https://a.example"]}]
+            },
+        ),
+        {"cors-etag"},
+    ),
+    "the archive is gone": (
+        lambda p: p.s3.delete_bucket(Bucket=ARCHIVE),
+        {"bucket-missing"},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_each_breakage_has_its_name_and_nothing_else_has(pair: HandMadePair, name: str):
+    break_it, expected = BREAKAGES[name]
+    break_it(pair)
+    run = run_doctor()
+    assert run.checks == expected
+    assert run.exit_code == 3
+    assert run.lines[-1]["type"] == "summary"
+
+
+def test_many_breakages_at_once_are_all_named(pair: HandMadePair):
+    names = (
+        "the notification leaves multipart uploads out",
+        "S3 may not call the function",
+        "the function is switched off",
+        "the function archives elsewhere",
+        "the runtime is old",
+        "failures vanish",
+        "the log is kept for ever",
+        "public access is not blocked",
+        "plain HTTP is served",
+        "versions are suspended",
+        "encryption is off",
+        "a rule deletes files that wait in staging",
+        "a CORS rule hides the ETag",
+    )
+    for name in names:
+        BREAKAGES[name][0](pair)
+    assert run_doctor().checks == set().union(*(BREAKAGES[name][1] for name in names))
+
+
+def test_a_healthy_pair_is_silent(pair: HandMadePair):
+    run = run_doctor()
+    assert run.findings == []
+    assert run.exit_code == 0
+
+
+def test_without_fix_nothing_is_written(pair: HandMadePair, answers: Answers):
+    for name in ("the notification is gone", "S3 may not call the function"):
+        BREAKAGES[name][0](pair)
+    del answers.calls[:]
+    assert run_doctor().exit_code == 3
+    assert len(answers.calls) > 20
+    assert [call for call in answers.calls if not call.startswith(READING_VERBS)] == []
+
+
+def test_a_missing_permission_of_the_role_is_named_with_its_resource(
+    pair: HandMadePair, answers: Answers
+):
+    def deny_deletes(params: dict[str, Any]) -> dict[str, Any]:
+        names = [v for k, v in params["body"].items() if k.startswith("ActionNames.member")]
+        return {
+            "EvaluationResults": [
+                {
+                    "EvalActionName": name,
+                    "EvalDecision": "implicitDeny" if name == "s3:DeleteObject" else "allowed",
+                }
+                for name in names
+            ]
+        }
+
+    answers.give("SimulatePrincipalPolicy", deny_deletes)
+    found = run_doctor().of("role-permission")
+    assert "s3:DeleteObject" in found["detail"]
+    assert f"arn:aws:s3:::{STAGING}/*" in found["detail"]
+    assert found["remedy"].startswith("aws --region eu-central-1 iam put-role-policy")
+
+
+def test_what_may_not_be_read_is_neither_a_finding_nor_a_pass(pair: HandMadePair, answers: Answers):
+    answers.refuse("GetBucketNotificationConfiguration")
+    run = run_doctor("--check", "notification-missing")
+    assert run.exit_code == 5
+    (found,) = run.findings
+    assert found["check"] == "could-not-look"
+    assert found["severity"] == "unknown"
+    assert found["permission"] == "s3:GetBucketNotification"
+    assert "notification-missing" in found["detail"]
+
+
+def test_what_may_not_be_read_does_not_hide_what_was_found(pair: HandMadePair, answers: Answers):
+    answers.refuse("GetBucketCors")
+    pair.s3.delete_bucket_encryption(Bucket=ARCHIVE)
+    run = run_doctor()
+    assert run.checks == {"could-not-look", "encryption"}
+    assert run.exit_code == 3
+
+
+def test_an_api_that_is_missing_is_told_without_a_permission(pair: HandMadePair, answers: Answers):
+    answers.refuse("GetPolicy", "NotImplemented", 501)
+    run = run_doctor("--check", "wiring")
+    found = run.of("could-not-look")
+    assert found["permission"] is None
+    assert "NotImplemented" in found["detail"]
+
+
+def test_a_check_of_a_bucket_that_is_gone_does_not_pass(pair: HandMadePair):
+    for bucket in (STAGING, ARCHIVE):
+        pair.s3.delete_bucket(Bucket=bucket)
+    run = run_doctor("--check", "versioning")
+    assert run.exit_code == 5
+    assert run.checks == {"could-not-look"}
+
+
+def test_expired_credentials_end_the_run_with_one_message(pair: HandMadePair, answers: Answers):
+    answers.refuse("HeadBucket", "ExpiredToken", 400)
+    answers.refuse("GetFunctionConfiguration", "ExpiredTokenException", 400)
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == 5
+    assert "have expired" in result.stderr
+
+
+def test_check_runs_one_check_only(pair: HandMadePair, answers: Answers):
+    BREAKAGES["the notification is gone"][0](pair)
+    pair.s3.delete_bucket_encryption(Bucket=ARCHIVE)
+    assert run_doctor("--check", "encryption").checks == {"encryption"}
+    assert run_doctor("--check", "wiring").checks == {"notification-missing"}
+
+
+def test_a_mistyped_check_is_a_usage_error_with_a_suggestion(pair: HandMadePair):
+    result = CliRunner().invoke(cli, ["doctor", "--check", "notification-mising"])
+    assert result.exit_code == 2
+    assert "Did you mean notification-missing?" in result.stderr
+
+
+def test_fail_on_problem_lets_notices_pass(pair: HandMadePair):
+    BREAKAGES["the log is kept for ever"][0](pair)
+    assert run_doctor("--fail-on", "problem").exit_code == 0
+    assert run_doctor("--fail-on", "notice").exit_code == 3
+
+
+def test_list_checks_shows_every_check_and_asks_aws_nothing(answers: Answers):
+    result = CliRunner().invoke(cli, ["doctor", "--list-checks", "--json"])
+    assert result.exit_code == 0
+    listed = {json.loads(line)["name"] for line in result.stdout.splitlines()}
+    assert {name for _, names in BREAKAGES.values() for name in names} <= listed
+    assert answers.calls == []
+
+
+def test_browsers_on_configured_origins_that_cannot_upload_are_named(
+    pair: HandMadePair, tmp_path: Any
+):
+    origins = 'deploy.cors_origins = ["https://a.example", "https://b.example"]\n'
+    (tmp_path / "twobuckets.toml").write_text(origins)
+    pair.s3.put_bucket_cors(
+        Bucket=STAGING,
+        CORSConfiguration={
+            "CORSRules": [
+                {
+                    "AllowedMethods": ["PUT"],
+                    "AllowedOrigins": ["https://a.*"],
+                    "ExposeHeaders": ["etag"],
+                }
+            ]
+        },
+    )
+    found = run_doctor().of("cors-missing")
+    assert "b.example" in found["detail"]
+    assert "a.example" not in found["detail"]
+
+
+def test_an_event_source_that_is_off_is_named(pair: HandMadePair, answers: Answers):
+    queue_arn = "arn:aws:sqs:eu-central-1:123456789012:arrivals"
+    pair.s3.put_bucket_notification_configuration(
+        Bucket=STAGING,
+        NotificationConfiguration={
+            "QueueConfigurations": [{"QueueArn": queue_arn, "Events": ["s3:ObjectCreated:*"]}]
+        },
+    )
+    source = {
+        "UUID": "a-uuid",
+        "EventSourceArn": queue_arn,
+        "State": "Disabled",
+        "StateTransitionReason": "USER_INITIATED",
+    }
+    answers.give("ListEventSourceMappings", {"EventSourceMappings": [source]})
+    found = run_doctor("--check", "wiring").of("event-source-disabled")
+    assert found["remedy"].endswith("update-event-source-mapping --uuid a-uuid --enabled")
+
+
+def test_retries_that_are_off_are_named(pair: HandMadePair, answers: Answers):
+    # moto keeps no 0.
+    config = {"FunctionArn": FUNCTION_ARN + ":$LATEST", "MaximumRetryAttempts": 0}
+    answers.give("ListFunctionEventInvokeConfigs", {"FunctionEventInvokeConfigs": [config]})
+    assert run_doctor().checks == {"retries-off", "failures-vanish"}
+
+
+def test_the_last_update_that_failed_is_told_with_lambdas_reason(
+    pair: HandMadePair, answers: Answers
+):
+    real = pair.functions.get_function_configuration(FunctionName=FUNCTION)
+    why = {"LastUpdateStatus": "Failed", "LastUpdateStatusReason": "the image is gone"}
+    answers.give("GetFunctionConfiguration", real | why)
+    assert "the image is gone" in run_doctor().of("function-state")["detail"]
+
+
+def test_trouble_of_the_last_day_is_a_fact_and_no_failure(pair: HandMadePair, answers: Answers):
+    values = {"invocations": 10.0, "errors": 4.0, "throttles": 2.0}
+    answers.give(
+        "GetMetricData",
+        {"MetricDataResults": [{"Id": name, "Values": [v]} for name, v in values.items()]},
+    )
+    run = run_doctor()
+    assert "10 invocations" in run.of("last-day")["detail"]
+    assert "4 failed, 2 were throttled" in run.of("last-day")["detail"]
+    assert run.exit_code == 0
+
+
+def test_a_stack_that_drifted_names_what_changed(
+    pair: HandMadePair, answers: Answers, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TWOBUCKETS_STACK", "intake")
+    checked_at = datetime(2026, 1, 1, tzinfo=UTC)
+    drift = {"StackDriftStatus": "DRIFTED", "LastCheckTimestamp": checked_at}
+    stack: dict[str, Any] = {"StackName": "intake", "StackStatus": "UPDATE_ROLLBACK_FAILED"}
+    stack |= {"StackStatusReason": "no role", "DriftInformation": drift}
+    answers.give("DescribeStacks", {"Stacks": [stack]})
+    drifts = [{"LogicalResourceId": "Processor", "StackResourceDriftStatus": "MODIFIED"}]
+    answers.give("DescribeStackResourceDrifts", {"StackResourceDrifts": drifts})
+    run = run_doctor()
+    assert "Processor (modified)" in run.of("stack-drift")["detail"]
+    assert "UPDATE_ROLLBACK_FAILED: no role" in run.of("stack-state")["detail"]
+
+
+def test_a_finding_is_readable_without_a_terminal(pair: HandMadePair):
+    BREAKAGES["S3 may not call the function"][0](pair)
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == 3
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("problem  permission-missing  hand-processor  -  S3 can't wake")
+    assert line.endswith("$ twobuckets doctor --fix --check permission-missing")

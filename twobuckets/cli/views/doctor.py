@@ -1,0 +1,97 @@
+"""How findings look: what, why, since when and how much, and the command that mends it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.text import Text
+
+from twobuckets.cli.views import human, plain
+from twobuckets.doctor import CheckListing
+from twobuckets.doctor.findings import Finding, Severity
+from twobuckets.doctor.summary import DoctorSummary
+from twobuckets.text import visible
+from twobuckets.units import format_bytes, format_instant
+
+_STYLES: Final = {
+    Severity.PROBLEM: "bold red",
+    Severity.NOTICE: "yellow",
+    Severity.UNKNOWN: "magenta",
+    Severity.INFO: "cyan",
+}
+_INDENT: Final = "         "
+_BAR_WIDTH: Final = 40
+
+
+@human.register(Finding)
+def _finding(finding: Finding) -> Text:
+    text = Text()
+    text.append(f"{finding.severity.value:<8} ", style=_STYLES[finding.severity])
+    text.append(finding.check, style="bold")
+    text.append(f"  {visible(finding.subject)}")
+    if facts := _facts(finding):
+        text.append(f"  ({facts})")
+    text.append(f"\n{_INDENT}{visible(finding.detail)}")
+    if finding.error:
+        text.append(f"\n{_INDENT}{visible(finding.error)}", style=_STYLES[finding.severity])
+    for example in finding.examples:
+        text.append(f"\n{_INDENT}  {visible(example)}")
+    if finding.remedy:
+        text.append(f"\n{_INDENT}$ {visible(finding.remedy)}", style="green")
+    return text
+
+
+def _facts(finding: Finding) -> str:
+    facts = []
+    if finding.count > 1:
+        facts.append(f"{finding.count:,}")
+    if finding.size_bytes is not None:
+        facts.append(format_bytes(finding.size_bytes))
+    if finding.cost_month_usd is not None:
+        facts.append(f"about ${finding.cost_month_usd:,.2f} a month")
+    if finding.oldest_at is not None:
+        facts.append(f"since {format_instant(finding.oldest_at)}")
+    return ", ".join(facts)
+
+
+@plain.register(Finding)
+def _finding_line(finding: Finding) -> str:
+    fields = [finding.severity.value, finding.check, finding.subject, _facts(finding) or "-"]
+    words = [finding.detail, finding.error, finding.remedy and f"$ {finding.remedy}"]
+    return "  ".join([*map(visible, fields), visible(" ".join(word for word in words if word))])
+
+
+@human.register(CheckListing)
+def _check(check: CheckListing) -> Text:
+    text = Text(f"{check.name:<24}", style="bold")
+    text.append(f" {check.family:<9} {'--fix' if check.fixable else '':<6} {check.says}", style="")
+    return text
+
+
+@human.register(DoctorSummary)
+def _summary(summary: DoctorSummary) -> Text:
+    text = Text()
+    for label, count in (summary.ages or {}).items():
+        most = max((summary.ages or {}).values())
+        bar = "█" * max(1, round(_BAR_WIDTH * count / most))
+        text.append(f"{label:>10}  {bar} {count:,}\n")
+    if summary.staged is not None:
+        text.append(f"{summary.staged:,} objects in staging")
+        text.append(f" ({format_bytes(summary.staged_bytes or 0)}), {summary.stuck:,} stuck\n")
+    text.append(_verdict(summary), style="bold")
+    return text
+
+
+def _verdict(summary: DoctorSummary) -> str:
+    counts = (
+        (summary.problems, "problem", "problems"),
+        (summary.notices, "notice", "notices"),
+        (summary.unknown, "thing could not be looked at", "things could not be looked at"),
+    )
+    said = [f"{count:,} {one if count == 1 else more}" for count, one, more in counts if count]
+    return ", ".join(said) or "Nothing is wrong."
+
+
+@plain.register(DoctorSummary)
+def _summary_lines(_: DoctorSummary) -> None:
+    """The exit status says it; lines are findings only."""

@@ -1,0 +1,156 @@
+"""What is wrong with a pipeline, since when, why, and the command that mends it.
+
+`site` reads a pipeline's facts, each once; `buckets`, `wiring`, `function`, `uploads` and `stuck`
+turn them into findings; `remedies` plans and applies what `--fix` may mend. Only `remedies`
+writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from twobuckets.doctor import buckets, function, wiring
+from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity
+from twobuckets.errors import UsageError
+from twobuckets.parallel import map_unordered
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from twobuckets.doctor.findings import Finder
+    from twobuckets.doctor.site import Site
+
+# Few calls each: they run side by side, and what they find stands before anything is listed.
+_QUICK: Final = (*function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
+# They list, and report as they go.
+_LISTING: Final[tuple[Finder, ...]] = ()
+FINDERS: Final = (*_QUICK, *_LISTING)
+
+COULD_NOT_LOOK: Final = "could-not-look"
+"""The id of the findings that say which checks could not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckListing:
+    """One check as `--list-checks` shows it."""
+
+    name: str
+    family: str
+    fixable: bool
+    says: str
+
+
+def list_checks() -> Iterator[CheckListing]:
+    """Yield every check by family."""
+    seen = set()
+    for finder in FINDERS:
+        for check in finder.checks:
+            if check.name not in seen:
+                seen.add(check.name)
+                yield CheckListing(check.name, finder.family, check.fixable, check.says)
+
+
+def select_checks(names: Collection[str]) -> frozenset[str]:
+    """Return the ids of the checks that names of checks or families mean; all for no names.
+
+    Raises UsageError for a name that is neither.
+    """
+    checks = list(list_checks())
+    if not names:
+        return frozenset(check.name for check in checks)
+    selected = set()
+    for name in names:
+        meant = {check.name for check in checks if name in (check.name, check.family)}
+        if not meant:
+            import difflib
+
+            known = [c.name for c in checks] + sorted({c.family for c in checks})
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"There is no check {name}",
+                hint=f"Did you mean {near[0]}?" if near else "--list-checks shows them all.",
+            )
+        selected |= meant
+    return frozenset(selected)
+
+
+@dataclass(slots=True)
+class _Unseen:
+    """What could not be read, and the checks that it blocks."""
+
+    reasons: dict[str, CouldNotLook] = field(default_factory=dict)
+    blocked: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, reason: CouldNotLook, checks: Sequence[Check]) -> None:
+        """Remember that checks could not run for a reason."""
+        self.reasons.setdefault(str(reason), reason)
+        self.blocked.setdefault(str(reason), []).extend(check.name for check in checks)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield one finding for each thing that could not be read."""
+        for text, reason in self.reasons.items():
+            checks = ", ".join(dict.fromkeys(self.blocked[text]))
+            needs = f" This needs {reason.permission}." if reason.permission else ""
+            yield Finding(
+                check=COULD_NOT_LOOK,
+                severity=Severity.UNKNOWN,
+                subject=reason.what,
+                detail=f"{text}.{needs} Not checked: {checks}.",
+                permission=reason.permission,
+            )
+
+
+def diagnose(site: Site, checks: Collection[str]) -> Iterator[Finding]:
+    """Yield the findings of the checks with these ids, as they are found.
+
+    Makes no call that changes anything. What can't be read becomes a finding of severity
+    `unknown` at the end. Raises AccessError when no credentials work at all.
+    """
+    unseen = _Unseen()
+    quick = [finder for finder in _QUICK if _wanted(finder, checks)]
+    results = dict(map_unordered(lambda finder: (finder, _run(finder, site, checks)), quick))
+    for finder in quick:
+        findings, stopped = results[finder]
+        yield from findings
+        _note(stopped, finder, checks, unseen)
+    for finder in _LISTING:
+        if wanted := _wanted(finder, checks):
+            try:
+                for finding in finder(site):
+                    if finding.check in checks:
+                        yield finding
+            except (CouldNotLook, Gone) as stopped:
+                _note(stopped, finder, {check.name for check in wanted}, unseen)
+    yield from unseen.findings()
+
+
+def _wanted(finder: Finder, checks: Collection[str]) -> list[Check]:
+    return [check for check in finder.checks if check.name in checks]
+
+
+def _run(
+    finder: Finder, site: Site, checks: Collection[str]
+) -> tuple[list[Finding], CouldNotLook | Gone | None]:
+    findings = []
+    try:
+        for finding in finder(site):
+            if finding.check in checks:
+                findings.append(finding)  # noqa: PERF401 - kept when the finder stops half-way
+    except (CouldNotLook, Gone) as stopped:
+        return findings, stopped
+    return findings, None
+
+
+def _note(
+    stopped: CouldNotLook | Gone | None,
+    finder: Finder,
+    checks: Collection[str],
+    unseen: _Unseen,
+) -> None:
+    """Keep a check that could not run from passing in silence."""
+    if isinstance(stopped, CouldNotLook):
+        unseen.note(stopped, _wanted(finder, checks))
+    elif isinstance(stopped, Gone) and not {"bucket-missing", "function-missing"} <= set(checks):
+        # With those checks selected, what is gone is a finding already.
+        unseen.note(CouldNotLook(str(stopped), "it does not exist", None), _wanted(finder, checks))

@@ -1,0 +1,341 @@
+"""The buckets themselves: there, private, encrypted, versioned, and cleaned up by the right rules.
+
+Rules: S3 user guide, "Security best practices", "Managing your storage lifecycle", "CORS".
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from twobuckets.doctor import policies
+from twobuckets.doctor.findings import Check, Finding, Gone, Severity, finder
+from twobuckets.text import shell_word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from twobuckets.doctor.site import Site
+
+_BLOCKS: Final = (
+    "BlockPublicAcls",
+    "IgnorePublicAcls",
+    "BlockPublicPolicy",
+    "RestrictPublicBuckets",
+)
+
+
+def _buckets(site: Site) -> tuple[str, ...]:
+    """The pipeline's buckets that exist: a missing one is a finding of its own."""
+    names = dict.fromkeys((site.staging, site.archive))
+    found = tuple(name for name in names if site.bucket_exists(name))
+    if not found:
+        raise Gone("Neither bucket exists")
+    return found
+
+
+def _role(site: Site, bucket: str) -> str:
+    return "staging" if bucket == site.staging else "archive"
+
+
+@finder("buckets", Check("bucket-missing", "A bucket of the pipeline does not exist."))
+def find_missing_buckets(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each bucket that does not exist."""
+    for bucket in (site.staging, site.archive):
+        if not site.bucket_exists(bucket):
+            yield Finding(
+                check="bucket-missing",
+                severity=Severity.PROBLEM,
+                subject=f"s3://{bucket}",
+                detail=f"The {_role(site, bucket)} bucket does not exist.",
+                remedy=f"{site.aws_cli} s3 mb {shell_word('s3://' + bucket)}",
+            )
+
+
+@finder("buckets", Check("public-access-block", "A bucket does not block public access."))
+def find_open_blocks(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each bucket whose public access block is not fully on."""
+    for bucket in _buckets(site):
+        block = site.public_access_block(bucket)
+        off = [name for name in _BLOCKS if not block.get(name)]
+        if off:
+            switches = ",".join(f"{name}=true" for name in _BLOCKS)
+            yield Finding(
+                check="public-access-block",
+                severity=Severity.PROBLEM,
+                subject=f"s3://{bucket}",
+                detail=f"The {_role(site, bucket)} bucket does not block public access fully: "
+                f"{', '.join(off)} off. One policy or ACL by mistake opens the files to anybody.",
+                remedy=f"{site.aws_cli} s3api put-public-access-block "
+                f"--bucket {shell_word(bucket)} --public-access-block-configuration {switches}",
+            )
+
+
+@finder("buckets", Check("public-bucket", "Anybody can read or write a bucket."))
+def find_public_buckets(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each bucket that a policy or an ACL opens to anybody now."""
+    for bucket in _buckets(site):
+        block = site.public_access_block(bucket)
+        if not block.get("RestrictPublicBuckets"):
+            yield from _public_policy(site, bucket)
+        if not block.get("IgnorePublicAcls"):
+            yield from _public_acl(site, bucket)
+
+
+def _public_policy(site: Site, bucket: str) -> Iterator[Finding]:
+    public = [s for s in site.bucket_policy(bucket) if policies.is_public(s)]
+    if site.policy_is_public(bucket) or public:
+        yield Finding(
+            check="public-bucket",
+            severity=Severity.PROBLEM,
+            subject=f"s3://{bucket}",
+            detail=f"The policy of the {_role(site, bucket)} bucket opens it to anybody: "
+            + (", ".join(json.dumps(s.get("Action")) for s in public) or "S3 calls it public")
+            + ".",
+            remedy=f"{site.aws_cli} s3api get-bucket-policy --bucket {shell_word(bucket)}",
+        )
+
+
+def _public_acl(site: Site, bucket: str) -> Iterator[Finding]:
+    public = [
+        grant["Permission"]
+        for grant in site.grants(bucket)
+        if grant.get("Grantee", {}).get("URI") in policies.EVERYBODY_GROUPS
+    ]
+    if public:
+        yield Finding(
+            check="public-bucket",
+            severity=Severity.PROBLEM,
+            subject=f"s3://{bucket}",
+            detail=f"The ACL of the {_role(site, bucket)} bucket grants {', '.join(public)} to "
+            "anybody.",
+            remedy=f"{site.aws_cli} s3api put-bucket-acl --bucket {shell_word(bucket)} "
+            "--acl private",
+        )
+
+
+@finder("buckets", Check("tls", "A bucket accepts requests without TLS."))
+def find_plain_http(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each bucket that serves plain HTTP; none where S3 has no TLS at all."""
+    if not site.has_tls:
+        return
+    for bucket in _buckets(site):
+        if not any(policies.refuses_plain_http(s) for s in site.bucket_policy(bucket)):
+            yield Finding(
+                check="tls",
+                severity=Severity.NOTICE,
+                subject=f"s3://{bucket}",
+                detail=f"No statement of the {_role(site, bucket)} bucket's policy refuses "
+                'requests without TLS (Deny, aws:SecureTransport "false").',
+                remedy=f"{site.aws_cli} s3api get-bucket-policy --bucket {shell_word(bucket)}"
+                if site.bucket_policy(bucket)
+                else _refuse_plain_http(site, bucket),
+            )
+
+
+def _refuse_plain_http(site: Site, bucket: str) -> str:
+    arn = f"arn:aws:s3:::{bucket}"
+    statement = {
+        "Sid": "RefuseRequestsWithoutTls",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    return (
+        f"{site.aws_cli} s3api put-bucket-policy --bucket {shell_word(bucket)} "
+        f"--policy {shell_word(policy)}"
+    )
+
+
+@finder("buckets", Check("encryption", "A bucket has no default encryption."))
+def find_plain_storage(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each bucket without default encryption."""
+    for bucket in _buckets(site):
+        if not site.encryption(bucket):
+            rule = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
+            yield Finding(
+                check="encryption",
+                severity=Severity.NOTICE,
+                subject=f"s3://{bucket}",
+                detail=f"The {_role(site, bucket)} bucket has no default encryption.",
+                remedy=f"{site.aws_cli} s3api put-bucket-encryption --bucket {shell_word(bucket)} "
+                f"--server-side-encryption-configuration {shell_word(json.dumps(rule))}",
+            )
+
+
+@finder("buckets", Check("versioning", "A bucket keeps no versions."))
+def find_unversioned(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each bucket in which an overwritten object is gone."""
+    harm = {
+        "staging": "a file that arrives again under its key replaces one that is not processed yet",
+        "archive": "a file archived again under its key replaces the one before for good, and "
+        "reprocessing has to keep a second copy",
+    }
+    for bucket in _buckets(site):
+        status = site.versioning(bucket)
+        if status != "Enabled":
+            role = _role(site, bucket)
+            yield Finding(
+                check="versioning",
+                severity=Severity.NOTICE,
+                subject=f"s3://{bucket}",
+                detail=f"The {role} bucket's versioning is {status.lower() or 'off'}: "
+                f"{harm[role]}.",
+                remedy=f"{site.aws_cli} s3api put-bucket-versioning --bucket {shell_word(bucket)} "
+                "--versioning-configuration Status=Enabled",
+            )
+
+
+def covers_everything(rule: dict[str, Any]) -> bool:
+    """Tell whether an enabled lifecycle rule applies to every key of its bucket."""
+    if rule.get("Status") != "Enabled":
+        return False
+    condition = rule.get("Filter", {})
+    narrowed = (
+        condition.get("And") or condition.get("Tag") or condition.get("ObjectSizeGreaterThan")
+    )
+    return not (
+        rule.get("Prefix")
+        or condition.get("Prefix")
+        or narrowed
+        or condition.get("ObjectSizeLessThan")
+    )
+
+
+def aborts_uploads(rules: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether lifecycle rules abort every incomplete multipart upload some day."""
+    return any(covers_everything(r) and r.get("AbortIncompleteMultipartUpload") for r in rules)
+
+
+@finder(
+    "buckets",
+    Check("lifecycle-uploads", "No rule clears a bucket's incomplete multipart uploads.", True),
+)
+def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each bucket whose incomplete uploads are kept, and paid, for ever."""
+    for bucket in _buckets(site):
+        if not aborts_uploads(site.lifecycle(bucket)):
+            yield Finding(
+                check="lifecycle-uploads",
+                severity=Severity.NOTICE,
+                subject=f"s3://{bucket}",
+                detail=f"No lifecycle rule aborts incomplete multipart uploads in the "
+                f"{_role(site, bucket)} bucket: their parts are invisible in listings and are "
+                "paid for ever.",
+                remedy=f"{site.program} doctor --fix --check lifecycle-uploads",
+                fixable=True,
+            )
+
+
+@finder(
+    "buckets",
+    Check("lifecycle-versions", "Old versions in staging are kept for ever.", True),
+)
+def find_kept_versions(site: Site) -> Iterator[Finding]:
+    """Yield a finding when staging keeps what was deleted from it for ever."""
+    if not site.bucket_exists(site.staging) or site.versioning(site.staging) == "":
+        return
+    rules = site.lifecycle(site.staging)
+    if not any(covers_everything(r) and r.get("NoncurrentVersionExpiration") for r in rules):
+        yield Finding(
+            check="lifecycle-versions",
+            severity=Severity.NOTICE,
+            subject=f"s3://{site.staging}",
+            detail="Staging keeps versions and no lifecycle rule expires the noncurrent ones: a "
+            "file that is replaced or deleted without its version id is stored for ever.",
+            remedy=f"{site.program} doctor --fix --check lifecycle-versions",
+            fixable=True,
+        )
+
+
+@finder(
+    "buckets",
+    Check("lifecycle-loses-files", "A lifecycle rule deletes or freezes files in staging."),
+)
+def find_losing_rules(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each rule that takes current objects out of staging unprocessed."""
+    if not site.bucket_exists(site.staging):
+        return
+    frozen = {"GLACIER", "DEEP_ARCHIVE"}
+    for rule in site.lifecycle(site.staging):
+        if rule.get("Status") != "Enabled":
+            continue
+        expiration = rule.get("Expiration", {})
+        name = rule.get("ID", "without a name")
+        if "Days" in expiration or "Date" in expiration:
+            when = f"after {expiration['Days']} days" if "Days" in expiration else "on a date"
+            harm = f"deletes files {when}, whether they were processed or not"
+        elif frozen & {t.get("StorageClass") for t in rule.get("Transitions", [])}:
+            harm = "moves files to Glacier, where the processor can't read them"
+        else:
+            continue
+        yield Finding(
+            check="lifecycle-loses-files",
+            severity=Severity.PROBLEM,
+            subject=f"s3://{site.staging}",
+            detail=f"The lifecycle rule {name} {harm}.",
+            remedy=f"{site.aws_cli} s3api get-bucket-lifecycle-configuration "
+            f"--bucket {shell_word(site.staging)}",
+        )
+
+
+@finder(
+    "buckets",
+    Check("cors-missing", "Browsers on the configured origins can't upload.", True),
+    Check("cors-etag", "Browsers can't read the ETag that a multipart upload needs.", True),
+)
+def find_cors(site: Site) -> Iterator[Finding]:
+    """Yield a finding for origins that may not upload, and for an ETag that is not exposed."""
+    if not site.bucket_exists(site.staging):
+        return
+    rules = site.cors(site.staging)
+    missing = [o for o in site.cors_origins if not any(_admits(rule, o) for rule in rules)]
+    if missing:
+        yield Finding(
+            check="cors-missing",
+            severity=Severity.PROBLEM,
+            subject=f"s3://{site.staging}",
+            detail=f"No CORS rule lets pages from {', '.join(missing)} upload with PUT.",
+            remedy=f"{site.program} doctor --fix --check cors-missing",
+            fixable=True,
+        )
+    uploading = [rule for rule in rules if "PUT" in rule.get("AllowedMethods", [])]
+    if any(not exposes_etag(rule) for rule in uploading):
+        yield Finding(
+            check="cors-etag",
+            severity=Severity.NOTICE,
+            subject=f"s3://{site.staging}",
+            detail="A CORS rule allows PUT without exposing ETag: a browser can't complete a "
+            "multipart upload.",
+            remedy=f"{site.program} doctor --fix --check cors-etag",
+            fixable=True,
+        )
+
+
+def _admits(rule: dict[str, Any], origin: str) -> bool:
+    return "PUT" in rule.get("AllowedMethods", []) and any(
+        fnmatch.fnmatchcase(origin, pattern) for pattern in rule.get("AllowedOrigins", [])
+    )
+
+
+def exposes_etag(rule: dict[str, Any]) -> bool:
+    """Tell whether a CORS rule lets pages read the ETag header."""
+    return "etag" in (header.lower() for header in rule.get("ExposeHeaders", []))
+
+
+FINDERS: Final = (
+    find_missing_buckets,
+    find_public_buckets,
+    find_open_blocks,
+    find_plain_http,
+    find_plain_storage,
+    find_unversioned,
+    find_uncleared_uploads,
+    find_kept_versions,
+    find_losing_rules,
+    find_cors,
+)

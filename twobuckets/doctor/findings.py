@@ -1,0 +1,105 @@
+"""What doctor reports: findings, how bad each is, and the command that mends it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from twobuckets.doctor.site import Site
+
+
+class Severity(enum.StrEnum):
+    """How much a finding matters, the worst first."""
+
+    PROBLEM = "problem"
+    """Files are stuck, lost or exposed, or will be."""
+    NOTICE = "notice"
+    """Works today; costs money, hides failures or will break."""
+    UNKNOWN = "unknown"
+    """The check could not run: neither a finding nor a pass."""
+    INFO = "info"
+    """A fact that asks for nothing, beside other findings often their explanation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that doctor found.
+
+    `check` is the stable id. `subject` is what it is about, such as `s3://bucket`; `detail` says
+    what is wrong and why in one or more sentences. `remedy` is a command to paste, None where a
+    person has to decide. Findings about objects count them: `count`, `size_bytes`, the arrival of
+    the oldest, and a few of the keys. `error` is what the objects of one finding have in common.
+    `permission` is the IAM action that an unknown finding lacks.
+    """
+
+    check: str
+    severity: Severity
+    subject: str
+    detail: str
+    remedy: str | None = None
+    fixable: bool = False
+    """Whether `--fix` applies the remedy."""
+    count: int = 1
+    size_bytes: int | None = None
+    cost_month_usd: float | None = None
+    oldest_at: datetime | None = None
+    examples: tuple[str, ...] = ()
+    error: str | None = None
+    permission: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that doctor looks for: `name` is the id of its findings, `says` their meaning."""
+
+    name: str
+    says: str
+    fixable: bool = False
+
+
+class Finder:
+    """A function that yields findings of one or several checks from what it reads of a site."""
+
+    __slots__ = ("_find", "checks", "family")
+
+    def __init__(self, find: Find, family: str, checks: tuple[Check, ...]) -> None:
+        self._find = find
+        self.family = family
+        self.checks = checks
+
+    def __call__(self, site: Site) -> Iterator[Finding]:
+        """Yield the findings. Raises CouldNotLook."""
+        return self._find(site)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Find = Callable[[Site], Iterator[Finding]]
+
+
+def finder(family: str, *checks: Check) -> Callable[[Find], Finder]:
+    """Make a function of a site the finder of these checks."""
+    return lambda find: Finder(find, family, checks)
+
+
+class CouldNotLook(Exception):
+    """A fact that a check needs could not be read.
+
+    `permission` is the action that is denied, None where the reason is another one.
+    """
+
+    def __init__(self, what: str, reason: str, permission: str | None) -> None:
+        super().__init__(f"Could not read {what}: {reason}")
+        self.what = what
+        self.reason = reason
+        self.permission = permission
+
+
+class Gone(Exception):
+    """The very thing to look at does not exist, which is a finding of its own."""

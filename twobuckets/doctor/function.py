@@ -1,0 +1,446 @@
+"""The processor: its state, settings and role, where its failures go, and the stack it came from.
+
+Rules: Lambda developer guide, "Function states", "Runtimes", "Handling errors of asynchronous
+invocation"; CloudFormation user guide, "Stack status codes".
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from twobuckets.doctor.findings import Check, Finding, Gone, Severity, finder
+from twobuckets.text import shell_word
+from twobuckets.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twobuckets.doctor.site import Site
+
+# Lambda developer guide, "Lambda runtimes", deprecation dates; they can only be late here.
+DEPRECATED_ON: Final = {
+    "dotnet6": date(2024, 12, 20),
+    "dotnet8": date(2026, 11, 10),
+    "dotnetcore3.1": date(2023, 4, 3),
+    "go1.x": date(2024, 1, 8),
+    "java8": date(2024, 1, 8),
+    "java11": date(2027, 6, 30),
+    "java17": date(2027, 6, 30),
+    "nodejs14.x": date(2023, 12, 4),
+    "nodejs16.x": date(2024, 6, 12),
+    "nodejs18.x": date(2025, 9, 1),
+    "nodejs20.x": date(2026, 4, 30),
+    "nodejs22.x": date(2027, 4, 30),
+    "nodejs24.x": date(2028, 4, 30),
+    "provided": date(2024, 1, 8),
+    "provided.al2": date(2026, 7, 31),
+    "python2.7": date(2021, 7, 15),
+    "python3.6": date(2022, 7, 18),
+    "python3.7": date(2023, 12, 4),
+    "python3.8": date(2024, 10, 14),
+    "python3.9": date(2025, 12, 15),
+    "python3.10": date(2026, 10, 31),
+    "python3.11": date(2027, 6, 30),
+    "python3.12": date(2028, 10, 31),
+    "python3.13": date(2029, 6, 30),
+    "python3.14": date(2029, 6, 30),
+    "ruby2.7": date(2023, 12, 7),
+    "ruby3.2": date(2026, 3, 31),
+    "ruby3.3": date(2027, 3, 31),
+    "ruby3.4": date(2028, 3, 31),
+}
+# What any processor of the pattern needs, by the resource it needs it on.
+_EVERY_PROCESSOR: Final = {
+    "staging/*": ("s3:GetObject", "s3:DeleteObject"),
+    "archive/*": ("s3:PutObject",),
+    "log": ("logs:CreateLogStream", "logs:PutLogEvents"),
+}
+# What ours needs besides (see twobuckets.processor).
+_OUR_PROCESSOR: Final = {
+    "staging/*": (
+        "s3:GetObject",
+        "s3:GetObjectVersion",
+        "s3:GetObjectTagging",
+        "s3:GetObjectVersionTagging",
+        "s3:DeleteObject",
+        "s3:DeleteObjectVersion",
+    ),
+    "staging": ("s3:ListBucket",),
+    "archive/*": ("s3:PutObject", "s3:PutObjectTagging", "s3:GetObject"),
+    "archive": ("s3:ListBucket",),
+    "log": ("logs:CreateLogStream", "logs:PutLogEvents"),
+}
+ARCHIVE_VARIABLE: Final = "ARCHIVE_BUCKET"
+
+
+@finder("function", Check("function-missing", "The processor does not exist."))
+def find_missing_function(site: Site) -> Iterator[Finding]:
+    """Yield a finding when there is no such function."""
+    try:
+        site.function()
+    except Gone as gone:
+        yield Finding(
+            check="function-missing",
+            severity=Severity.PROBLEM,
+            subject=str(site.pipeline.function),
+            detail=f"{gone} in this account and region, so nothing is processed.",
+            remedy=f"{site.program} deploy" if site.pipeline.stack else None,
+        )
+
+
+@finder(
+    "function",
+    Check("function-state", "The function can't run, or its last update failed."),
+)
+def find_bad_state(site: Site) -> Iterator[Finding]:
+    """Yield a finding when the function is not active or its last update failed."""
+    function = site.function()
+    state, update = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
+    if state == "Inactive":
+        # Idle for weeks; the next event makes it active again.
+        return
+    if state != "Active":
+        what, reason = f"is {state}", function.get("StateReason", "no reason given")
+    elif update == "Failed":
+        what = "kept its old code and settings because the last update failed"
+        reason = function.get("LastUpdateStatusReason", "no reason given")
+    else:
+        return
+    yield Finding(
+        check="function-state",
+        severity=Severity.PROBLEM,
+        subject=site.function_name,
+        detail=f"The function {what}: {reason}",
+        remedy=f"{site.program} deploy"
+        if site.pipeline.stack
+        else f"{site.aws_cli} lambda get-function-configuration "
+        f"--function-name {shell_word(site.function_name)}",
+    )
+
+
+@finder(
+    "function", Check("concurrency-zero", "The function is switched off by a reservation of 0.")
+)
+def find_switched_off(site: Site) -> Iterator[Finding]:
+    """Yield a finding when the function may never run."""
+    site.function()
+    if site.reserved_concurrency() == 0:
+        yield Finding(
+            check="concurrency-zero",
+            severity=Severity.PROBLEM,
+            subject=site.function_name,
+            detail="The function's reserved concurrency is 0: every event is throttled, and given "
+            "up after at most 6 hours.",
+            remedy=f"{site.aws_cli} lambda delete-function-concurrency "
+            f"--function-name {shell_word(site.function_name)}",
+        )
+
+
+@finder("function", Check("runtime-deprecated", "Lambda no longer patches the function's runtime."))
+def find_deprecated_runtime(site: Site) -> Iterator[Finding]:
+    """Yield a finding when the runtime's deprecation date has come."""
+    runtime = str(site.function().get("Runtime", ""))
+    deprecated_on = DEPRECATED_ON.get(runtime)
+    if deprecated_on is None or deprecated_on > site.now.date():
+        return
+    newer = "python3.13" if runtime.startswith("python") else None
+    yield Finding(
+        check="runtime-deprecated",
+        severity=Severity.NOTICE,
+        subject=site.function_name,
+        detail=f"The runtime {runtime} is deprecated since {deprecated_on}: no security patches, "
+        "and one day no updates of the function.",
+        remedy=f"{site.aws_cli} lambda update-function-configuration "
+        f"--function-name {shell_word(site.function_name)} --runtime {newer}"
+        if newer
+        else None,
+    )
+
+
+@finder(
+    "function",
+    Check("environment-archive", "The function archives to another bucket than this one.", True),
+)
+def find_wrong_environment(site: Site) -> Iterator[Finding]:
+    """Yield a finding when the environment names another archive, or ours names none."""
+    variables = site.function().get("Environment", {}).get("Variables", {})
+    if site.is_ours:
+        wrong = [] if variables.get(ARCHIVE_VARIABLE) == site.archive else [ARCHIVE_VARIABLE]
+    else:
+        wrong = [
+            name
+            for name, value in variables.items()
+            if "ARCHIVE" in name.upper() and "BUCKET" in name.upper() and value != site.archive
+        ]
+    for name in wrong:
+        value = variables.get(name)
+        yield Finding(
+            check="environment-archive",
+            severity=Severity.PROBLEM,
+            subject=site.function_name,
+            detail=f"The function's variable {name} "
+            + (f"is {value}" if value else "is not set")
+            + f", but the archive bucket is {site.archive}.",
+            remedy=f"{site.program} doctor --fix --check environment-archive",
+            fixable=True,
+        )
+
+
+@finder("function", Check("role-permission", "The processor's role lacks an action it needs."))
+def find_missing_actions(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each resource on which IAM's simulation denies the role an action."""
+    function = site.function()
+    role_arn, partition = function["Role"], str(function["FunctionArn"]).split(":")[1]
+    needs = _OUR_PROCESSOR if site.is_ours else _EVERY_PROCESSOR
+    for place, actions in needs.items():
+        resource = _resource(site, place, partition)
+        decisions = site.allowed(role_arn, actions, resource)
+        denied = [action for action in actions if decisions.get(action, "allowed") != "allowed"]
+        if denied:
+            role = role_arn.rpartition("/")[2]
+            statement = {"Effect": "Allow", "Action": denied, "Resource": resource}
+            policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+            name = f"twobuckets-{place.replace('/*', '-objects')}"
+            yield Finding(
+                check="role-permission",
+                severity=Severity.PROBLEM,
+                subject=role_arn,
+                detail=f"The processor's role may not {', '.join(denied)} on {resource}: IAM "
+                f"says {', '.join(sorted({decisions[action] for action in denied}))}.",
+                remedy=f"{site.aws_cli} iam put-role-policy --role-name {shell_word(role)} "
+                f"--policy-name {name} --policy-document {shell_word(policy)}",
+            )
+
+
+def _resource(site: Site, place: str, partition: str) -> str:
+    if place == "log":
+        region, account = str(site.function()["FunctionArn"]).split(":")[3:5]
+        return f"arn:{partition}:logs:{region}:{account}:log-group:{site.log_group}:*"
+    which, _, objects = place.partition("/")
+    bucket = site.staging if which == "staging" else site.archive
+    return f"arn:{partition}:s3:::{bucket}" + (f"/{objects}" if objects else "")
+
+
+@finder(
+    "function",
+    Check("retries-off", "A file that fails once is never tried again."),
+    Check("failures-vanish", "What the processor gives up on is recorded nowhere."),
+    Check("failure-queue-missing", "The queue for failures does not exist."),
+)
+def find_lost_failures(site: Site) -> Iterator[Finding]:
+    """Yield findings about what becomes of an event whose processing fails."""
+    function = site.function()
+    if any(":sqs:" in source.get("EventSourceArn", "") for source in site.event_sources()):
+        # The queue's own redrive policy rules there.
+        return
+    name = shell_word(site.function_name)
+    config = site.invoke_config() or {}
+    if config.get("MaximumRetryAttempts") == 0:
+        yield Finding(
+            check="retries-off",
+            severity=Severity.NOTICE,
+            subject=site.function_name,
+            detail="Lambda does not retry failed events of this function (MaximumRetryAttempts "
+            "is 0): one bad second leaves a file stuck.",
+            remedy=f"{site.aws_cli} lambda update-function-event-invoke-config "
+            f"--function-name {name} --maximum-retry-attempts 2",
+        )
+    destination = config.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
+    destination = destination or function.get("DeadLetterConfig", {}).get("TargetArn")
+    if destination is None:
+        yield _failures_vanish(site, name)
+    elif ":sqs:" in destination and site.queue_at(destination) is None:
+        queue_name = destination.rpartition(":")[2]
+        yield Finding(
+            check="failure-queue-missing",
+            severity=Severity.PROBLEM,
+            subject=destination,
+            detail="Failed events are to be sent to this queue, and it does not exist.",
+            remedy=f"{site.aws_cli} sqs create-queue --queue-name {shell_word(queue_name)}",
+        )
+
+
+def _failures_vanish(site: Site, name: str) -> Finding:
+    url = site.pipeline.failure_queue_url
+    queue = site.queue(url) if url else None
+    destination = json.dumps({"OnFailure": {"Destination": (queue or {}).get("QueueArn")}})
+    return Finding(
+        check="failures-vanish",
+        severity=Severity.NOTICE,
+        subject=site.function_name,
+        detail="The function has no on-failure destination and no dead-letter queue: what Lambda "
+        "gives up on leaves no trace but the log.",
+        remedy=f"{site.aws_cli} lambda put-function-event-invoke-config --function-name {name} "
+        f"--destination-config {shell_word(destination)}"
+        if queue
+        else None,
+    )
+
+
+@finder(
+    "function",
+    Check("failure-queue", "The failure queue holds events that the processor gave up on."),
+)
+def find_queued_failures(site: Site) -> Iterator[Finding]:
+    """Yield what waits in the failure queue; the files themselves are the business of `stuck`."""
+    url = site.pipeline.failure_queue_url
+    if url is None:
+        return
+    queue = site.queue(url)
+    if queue is None:
+        yield Finding(
+            check="failure-queue-missing",
+            severity=Severity.PROBLEM,
+            subject=url,
+            detail="The pipeline's failure queue does not exist.",
+            remedy=f"{site.aws_cli} sqs create-queue "
+            f"--queue-name {shell_word(url.rpartition('/')[2])}",
+        )
+        return
+    depth = int(queue.get("ApproximateNumberOfMessages", 0))
+    if not depth:
+        return
+    oldest = site.oldest_message(queue["QueueArn"].rpartition(":")[2])
+    kept = timedelta(seconds=int(queue.get("MessageRetentionPeriod", 345600)))
+    age = f"; the oldest is {format_duration(oldest)} old" if oldest else ""
+    yield Finding(
+        check="failure-queue",
+        severity=Severity.INFO,
+        subject=url,
+        detail=f"{depth:,} failed events are noted here{age}, each for {format_duration(kept)}. "
+        "They are notes: the files that are still to be processed are in staging.",
+        remedy=f"{site.aws_cli} sqs purge-queue --queue-url {shell_word(url)}",
+        count=depth,
+        oldest_at=site.now - oldest if oldest else None,
+    )
+
+
+@finder(
+    "function",
+    Check("log-group-missing", "The processor's log group does not exist."),
+    Check("log-retention", "The processor's log is kept, and paid, for ever."),
+)
+def find_log_settings(site: Site) -> Iterator[Finding]:
+    """Yield findings about the log group that the function writes to."""
+    site.function()
+    group = site.log_settings()
+    name = shell_word(site.log_group)
+    if group is None:
+        # Lambda makes the group at the first invocation, so an idle function may have none yet.
+        if site.metrics()["Invocations"] or site.pipeline.stack is not None:
+            yield Finding(
+                check="log-group-missing",
+                severity=Severity.PROBLEM,
+                subject=site.log_group,
+                detail="The processor's log group does not exist, so nothing says what became of "
+                "a file.",
+                remedy=f"{site.aws_cli} logs create-log-group --log-group-name {name}",
+            )
+    elif not group.get("retentionInDays"):
+        yield Finding(
+            check="log-retention",
+            severity=Severity.NOTICE,
+            subject=site.log_group,
+            detail="The processor's log has no retention: it grows, and is paid, for ever.",
+            remedy=f"{site.aws_cli} logs put-retention-policy --log-group-name {name} "
+            "--retention-in-days 30",
+        )
+
+
+@finder("function", Check("last-day", "Errors, throttles and lost events of the last day."))
+def find_recent_trouble(site: Site) -> Iterator[Finding]:
+    """Yield what Lambda counted against the function in the last day."""
+    site.function()
+    sums = site.metrics()
+    words = {
+        "Errors": "failed",
+        "Throttles": "were throttled",
+        "AsyncEventsDropped": "were dropped for good",
+        "DestinationDeliveryFailures": "could not be sent to the on-failure destination",
+    }
+    told = [f"{int(sums[name]):,} {said}" for name, said in words.items() if sums[name]]
+    if told:
+        yield Finding(
+            check="last-day",
+            severity=Severity.INFO,
+            subject=site.function_name,
+            detail=f"Of {int(sums['Invocations']):,} invocations and their events in the last "
+            f"day, {', '.join(told)}.",
+            remedy=f"{site.program} logs --failed --since 1d",
+        )
+
+
+@finder("stack", Check("stack-missing", "The stack does not exist."))
+def find_missing_stack(site: Site) -> Iterator[Finding]:
+    """Yield a finding when a stack is named and does not exist."""
+    if site.pipeline.stack is not None and site.stack() is None:
+        yield Finding(
+            check="stack-missing",
+            severity=Severity.PROBLEM,
+            subject=site.pipeline.stack,
+            detail="There is no stack of this name in this account and region.",
+            remedy=f"{site.program} deploy",
+        )
+
+
+@finder("stack", Check("stack-state", "The stack is in a failed or unfinished state."))
+def find_stack_state(site: Site) -> Iterator[Finding]:
+    """Yield a finding when the stack's last operation failed or goes on."""
+    stack = site.stack()
+    if stack is None:
+        return
+    status = str(stack["StackStatus"])
+    if status.endswith("_COMPLETE") and status != "ROLLBACK_COMPLETE":
+        # UPDATE_ROLLBACK_COMPLETE too: the stack is what it was before the failed update.
+        return
+    busy = status.endswith("_IN_PROGRESS")
+    yield Finding(
+        check="stack-state",
+        severity=Severity.NOTICE if busy else Severity.PROBLEM,
+        subject=str(stack["StackName"]),
+        detail=f"The stack is {status}"
+        + (f": {stack['StackStatusReason']}" if stack.get("StackStatusReason") else "")
+        + ("; what doctor finds may change until the operation is over." if busy else "."),
+        remedy=f"{site.aws_cli} cloudformation describe-stack-events "
+        f"--stack-name {shell_word(str(stack['StackName']))}",
+    )
+
+
+@finder("stack", Check("stack-drift", "Resources were changed behind CloudFormation's back."))
+def find_drift(site: Site) -> Iterator[Finding]:
+    """Yield a finding for what CloudFormation found drifted when it last compared."""
+    stack = site.stack()
+    if stack is None or stack.get("DriftInformation", {}).get("StackDriftStatus") != "DRIFTED":
+        return
+    checked_at = stack["DriftInformation"].get("LastCheckTimestamp", datetime.now(UTC))
+    drifts = site.drifted_resources()
+    named = [f"{d['LogicalResourceId']} ({d['StackResourceDriftStatus'].lower()})" for d in drifts]
+    yield Finding(
+        check="stack-drift",
+        severity=Severity.NOTICE,
+        subject=str(stack["StackName"]),
+        detail=f"CloudFormation compared {format_duration(site.now - checked_at)} ago and found "
+        f"changes made outside the stack: {', '.join(named) or 'not named'}.",
+        remedy=f"{site.aws_cli} cloudformation detect-stack-drift "
+        f"--stack-name {shell_word(str(stack['StackName']))}",
+        count=max(1, len(named)),
+    )
+
+
+FINDERS: Final = (
+    find_missing_stack,
+    find_stack_state,
+    find_drift,
+    find_missing_function,
+    find_bad_state,
+    find_switched_off,
+    find_wrong_environment,
+    find_missing_actions,
+    find_lost_failures,
+    find_queued_failures,
+    find_log_settings,
+    find_deprecated_runtime,
+    find_recent_trouble,
+)

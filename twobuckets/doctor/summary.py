@@ -1,0 +1,104 @@
+"""What a run of doctor adds up to: counts, the age of what lies in staging, the exit status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from twobuckets.doctor.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The last class is everything older.
+AGE_LIMITS: Final = (
+    ("under 5m", timedelta(minutes=5)),
+    ("5m to 1h", timedelta(hours=1)),
+    ("1h to 6h", timedelta(hours=6)),
+    ("6h to 1d", timedelta(days=1)),
+    ("1d to 7d", timedelta(days=7)),
+    ("over 7d", timedelta.max),
+)
+_ORDER: Final = (Severity.PROBLEM, Severity.NOTICE, Severity.INFO)
+_NEEDS_YOU: Final = 3
+_COULD_NOT_LOOK: Final = 5
+
+
+@dataclass(slots=True)
+class Staged:
+    """What lies in staging: objects by age class, bytes, and how many of them are stuck."""
+
+    count: int = 0
+    size_bytes: int = 0
+    stuck: int = 0
+    stuck_bytes: int = 0
+    ages: dict[str, int] = field(default_factory=dict)
+
+    def add(self, age: timedelta, size_bytes: int, *, is_stuck: bool) -> None:
+        """Count one object."""
+        label = next(label for label, limit in AGE_LIMITS if age < limit)
+        self.ages[label] = self.ages.get(label, 0) + 1
+        self.count += 1
+        self.size_bytes += size_bytes
+        if is_stuck:
+            self.stuck += 1
+            self.stuck_bytes += size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorSummary:
+    """The end of a run: findings by severity and what lies in staging.
+
+    `staged` and what follows are None when staging was not listed. `ages` maps a class of age to
+    a number of objects, the youngest first.
+    """
+
+    type_name: ClassVar[str] = "summary"
+    findings: int
+    problems: int
+    notices: int
+    unknown: int
+    exit_code: int
+    staged: int | None
+    staged_bytes: int | None
+    stuck: int | None
+    stuck_bytes: int | None
+    ages: Mapping[str, int] | None
+
+
+class Tally:
+    """Counts findings and says how the run ends."""
+
+    def __init__(self, fail_on: Severity) -> None:
+        self._failing = _ORDER[: _ORDER.index(fail_on) + 1]
+        self._counts = dict.fromkeys(Severity, 0)
+
+    def add(self, finding: Finding) -> None:
+        """Count one finding."""
+        self._counts[finding.severity] += 1
+
+    @property
+    def exit_code(self) -> int:
+        """3 for findings that matter; 5 when there are none but not everything was looked at."""
+        if any(self._counts[severity] for severity in self._failing):
+            return _NEEDS_YOU
+        return _COULD_NOT_LOOK if self._counts[Severity.UNKNOWN] else 0
+
+    def summary(self, staged: Staged | None) -> DoctorSummary:
+        """Return what the run adds up to."""
+        seen = staged is not None
+        listed = staged if staged is not None else Staged()
+        ages = {label: listed.ages[label] for label, _ in AGE_LIMITS if label in listed.ages}
+        return DoctorSummary(
+            findings=sum(self._counts.values()),
+            problems=self._counts[Severity.PROBLEM],
+            notices=self._counts[Severity.NOTICE],
+            unknown=self._counts[Severity.UNKNOWN],
+            exit_code=self.exit_code,
+            staged=listed.count if seen else None,
+            staged_bytes=listed.size_bytes if seen else None,
+            stuck=listed.stuck if seen else None,
+            stuck_bytes=listed.stuck_bytes if seen else None,
+            ages=ages if seen else None,
+        )

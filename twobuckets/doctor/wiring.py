@@ -1,0 +1,287 @@
+"""From staging to the processor: notification, permission, event sources, and what they leave out.
+
+Rules: S3 user guide, "Amazon S3 Event Notifications"; Lambda developer guide, "Process Amazon S3
+event notifications with Lambda".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from twobuckets.doctor import policies
+from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity, finder
+from twobuckets.doctor.site import function_name_of, qualifier_of
+from twobuckets.text import shell_word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twobuckets.doctor.site import Site
+
+CREATED: Final = "s3:ObjectCreated:*"
+# Every way in which clients bring a file; CompleteMultipartUpload is how large ones end.
+_ARRIVALS: Final = (
+    "s3:ObjectCreated:Put",
+    "s3:ObjectCreated:Post",
+    "s3:ObjectCreated:Copy",
+    "s3:ObjectCreated:CompleteMultipartUpload",
+)
+_TARGETS: Final = (
+    ("LambdaFunctionConfigurations", "LambdaFunctionArn"),
+    ("QueueConfigurations", "QueueArn"),
+    ("TopicConfigurations", "TopicArn"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One configuration of a bucket's notification: what it tells whom of which keys."""
+
+    target_arn: str
+    events: tuple[str, ...]
+    prefix: str = ""
+    suffix: str = ""
+
+    def tells_of(self, key: str) -> bool:
+        """Tell whether a key passes the filter."""
+        return key.startswith(self.prefix) and key.endswith(self.suffix)
+
+    @property
+    def is_about_arrivals(self) -> bool:
+        """Tell whether any of the events is a new object."""
+        return any(event.startswith("s3:ObjectCreated") for event in self.events)
+
+
+def routes_of(notification: dict[str, Any]) -> list[Route]:
+    """Return the routes of a notification configuration that tell of new objects."""
+    routes = []
+    for kind, target in _TARGETS:
+        for configuration in notification.get(kind, []):
+            rules = configuration.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+            # S3 writes these names in either case.
+            values = {rule["Name"].lower(): rule["Value"] for rule in rules}
+            route = Route(
+                target_arn=configuration[target],
+                events=tuple(configuration["Events"]),
+                prefix=values.get("prefix", ""),
+                suffix=values.get("suffix", ""),
+            )
+            if route.is_about_arrivals:
+                routes.append(route)
+    return routes
+
+
+def routes_to_function(site: Site) -> list[Route]:
+    """Return staging's routes that end at the function, straight or through one of its queues.
+
+    A topic, or EventBridge, counts when the function lets that service call it.
+    """
+    routes = routes_of(site.notification(site.staging))
+    sources = {source.get("EventSourceArn") for source in site.event_sources()}
+    found = [
+        route
+        for route in routes
+        if leads_to(route.target_arn, site)
+        or route.target_arn in sources
+        or (":sns:" in route.target_arn and _admits(site, "sns.amazonaws.com"))
+    ]
+    if "EventBridgeConfiguration" in site.notification(site.staging) and (
+        _admits(site, "events.amazonaws.com") or any(":sqs:" in str(arn) for arn in sources)
+    ):
+        found.append(Route("eventbridge", (CREATED,)))
+    return found
+
+
+def leads_to(target_arn: str, site: Site) -> bool:
+    """Tell whether an ARN is the function's, in the version or alias that is meant."""
+    if ":lambda:" not in target_arn or function_name_of(target_arn) != site.function_name:
+        return False
+    latest = (None, "$LATEST")
+    wanted, got = site.qualifier, qualifier_of(target_arn)
+    return wanted == got or (wanted in latest and got in latest)
+
+
+def function_arn(site: Site) -> str:
+    """Return the ARN that the notification is to name, with the qualifier that is meant."""
+    parts = str(site.function()["FunctionArn"]).split(":")
+    unqualified = ":".join(parts[:7])
+    return f"{unqualified}:{site.qualifier}" if site.qualifier else unqualified
+
+
+def _admits(site: Site, service: str) -> bool:
+    return any(
+        statement.get("Effect") == "Allow"
+        and policies.covers(statement, service, "lambda:InvokeFunction")
+        for statement in site.function_policy()
+    )
+
+
+def _url(bucket: str) -> str:
+    return f"s3://{bucket}"
+
+
+@finder(
+    "wiring",
+    Check("notification-missing", "S3 tells nobody when a file arrives in staging.", fixable=True),
+    Check("notification-target", "S3 tells others of new files, but not the processor.", True),
+)
+def find_missing_notification(site: Site) -> Iterator[Finding]:
+    """Yield a finding when no route leads from staging to the processor."""
+    if routes_to_function(site):
+        return
+    routes = routes_of(site.notification(site.staging))
+    if not routes:
+        yield Finding(
+            check="notification-missing",
+            severity=Severity.PROBLEM,
+            subject=_url(site.staging),
+            detail="The bucket has no notification for new objects, so the processor "
+            f"{site.function_name} is never told of a file.",
+            remedy=f"{site.program} doctor --fix --check notification-missing",
+            fixable=True,
+        )
+        return
+    others = ", ".join(sorted({route.target_arn for route in routes}))
+    yield Finding(
+        check="notification-target",
+        severity=Severity.PROBLEM,
+        subject=_url(site.staging),
+        detail=f"The bucket notifies {others}, but not {function_arn(site)}, nor a queue that "
+        "feeds it.",
+        # S3 refuses two routes for overlapping keys and events, so a person has to decide.
+        remedy=f"{site.aws_cli} s3api get-bucket-notification-configuration "
+        f"--bucket {shell_word(site.staging)}",
+    )
+
+
+@finder(
+    "wiring",
+    Check(
+        "notification-events", "Files that arrive in some ways (Put, Post, Copy, multipart) are "
+        "not told of.",
+    ),
+)  # fmt: skip
+def find_missing_events(site: Site) -> Iterator[Finding]:
+    """Yield a finding when the routes to the function leave kinds of arrival out."""
+    routes = routes_to_function(site)
+    events = {event for route in routes for event in route.events}
+    missing = [event for event in _ARRIVALS if not {event, CREATED} & events]
+    if not routes or not missing:
+        return
+    names = ", ".join(event.rpartition(":")[2] for event in missing)
+    yield Finding(
+        check="notification-events",
+        severity=Severity.PROBLEM,
+        subject=_url(site.staging),
+        detail=f"The notification leaves out {names}. Large files arrive by "
+        "CompleteMultipartUpload, reprocessed ones by Copy; a route for s3:ObjectCreated:* "
+        "covers all.",
+        remedy=f"{site.program} doctor --fix --check notification-events",
+        fixable=True,
+    )
+
+
+@finder(
+    "wiring",
+    Check("permission-missing", "The function does not let S3 call it for this bucket.", True),
+)
+def find_missing_permission(site: Site) -> Iterator[Finding]:
+    """Yield a finding when the function's policy does not let S3 call it for staging."""
+    direct = [route for route in routes_to_function(site) if ":lambda:" in route.target_arn]
+    if not direct and routes_to_function(site):
+        return
+    bucket_arn = f"arn:{_partition(site)}:s3:::{site.staging}"
+    about = [
+        statement
+        for statement in site.function_policy()
+        if policies.covers(statement, "s3.amazonaws.com", "lambda:InvokeFunction")
+    ]
+    accounts = {str(site.function()["FunctionArn"]).split(":")[4]}
+    if not any(policies.meets(s, source_arn=bucket_arn, accounts=accounts) for s in about):
+        with contextlib.suppress(CouldNotLook):
+            accounts.add(site.account())
+    met = [s for s in about if policies.meets(s, source_arn=bucket_arn, accounts=accounts)]
+    denied = any(statement.get("Effect") == "Deny" for statement in met)
+    if any(statement.get("Effect") == "Allow" for statement in met) and not denied:
+        return
+    if denied:
+        why = "its policy denies S3 the call"
+    elif about:
+        why = "its policy lets S3 call it for another bucket or account only"
+    else:
+        why = "its policy does not let S3 call it"
+    yield Finding(
+        check="permission-missing",
+        severity=Severity.PROBLEM,
+        subject=site.function_name,
+        detail=f"S3 can't wake the function for files in {_url(site.staging)}: {why}. S3 says "
+        "nothing of an event that it could not deliver.",
+        remedy=f"{site.program} doctor --fix --check permission-missing"
+        if not denied
+        else f"{site.aws_cli} lambda get-policy --function-name {shell_word(site.function_name)}",
+        fixable=not denied,
+    )
+
+
+def _partition(site: Site) -> str:
+    return str(site.function()["FunctionArn"]).split(":")[1]
+
+
+@finder(
+    "wiring",
+    Check("event-source-disabled", "The queue that brings S3's events to the function is off."),
+)
+def find_disabled_event_sources(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each event source mapping that is not enabled."""
+    for source in site.event_sources():
+        if source.get("State") in ("Enabled", "Enabling", "Creating", "Updating"):
+            continue
+        yield Finding(
+            check="event-source-disabled",
+            severity=Severity.PROBLEM,
+            subject=str(source.get("EventSourceArn")),
+            detail=f"The event source mapping to {site.function_name} is {source.get('State')}: "
+            f"{source.get('StateTransitionReason', 'no reason given')}",
+            remedy=f"{site.aws_cli} lambda update-event-source-mapping "
+            f"--uuid {shell_word(source['UUID'])} --enabled",
+        )
+
+
+@finder("wiring", Check("loop", "What the processor writes wakes it again."))
+def find_loop(site: Site) -> Iterator[Finding]:
+    """Yield a finding when archiving a file wakes the processor."""
+    if site.staging == site.archive:
+        yield Finding(
+            check="loop",
+            severity=Severity.PROBLEM,
+            subject=_url(site.staging),
+            detail="Staging and archive are one bucket, so every archived file wakes the "
+            "processor again.",
+        )
+        return
+    try:
+        routes = routes_of(site.notification(site.archive))
+        looping = [route for route in routes if leads_to(route.target_arn, site)]
+    except Gone:
+        return
+    if looping:
+        yield Finding(
+            check="loop",
+            severity=Severity.PROBLEM,
+            subject=_url(site.archive),
+            detail=f"The archive bucket notifies the processor {site.function_name}, so every "
+            "archived file wakes it again. Lambda may stop the function for recursion.",
+            remedy=f"{site.aws_cli} s3api get-bucket-notification-configuration "
+            f"--bucket {shell_word(site.archive)}",
+        )
+
+
+FINDERS: Final = (
+    find_missing_notification,
+    find_missing_events,
+    find_missing_permission,
+    find_disabled_event_sources,
+    find_loop,
+)
