@@ -7,7 +7,7 @@ invocation"; CloudFormation user guide, "Stack status codes".
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor.findings import Check, Finding, Gone, Severity, finder
@@ -414,7 +414,7 @@ def find_drift(site: Site) -> Iterator[Finding]:
     stack = site.stack()
     if stack is None or stack.get("DriftInformation", {}).get("StackDriftStatus") != "DRIFTED":
         return
-    checked_at = stack["DriftInformation"].get("LastCheckTimestamp", datetime.now(UTC))
+    checked_at = stack["DriftInformation"].get("LastCheckTimestamp", site.now)
     drifts = site.drifted_resources()
     named = [f"{d['LogicalResourceId']} ({d['StackResourceDriftStatus'].lower()})" for d in drifts]
     yield Finding(
