@@ -12,7 +12,9 @@ Everything that is not a hot loop goes through boto3; this package imports none 
 `wire` speaks HTTP, `sender` keeps many requests in flight and sends again what may be sent again.
 A signer is anything with `sign` and `learn`: with keys at hand (SigV4Signer), or by asking a
 broker that has them. `send_all` may be called while another one is still being read, and
-`Flight.add` sends a follow-up of an answer first.
+`Flight.add` sends a follow-up of an answer first. `listing` iterates over objects, versions and
+uploads, several key ranges at a time; `objects` copies and deletes exact versions; `answers` reads
+S3's XML. The last three are imported by name where they are used.
 """
 
 from twobuckets.s3.checksums import CRC32, CRC64NVME, Algorithm

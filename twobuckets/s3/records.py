@@ -1,13 +1,19 @@
 """Records of the S3 hot path: where requests go, who signs them, what is asked, what came back."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from twobuckets.s3.xmltext import find_text
+
 if TYPE_CHECKING:
     from twobuckets.s3.checksums import Algorithm
+
+
+_ERROR_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error[\s>]")
 
 
 class Keys(NamedTuple):
@@ -262,20 +268,8 @@ class Response:
 
 
 def is_error_body(body: bytes) -> bool:
-    """Say whether a body is S3's error document, also behind the blanks of a kept-alive 200."""
-    return b"<Error>" in body[:512] or (body[:512].isspace() and b"<Error>" in body)
-
-
-def find_text(document: bytes, name: bytes) -> str:
-    """Return the text of the first element of that name without children; "" if there is none."""
-    start = document.find(b"<%b>" % name)
-    end = document.find(b"</%b>" % name, start)
-    if start < 0 or end < 0:
-        return ""
-    from xml.sax.saxutils import unescape
-
-    text = document[start + len(name) + 2 : end].decode("utf-8", "replace")
-    return unescape(text, {"&quot;": '"', "&apos;": "'"})
+    """Say whether a body is S3's error document, perhaps behind blanks that kept a 200 alive."""
+    return _ERROR_DOCUMENT.match(body) is not None
 
 
 class SendError(Exception):

@@ -118,10 +118,14 @@ class Flight(Iterator[tuple[Request, Response | SendError]]):
         self._ready: deque[tuple[Request, Response | SendError]] = deque()
         self._open = 0
 
-    def add(self, request: Request) -> None:
-        """Send a follow-up before anything more is taken from the source."""
+    def add(self, request: Request, *, after: timedelta = timedelta()) -> None:
+        """Send a follow-up, now or after a while, before anything more is taken from the source."""
         self._open += 1
-        self.waiting.append(_Try(request, self))
+        trying = _Try(request, self)
+        if after:
+            self._loop.put_off(after.total_seconds(), trying)
+        else:
+            self.waiting.append(trying)
 
     def __next__(self) -> tuple[Request, Response | SendError]:
         ready = self._ready
@@ -134,6 +138,13 @@ class Flight(Iterator[tuple[Request, Response | SendError]]):
             self._loop.turn()
             self._loop.fill(self)
         return ready.popleft()
+
+    def poll(self) -> tuple[Request, Response | SendError] | None:
+        """Return an answer that has arrived, and let others go on; None if there is none yet."""
+        if not self._ready:
+            self._loop.turn(wait=False)
+            self._loop.fill(self)
+        return self._ready.popleft() if self._ready else None
 
     def take(self) -> _Try | None:
         if self.waiting:
@@ -328,7 +339,7 @@ class _Loop:
             trying.request.on_sent(count)
         return self._pace.take(count) if self._pace is not None else 0.0
 
-    def turn(self) -> None:
+    def turn(self, *, wait: bool = True) -> None:
         """Wait until something can go on, and let it."""
         full = self._busy >= self._limit.now
         started_at = self._monotonic()
@@ -337,7 +348,7 @@ class _Loop:
             timeout = min(timeout, max(0.0, self._later[0][0] - started_at))
         if full:
             timeout = min(timeout, self._limit.period)
-        events = self.selector.select(timeout)
+        events = self.selector.select(timeout if wait else 0)
         now = self._monotonic()
         for key, _ in events:
             lane = key.data
@@ -379,7 +390,7 @@ class _Loop:
         if wanted < 0:
             self.selector.unregister(lane.fd)
             lane.watched = 0
-            self._put_off(-wanted, lane)
+            self.put_off(-wanted, lane)
             return
         events = int(wanted)
         if lane.watched:
@@ -390,7 +401,7 @@ class _Loop:
             lane.moved_at = self._monotonic()
         lane.watched = events
 
-    def _put_off(self, seconds: float, what: "_Try | _Lane") -> None:
+    def put_off(self, seconds: float, what: "_Try | _Lane") -> None:
         self._count += 1
         heapq.heappush(self._later, (self._monotonic() + seconds, self._count, what))
 
@@ -454,7 +465,7 @@ class _Loop:
         if trying.sent_bytes and trying.request.on_sent is not None:
             trying.request.on_sent(-trying.sent_bytes)
         trying.sent_bytes = 0
-        self._put_off(pause, trying)
+        self.put_off(pause, trying)
 
     def _find_pause(self, trying: _Try, answer: Response) -> float | None:
         """Return the seconds until a refused request is sent again; None if it is not."""

@@ -1,0 +1,196 @@
+"""S3's XML answers as records: special code for long lists of rows, a parser for the rest.
+
+A document that declares anything is refused, so that no entity is ever expanded.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree as ET
+
+from twobuckets.s3.xmltext import unescape
+
+
+class ListedObject(NamedTuple):
+    """A current object as ListObjectsV2 lists it; `etag` is without its quotes."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+    etag: str
+    storage_class: str
+
+
+class ListedVersion(NamedTuple):
+    """An object version or a delete marker as ListObjectVersions lists it.
+
+    A delete marker has no size (None) and no ETag (""). The version id is "null" for what was
+    written before the bucket was versioned.
+    """
+
+    key: str
+    version_id: str
+    is_latest: bool
+    is_delete_marker: bool
+    size_bytes: int | None
+    modified_at: datetime
+    etag: str
+    storage_class: str
+
+
+class ListedUpload(NamedTuple):
+    """An incomplete multipart upload as ListMultipartUploads lists it.
+
+    `initiator` is the display name or, where AWS gives none, the ARN or id.
+    """
+
+    key: str
+    upload_id: str
+    initiated_at: datetime
+    initiator: str
+    storage_class: str
+
+
+class DeleteResult(NamedTuple):
+    """What DeleteObjects says of one key: `code` is "" when it is gone."""
+
+    key: str
+    version_id: str
+    code: str
+    message: str
+
+
+class AnswerError(Exception):
+    """S3 answered with something that is not the document it should be."""
+
+
+_ROW = re.compile(
+    r"<Contents><Key>([^<]*)</Key><LastModified>([^<]*)</LastModified><ETag>([^<]*)</ETag>"
+    r"(?:<Checksum\w+>[^<]*</Checksum\w+>)*<Size>(\d+)</Size>"
+    r"(?:<StorageClass>([^<]*)</StorageClass>)?</Contents>"
+)
+
+
+def parse_objects(body: bytes) -> list[ListedObject]:
+    """Return the rows of a ListObjectsV2 page. Raises AnswerError if it is none."""
+    text = body.decode("utf-8", "replace")
+    encoded = "<EncodingType>url</EncodingType>" in text
+    rows = _ROW.findall(text) if encoded else []
+    if not rows or len(rows) != text.count("<Contents>"):
+        return [_read_object(row, encoded=encoded) for row in _find_rows(body, "Contents")]
+    instant = datetime.fromisoformat
+    return [
+        ListedObject(
+            unquote_plus(unescape(key)) if "%" in key or "+" in key or "&" in key else key,
+            int(size),
+            instant(modified),
+            etag[6:-6] if etag.startswith("&quot;") else unescape(etag).strip('"'),
+            storage_class or "STANDARD",
+        )
+        for key, modified, etag, size, storage_class in rows
+    ]
+
+
+def parse_versions(body: bytes) -> list[ListedVersion]:
+    """Return the rows of a ListObjectVersions page. Raises AnswerError if it is none."""
+    encoded = _is_encoded(body)
+    return [
+        ListedVersion(
+            _decode(row.get("Key", ""), encoded=encoded),
+            row.get("VersionId", "null"),
+            row.get("IsLatest") == "true",
+            tag == "DeleteMarker",
+            int(row["Size"]) if "Size" in row else None,
+            datetime.fromisoformat(row["LastModified"]),
+            row.get("ETag", "").strip('"'),
+            row.get("StorageClass", "STANDARD"),
+        )
+        for tag, row in _find_tagged_rows(body, {"Version", "DeleteMarker"})
+    ]
+
+
+def parse_uploads(body: bytes) -> list[ListedUpload]:
+    """Return the rows of a ListMultipartUploads page. Raises AnswerError if it is none."""
+    encoded = _is_encoded(body)
+    return [
+        ListedUpload(
+            _decode(row["Key"], encoded=encoded),
+            row["UploadId"],
+            datetime.fromisoformat(row["Initiated"]),
+            row.get("Initiator/DisplayName") or row.get("Initiator/ID", ""),
+            row.get("StorageClass", "STANDARD"),
+        )
+        for row in _find_rows(body, "Upload")
+    ]
+
+
+def parse_delete_results(body: bytes) -> list[DeleteResult]:
+    """Return what DeleteObjects did, key by key. Raises AnswerError if it is no such answer."""
+    return [
+        DeleteResult(
+            row.get("Key", ""),
+            row.get("VersionId", ""),
+            row.get("Code", "") if tag == "Error" else "",
+            row.get("Message", ""),
+        )
+        for tag, row in _find_tagged_rows(body, {"Deleted", "Error"})
+    ]
+
+
+def parse_fields(body: bytes) -> dict[str, str]:
+    """Return the texts of a small answer by their tags. Raises AnswerError if it is no XML."""
+    return _read_row(_parse(body))
+
+
+def _parse(body: bytes) -> ET.Element:
+    if b"<!" in body:
+        raise AnswerError("the answer declares entities")
+    try:
+        return ET.fromstring(body)  # noqa: S314 (see above)
+    except ET.ParseError as error:
+        raise AnswerError(f"the answer is not XML: {error}") from None
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+def _find_tagged_rows(body: bytes, tags: set[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    for child in _parse(body):
+        tag = _local(child.tag)
+        if tag in tags:
+            yield tag, _read_row(child)
+
+
+def _find_rows(body: bytes, tag: str) -> Iterator[dict[str, str]]:
+    return (row for _, row in _find_tagged_rows(body, {tag}))
+
+
+def _read_row(element: ET.Element) -> dict[str, str]:
+    row: dict[str, str] = {}
+    for child in element:
+        name = _local(child.tag)
+        row[name] = child.text or ""
+        for grandchild in child:
+            row[f"{name}/{_local(grandchild.tag)}"] = grandchild.text or ""
+    return row
+
+
+def _read_object(row: dict[str, str], *, encoded: bool) -> ListedObject:
+    return ListedObject(
+        _decode(row["Key"], encoded=encoded),
+        int(row["Size"]),
+        datetime.fromisoformat(row["LastModified"]),
+        row.get("ETag", "").strip('"'),
+        row.get("StorageClass", "STANDARD"),
+    )
+
+
+def _is_encoded(body: bytes) -> bool:
+    return b"<EncodingType>url</EncodingType>" in body
+
+
+def _decode(key: str, *, encoded: bool) -> str:
+    return unquote_plus(key) if encoded else key

@@ -1,0 +1,199 @@
+"""Requests about objects that already lie in S3: copy one exact version, delete exact versions."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import NamedTuple
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+from twobuckets.s3.answers import AnswerError, DeleteResult, parse_delete_results, parse_fields
+from twobuckets.s3.records import Request, Response, SendError
+from twobuckets.s3.sender import Sender
+
+MOST_DELETES = 1000
+"""Keys that one DeleteObjects takes (S3 API reference, DeleteObjects)."""
+
+LONGEST_COPY_BYTES = 5 * 1024**3
+"""CopyObject takes no larger object (S3 API reference, CopyObject)."""
+
+# What XML 1.0 cannot carry, not even as a character reference.
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_PASSING_CODES = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout"})
+_DELETE_ATTEMPTS = 6
+
+
+class ObjectVersion(NamedTuple):
+    """One version of an object; without a version id, whichever is current.
+
+    With an `etag` (without quotes), S3 acts only if the version still has it.
+    """
+
+    key: str
+    version_id: str = ""
+    etag: str = ""
+
+
+class CopyResult(NamedTuple):
+    """What CopyObject made: the version ids are "" in a bucket without versions."""
+
+    etag: str
+    modified_at: datetime
+    version_id: str
+    source_version_id: str
+
+
+def copy_request(
+    source_bucket: str,
+    source: ObjectVersion,
+    bucket: str,
+    key: str,
+    *,
+    if_absent: bool = False,
+    headers: tuple[tuple[str, str], ...] = (),
+    tag: object = None,
+) -> Request:
+    """Return a CopyObject of one exact version, up to LONGEST_COPY_BYTES.
+
+    Metadata and content type come along. With `if_absent`, S3 refuses with 412 when the key has
+    a current object (`If-None-Match: *`). `headers` are added as they are.
+    """
+    place = quote(f"{source_bucket}/{source.key}", safe="/-._~")
+    if source.version_id:
+        place += f"?versionId={quote(source.version_id, safe='-._~')}"
+    more = [("x-amz-copy-source", place)]
+    if source.etag:
+        more.append(("x-amz-copy-source-if-match", f'"{source.etag}"'))
+    if if_absent:
+        more.append(("if-none-match", "*"))
+    return Request("PUT", bucket, key, headers=(*more, *headers), tag=tag)
+
+
+def parse_copy(answer: Response) -> CopyResult:
+    """Return what a CopyObject made. Raises AnswerError if the answer does not say so."""
+    fields = parse_fields(answer.body) if answer.ok else {}
+    if "ETag" not in fields or "LastModified" not in fields:
+        raise AnswerError("the answer does not describe a copy")
+    return CopyResult(
+        fields["ETag"].strip('"'),
+        datetime.fromisoformat(fields["LastModified"]),
+        answer.headers.get("x-amz-version-id", ""),
+        answer.headers.get("x-amz-copy-source-version-id", ""),
+    )
+
+
+def delete_request(bucket: str, version: ObjectVersion, *, tag: object = None) -> Request:
+    """Return a DeleteObject of one exact version."""
+    return Request(
+        "DELETE",
+        bucket,
+        version.key,
+        query=(("versionId", version.version_id),) if version.version_id else (),
+        headers=(("if-match", f'"{version.etag}"'),) if version.etag else (),
+        tag=tag,
+    )
+
+
+def iter_delete_requests(bucket: str, versions: Iterable[ObjectVersion]) -> Iterator[Request]:
+    """Return DeleteObjects requests of up to MOST_DELETES versions each; `tag` has the versions.
+
+    A key that XML cannot carry gets a DeleteObject of its own. `read_deletes` reads the answers.
+    """
+    source = iter(versions)
+    while batch := tuple(islice(source, MOST_DELETES)):
+        yield from _batch(bucket, batch)
+
+
+def read_deletes(request: Request, answer: Response | SendError) -> list[DeleteResult]:
+    """Return what became of each version that a delete request names.
+
+    A version that S3 does not mention has the code "NoAnswer", as have all when there was none.
+    """
+    versions = request.tag
+    assert isinstance(versions, tuple)
+    if isinstance(answer, SendError):
+        return [_refused(version, "NoAnswer", str(answer)) for version in versions]
+    # Deleting what is gone already is a success, as DeleteObjects itself counts it.
+    if request.method == "DELETE" and (answer.ok or answer.status == 404):
+        return [DeleteResult(version.key, version.version_id, "", "") for version in versions]
+    if not answer.ok:
+        code = answer.code or f"Status{answer.status}"
+        return [_refused(version, code, answer.message) for version in versions]
+    try:
+        said = {(found.key, found.version_id): found for found in _expect_deletes(answer.body)}
+    except AnswerError as error:
+        return [_refused(version, "NoAnswer", str(error)) for version in versions]
+    unmentioned = "S3's answer does not mention it"
+    return [
+        said.get((version.key, version.version_id)) or _refused(version, "NoAnswer", unmentioned)
+        for version in versions
+    ]
+
+
+def iter_deletes(
+    sender: Sender, bucket: str, versions: Iterable[ObjectVersion]
+) -> Iterator[DeleteResult]:
+    """Delete versions in batches and yield what became of each, as the answers arrive.
+
+    A version for which S3 says "not now" is tried again, later and later.
+    """
+    flight = sender.send_all(iter_delete_requests(bucket, versions))
+    attempts: dict[ObjectVersion, int] = {}
+    for request, answer in flight:
+        again = []
+        assert isinstance(request.tag, tuple)
+        for version, result in zip(request.tag, read_deletes(request, answer), strict=True):
+            tried = attempts.pop(version, 0) + 1
+            # A refusal of the whole request was tried again by the sender already.
+            passing = result.code in _PASSING_CODES and isinstance(answer, Response) and answer.ok
+            if passing and tried < _DELETE_ATTEMPTS:
+                attempts[version] = tried
+                again.append(version)
+            else:
+                yield result
+        pause = timedelta(seconds=0.2 * 2 ** max((attempts[v] for v in again), default=0))
+        for repeat in iter_delete_requests(bucket, again):
+            flight.add(repeat, after=pause)
+
+
+def _batch(bucket: str, versions: tuple[ObjectVersion, ...]) -> Iterator[Request]:
+    together = tuple(version for version in versions if not _NOT_XML.search(version.key))
+    if together:
+        body = f"<Delete>{''.join(map(_write_object, together))}</Delete>".encode()
+        # S3 asks for a checksum of this body; every implementation knows this oldest one.
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        yield Request(
+            "POST",
+            bucket,
+            query=(("delete", ""),),
+            headers=(
+                ("content-md5", base64.b64encode(digest).decode()),
+                ("content-type", "application/xml"),
+            ),
+            body=body,
+            tag=together,
+        )
+    for version in versions:
+        if _NOT_XML.search(version.key):
+            yield delete_request(bucket, version, tag=(version,))
+
+
+def _write_object(version: ObjectVersion) -> str:
+    # A parser would read a bare carriage return or line end of a key as a line end.
+    key = escape(version.key, {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;"})
+    id_ = f"<VersionId>{escape(version.version_id)}</VersionId>" if version.version_id else ""
+    etag = f"<ETag>{escape(version.etag)}</ETag>" if version.etag else ""
+    return f"<Object><Key>{key}</Key>{id_}{etag}</Object>"
+
+
+def _expect_deletes(body: bytes) -> list[DeleteResult]:
+    if b"DeleteResult" not in body:
+        raise AnswerError("the answer is not that of DeleteObjects")
+    return parse_delete_results(body)
+
+
+def _refused(version: ObjectVersion, code: str, message: str) -> DeleteResult:
+    return DeleteResult(version.key, version.version_id, code, message)
