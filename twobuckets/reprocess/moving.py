@@ -28,7 +28,7 @@ from twobuckets.errors import AccessError
 from twobuckets.reprocess.journal import Change, Item, State
 from twobuckets.reprocess.plan import CHECKSUMS, NO_VERSION, Kind, head, require_found
 from twobuckets.s3 import Request, Response, SendError
-from twobuckets.s3.records import find_text
+from twobuckets.s3.xmltext import find_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
