@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import functools
 import json
 import re
 import sys
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from twobuckets.errors import TwoBucketsError
 
+# A pipe holds as much on Linux; more at once makes nothing faster.
+_BULK_CHARACTERS = 64 * 1024
+_PLAIN_TYPES = frozenset({str, int, float, bool})
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -42,11 +46,23 @@ def json_line(record: Any) -> str:
     Instants are ISO 8601 in UTC, durations seconds, sizes bytes. Every character outside ASCII is
     escaped, so that any key, even one that is no text, comes back exactly.
     """
-    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-    return json.dumps({"type": type_of(record), **{k: _jsonable(v) for k, v in fields.items()}})
+    return json.dumps({"type": type_of(record), **_fields_of(record)})
+
+
+def _fields_of(record: Any) -> dict[str, Any]:
+    record_type: Any = type(record)
+    return {name: _jsonable(getattr(record, name)) for name in _field_names(record_type)}
+
+
+@functools.cache
+def _field_names(record_type: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(record_type))
 
 
 def _jsonable(value: Any) -> Any:
+    # Most values, by the cheapest test.
+    if value is None or type(value) in _PLAIN_TYPES:
+        return value
     match value:
         case enum.Enum():
             return value.value
@@ -61,7 +77,7 @@ def _jsonable(value: Any) -> Any:
         case list() | tuple() | set() | frozenset():
             return [_jsonable(item) for item in value]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {f.name: _jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return _fields_of(value)
         case _:
             return value
 
@@ -72,6 +88,8 @@ class Output:
     def __init__(self, *, json: bool = False, color: bool = True) -> None:
         self.json = json
         self._color = color
+        self._held: list[str] | None = None
+        self._held_characters = 0
 
     @property
     def is_terminal(self) -> bool:
@@ -91,8 +109,7 @@ class Output:
     def record(self, record: object) -> None:
         """Show one record."""
         if self.json:
-            sys.stdout.write(json_line(record) + "\n")
-            sys.stdout.flush()
+            self._write(json_line(record) + "\n")
             return
         from twobuckets.cli.views import human, plain
 
@@ -103,8 +120,7 @@ class Output:
             return
         text = plain(record)
         if text is not None:
-            sys.stdout.write(_harmless(text) + "\n")
-            sys.stdout.flush()
+            self._write(_harmless(text) + "\n")
 
     def stream(self, records: Iterable[object]) -> None:
         """Show records as they come."""
@@ -113,6 +129,31 @@ class Output:
 
     def raw(self, text: str) -> None:
         """Write text that is itself the result, such as a template, exactly as it is."""
+        self._write(text)
+
+    @contextlib.contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Write what the body shows in large pieces: a listing may have millions of lines.
+
+        On a terminal everything is shown at once all the same.
+        """
+        self._held = None if self.is_terminal else []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held:
+                self._write("".join(held))
+
+    def _write(self, text: str) -> None:
+        if self._held is not None:
+            self._held.append(text)
+            self._held_characters += len(text)
+            if self._held_characters < _BULK_CHARACTERS:
+                return
+            text = "".join(self._held)
+            self._held.clear()
+            self._held_characters = 0
         sys.stdout.write(text)
         sys.stdout.flush()
 

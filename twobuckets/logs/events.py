@@ -90,8 +90,15 @@ def _iter_pages(
     if streams:
         request["logStreamNames"] = streams
     while True:
-        with attempt(f"read the log group {group}"):
-            page = logs.filter_log_events(**request)
+        try:
+            with attempt(f"read the log group {group}"):
+                page = logs.filter_log_events(**request)
+        except NotFoundError as error:
+            error.hint = (
+                "Lambda makes it when the function runs for the first time. If the function logs "
+                "elsewhere, name log_group in twobuckets.toml."
+            )
+            raise
         yield page
         # Only a missing token ends the list: a page may be empty and have one.
         token = page.get("nextToken")
@@ -133,6 +140,9 @@ class Follower:
     most turns look back a little, and every half a minute one looks back by `overlap`. The window
     moves with the service's clock, so a wrong clock here loses nothing. A group that does not
     exist yet is empty. Holds a number for each event in the window.
+
+    It polls: StartLiveTail shows a sample once there are more than 500 events a second
+    (CloudWatch Logs user guide, "Live Tail"), which is when nothing may be lost.
     """
 
     def __init__(
@@ -145,6 +155,8 @@ class Follower:
         overlap: timedelta = OVERLAP,
     ) -> None:
         self.pattern = pattern
+        self.exists = True
+        """Whether the group was there at the last turn."""
         self._logs = logs
         self._group = group
         self._start_at = start_at
@@ -185,6 +197,7 @@ class Follower:
         pages = _iter_pages(self._logs, self._group, start_at=start_at, pattern=self.pattern)
         try:
             for number, page in enumerate(pages):
+                self.exists = True
                 if number == 0:
                     turn_at[0] = _served_at(page) or turn_at[0]
                 for raw in page["events"]:
@@ -192,7 +205,7 @@ class Follower:
                     self._ingested_at = max(self._ingested_at, event.ingested_at)
                     yield event
         except NotFoundError:
-            return
+            self.exists = False
 
 
 def _served_at(page: FilterLogEventsResponseTypeDef) -> datetime | None:

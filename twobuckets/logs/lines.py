@@ -38,6 +38,10 @@ OUTCOME_OR_FAILURE_PATTERN: Final = (
     '?twobuckets ?"Task timed out" ?"Runtime exited" ?errorType ?ERROR ?"platform.report"'
 )
 """The filter pattern that selects at least outcome lines and what makes a FailedInvocation."""
+FAILURE_PATTERN: Final = (
+    f'{OUTCOME_OR_FAILURE_PATTERN} ?Traceback ?"START RequestId" ?"platform.start"'
+)
+"""The same with tracebacks, and with the starts that tell which invocation a line belongs to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,112 @@
+"""Waiting for outcomes and `logs`, with real functions on the embedded AWS."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, make_pair
+from twobuckets.cli import cli
+from twobuckets.cli.app import App
+from twobuckets.logs.waiting import Fate, Policy, Staged, Tracker, wait_for_outcomes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from twobuckets.aws import Aws
+
+PROCESSOR = """
+from twobuckets.processor import Reject
+
+def process(file):
+    print("reading", file.key)
+    if "reject" in file.key:
+        raise Reject("not one of ours")
+    if "fail" in file.key:
+        raise ValueError("no header")
+"""
+
+
+def put(aws: Aws, bucket: str, keys: list[str]) -> list[Staged]:
+    staged = []
+    for key in keys:
+        answer = aws.s3.put_object(Bucket=bucket, Key=key, Body=b"content")
+        staged.append(Staged(key, answer.get("VersionId"), answer["ETag"], datetime.now(UTC), 7))
+    return staged
+
+
+def wait(
+    aws: Aws, staging: str, archive: str, group: str | None, staged: list[Staged], **policy: Any
+) -> dict[str, Fate]:
+    tracker = Tracker(
+        s3=aws.s3,
+        staging=staging,
+        archive=archive,
+        logs=aws.logs,
+        log_group=group,
+        now=lambda: datetime.now(UTC),
+        sleep=time.sleep,
+        policy=Policy(**policy),
+    )
+    fates = wait_for_outcomes(tracker, staged, timeout=timedelta(seconds=60))
+    return {fate.key: fate for fate in fates}
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, ["--stack", "local", "logs", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_each_file_is_told_as_the_processor_told_it(
+    embedded: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twobuckets.toml").write_text('stack = "local"\n')
+    (tmp_path / "processor.py").write_text(PROCESSOR)
+    pipeline = App().pipeline
+    good = [f"good {n} é+.csv" for n in range(25)]
+    staged = put(embedded, pipeline.staging, [*good, "reject.csv", "fail.csv"])
+    fates = wait(embedded, pipeline.staging, pipeline.archive, pipeline.log_group, staged)
+    assert {fates[key].fate for key in good} == {"archived"}
+    assert all(fates[key].archive_version_id for key in good)
+    rejected, failed = fates["reject.csv"], fates["fail.csv"]
+    assert (rejected.fate, rejected.attempts) == ("rejected", 1)
+    assert (failed.fate, failed.is_final, failed.attempts) == ("failed", True, 3)
+    assert failed.error is not None
+    assert (failed.error.type, failed.error.message) == ("ValueError", "no header")
+
+    records = [json.loads(line) for line in run("--json").splitlines()]
+    assert records[-1]["outcomes"]["archived"] == 25
+    assert records[-1]["outcomes"]["failed"] == 3
+    shown = run("--failed")
+    assert shown.count("ValueError: no header") >= 3
+    assert "good" not in shown
+    lines = run("--key", "fail.csv")
+    assert lines.count("reading fail.csv") == 3
+    assert "reject.csv" not in lines
+    request_id = next(r["request_id"] for r in records if r.get("key") == "reject.csv")
+    assert "reading reject.csv" in run("--request-id", request_id)
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_a_pair_that_is_not_ours_is_understood_by_what_s3_and_lambda_say(
+    embedded: Aws, log_format: str
+):
+    make_pair(embedded, log_format=log_format, timeout_seconds=3)
+    staged = put(embedded, STAGING, ["fine one.csv", "fail+1.csv", "sleep.csv", "die.csv"])
+    fates = wait(embedded, STAGING, ARCHIVE, f"/aws/lambda/{FUNCTION}", staged, attempts=1)
+    assert fates["fine one.csv"].fate == "archived"
+    failed = fates["fail+1.csv"]
+    assert failed.fate == "failed"
+    assert failed.error is not None
+    assert failed.error.message == "no luck with fail+1.csv"
+    late = fates["sleep.csv"]
+    assert late.error is not None
+    assert "timed out" in late.error.message
+    assert fates["die.csv"].fate == "failed"

@@ -1,0 +1,107 @@
+"""`twobuckets logs`: what the processor logged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from twobuckets.cli import command
+from twobuckets.cli.options import INSTANT
+from twobuckets.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twobuckets.cli.app import App
+    from twobuckets.logs.selection import Selected, Selection
+
+
+@command("logs")
+@click.option(
+    "--since", type=INSTANT, default="1h", show_default=True, help="From this age or instant on."
+)
+@click.option("--until", type=INSTANT, help="Up to this age or instant.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--key", metavar="KEY", help="All lines of the invocations that touched this key.")
+@click.option("--request-id", metavar="ID", help="All lines of one request and its retries.")
+@click.option("--failed", is_flag=True, help="Failures only, with their traces.")
+@click.option("--raw", is_flag=True, help="The log's own lines as they are.")
+@click.option("--utc", is_flag=True, help="Times in UTC instead of this machine's zone.")
+@click.pass_obj
+def logs(
+    app: App,
+    since: datetime,
+    until: datetime | None,
+    follow: bool,
+    key: str | None,
+    request_id: str | None,
+    failed: bool,
+    raw: bool,
+    utc: bool,
+) -> None:
+    """Show what the processor logged, across all streams, in time order.
+
+    One line for each file's outcome, and what else the processor and Lambda said. A processor
+    that is not ours is shown as well: by its own lines and Lambda's.
+
+    \b
+      twobuckets logs --failed --since 1d
+      twobuckets logs --key in/report.csv
+      twobuckets logs --follow
+    """
+    if follow and until is not None:
+        raise UsageError("--follow has no end, and --until sets one", hint="Leave one of them out.")
+    if until is not None and until < since:
+        raise UsageError("--until lies before --since, so nothing can lie in between")
+    import twobuckets.cli.views.logs as views
+    from twobuckets.logs.selection import Selection, iter_selected
+
+    group = _require_log_group(app)
+    selection = Selection(key=key, request_id=request_id, failed=failed)
+    if follow:
+        found = _follow(app, group, selection, since)
+    else:
+        found = iter_selected(app.aws.logs, group, selection, start_at=since, end_at=until)
+    zone = UTC if utc else datetime.now().astimezone().tzinfo
+    with_trace = failed or request_id is not None or key is not None
+    counts: Counter[str] = Counter()
+    with contextlib.nullcontext() if follow else app.out.bulk():
+        for event, entry in found:
+            counts[views.count_as(entry)] += 1
+            if app.json:
+                app.out.record(event if raw else entry)
+            elif raw and not app.out.is_terminal:
+                app.out.raw(event.message.rstrip("\r\n") + "\n")
+            else:
+                said = event if raw else entry
+                app.out.record(views.Shown(said, zone, with_trace))
+    app.finish(views.LogsSummary(log_group=group, entries=counts.total(), outcomes=dict(counts)))
+
+
+def _require_log_group(app: App) -> str:
+    group = app.pipeline.log_group
+    if group is None:
+        raise NotFoundError(
+            "Nothing says where the processor logs",
+            hint="Name function or log_group in twobuckets.toml, or set TWOBUCKETS_LOG_GROUP.",
+        )
+    return group
+
+
+def _follow(app: App, group: str, selection: Selection, since: datetime) -> Iterator[Selected]:
+    from twobuckets.logs.events import Follower, follow
+    from twobuckets.logs.selection import Selector
+
+    follower = Follower(app.aws.logs, group, start_at=since, pattern=selection.pattern)
+    selector = Selector(selection)
+    is_told = False
+    for event in follow(follower, now=app.now, sleep=app.sleep):
+        if event is not None:
+            yield from selector.pick(event)
+        elif not follower.exists and not is_told:
+            is_told = True
+            app.out.note(f"The log group {group} does not exist yet; waiting for the first run")

@@ -1,0 +1,169 @@
+"""How log entries look to a person: one line for each outcome, coloured by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta, tzinfo
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from rich.text import Text
+
+from twobuckets.cli.views import human, plain
+from twobuckets.logs.events import LogEvent
+from twobuckets.logs.lines import (
+    Entry,
+    FailedInvocation,
+    Failure,
+    InvocationReport,
+    InvocationStart,
+    LogLine,
+    Outcome,
+    PlatformLine,
+)
+from twobuckets.text import visible
+from twobuckets.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_STYLES: Final = {
+    "archived": "green",
+    "failed": "bold red",
+    "rejected": "magenta",
+    "superseded": "yellow",
+    "missing": "yellow",
+}
+_LEVEL_STYLES: Final = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow", "WARN": "yellow"}
+_WIDTH: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An entry or event as it is to be shown: its time in `zone`, its trace if asked for."""
+
+    said: Entry | LogEvent
+    zone: tzinfo | None
+    with_trace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogsSummary:
+    """How much was shown; `outcomes` counts outcomes, `failed-invocation` and `line` by name."""
+
+    type_name: ClassVar[str] = "summary"
+    log_group: str
+    entries: int
+    outcomes: dict[str, int]
+
+
+def count_as(entry: Entry) -> str:
+    """Return the name under which an entry is counted in the summary."""
+    match entry:
+        case Outcome():
+            return entry.outcome
+        case FailedInvocation():
+            return "failed-invocation"
+        case _:
+            return "line"
+
+
+@human.register(LogsSummary)
+def _(summary: LogsSummary) -> Text:
+    if not summary.entries:
+        return Text(f"Nothing of the kind in {visible(summary.log_group)}.", style="dim")
+    parts = [f"{count:,} {visible(name)}" for name, count in sorted(summary.outcomes.items())]
+    return Text(", ".join(parts), style="dim")
+
+
+@plain.register(LogsSummary)
+def _(_: LogsSummary) -> None:
+    return None
+
+
+@human.register(Shown)
+def _(shown: Shown) -> Text:
+    return Text.assemble(*_parts(shown))
+
+
+@plain.register(Shown)
+def _(shown: Shown) -> str:
+    # Without a Text, which takes longer than everything else done for a line.
+    return "".join(text for text, _ in _parts(shown))
+
+
+Part = tuple[str, str]
+"""A piece of a line that is safe to show, and its style."""
+
+
+def _parts(shown: Shown) -> Iterator[Part]:
+    said = shown.said
+    if isinstance(said, LogEvent):
+        yield "\n".join(visible(line) for line in said.message.splitlines()), ""
+        return
+    at = said.logged_at.astimezone(shown.zone)
+    yield f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} ", "dim"
+    match said:
+        case Outcome():
+            yield from _outcome(said)
+        case FailedInvocation():
+            yield f"{said.reason:<{_WIDTH}} ", "bold red"
+            yield f"invocation {visible(said.request_id or '(unknown)')}", ""
+            yield _error(said.error)
+        case InvocationStart():
+            yield f"{'start':<{_WIDTH}} {visible(said.request_id)}", "dim"
+        case InvocationReport():
+            yield f"{'end':<{_WIDTH}} {_report(said)}", "dim"
+        case PlatformLine():
+            yield f"{'':<{_WIDTH}} {visible(said.message)}", "dim"
+        case LogLine():
+            level = said.level or ""
+            yield f"{visible(level).lower():<{_WIDTH}} ", _LEVEL_STYLES.get(level, "")
+            first, *more = said.message.splitlines() or [""]
+            yield visible(first), ""
+            yield from _indented(more)
+    if shown.with_trace and isinstance(said, Outcome | FailedInvocation) and said.error:
+        yield from _indented(said.error.trace.splitlines())
+
+
+def _outcome(outcome: Outcome) -> Iterator[Part]:
+    style = _STYLES.get(outcome.outcome, "")
+    yield f"{visible(outcome.outcome):<{_WIDTH}} ", style
+    yield visible(outcome.key), "bold"
+    numbers = []
+    if outcome.size_bytes is not None:
+        numbers.append(format_bytes(outcome.size_bytes))
+    if outcome.duration is not None:
+        numbers.append(_duration(outcome.duration))
+    if outcome.attempt is not None and outcome.attempt > 1:
+        numbers.append(f"attempt {outcome.attempt}")
+    if numbers:
+        yield f"  {', '.join(numbers)}", "dim"
+    if outcome.error is not None:
+        yield _error(outcome.error)
+    for said in (outcome.reason, *outcome.notes):
+        if said:
+            yield f"  {visible(said)}", style
+
+
+def _error(error: Failure) -> Part:
+    said = ": ".join(part for part in (error.type, error.message) if part)
+    return f"  {visible(said)}", "red"
+
+
+def _report(report: InvocationReport) -> str:
+    said = [visible(report.request_id), visible(report.status)]
+    if report.duration is not None:
+        said.append(_duration(report.duration))
+    if report.max_memory_used_mb is not None and report.memory_mb is not None:
+        said.append(f"{report.max_memory_used_mb} of {report.memory_mb} MB")
+    return "  ".join(said)
+
+
+def _duration(duration: timedelta) -> str:
+    seconds = duration.total_seconds()
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _indented(lines: list[str]) -> Iterator[Part]:
+    for text in lines:
+        yield f"\n    {visible(text)}", "dim"
