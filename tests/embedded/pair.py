@@ -6,6 +6,7 @@ import io
 import json
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,10 @@ class Pair:
         pages = self.aws.logs.get_paginator("filter_log_events").paginate(
             logGroupName=f"/aws/lambda/{FUNCTION}"
         )
-        for page in pages:
-            yield from (event["message"] for event in page["events"])
+        # The log group comes with the first invocation.
+        with suppress(self.aws.logs.exceptions.ResourceNotFoundException):
+            for page in pages:
+                yield from (event["message"] for event in page["events"])
 
     def wait_for_lines(self, text: str, count: int, *, seconds: float = 20) -> list[str]:
         """Wait until the function has logged this text that often; return those lines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -96,6 +97,31 @@ def test_log_records_reach_the_log_in_lambdas_json_form(embedded: Aws):
     assert json.loads(line)["requestId"] == record["requestId"]
     (line, *_) = pair.wait_for_lines("platform.report", 1)
     assert json.loads(line)["record"]["status"] == "error"
+
+
+def test_the_log_level_of_the_function_decides_what_is_logged(embedded: Aws):
+    source = """
+import logging
+
+def handler(event, context):
+    logging.debug("too little")
+    logging.info("just enough")
+"""
+    pair = make_pair(embedded, source=source, log_format="JSON")
+    embedded.functions.update_function_configuration(
+        FunctionName=FUNCTION, LoggingConfig={"LogFormat": "JSON", "ApplicationLogLevel": "INFO"}
+    )
+    pair.put("a.txt")
+    assert pair.wait_for_lines("just enough", 1)
+    assert not [line for line in pair.lines() if "too little" in line]
+
+
+def test_an_invocation_that_waits_gets_the_result_and_the_tail_of_the_log(embedded: Aws):
+    make_pair(embedded, source="def handler(event, context): print('hello'); return event\n")
+    answer = embedded.functions.invoke(FunctionName=FUNCTION, Payload=b'{"a": 1}', LogType="Tail")
+    assert json.load(answer["Payload"]) == {"a": 1}
+    log = base64.b64decode(answer["LogResult"]).decode()
+    assert log.splitlines()[1] == "hello"
 
 
 def test_a_function_that_cannot_be_imported_says_why_in_its_log(embedded: Aws):

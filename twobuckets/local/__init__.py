@@ -21,6 +21,7 @@ What the emulator does otherwise than AWS, and what is done about it:
 | change sets list resources whose condition does not hold | left out |
 | ranged reads of a version get all of it; each reads the whole file | only the part |
 | every version's contents stay in memory | they stay on disk |
+| memory and `/tmp` of functions are without limit | the same |
 | lifecycle rules | stored and listed, never carried out |
 | minimum part size, part order; `FULL_OBJECT` checksums of multipart uploads | not as on AWS |
 | destination `IfNoneMatch` on copies; `delimiter` of `ListMultipartUploads` | ignored |

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 PROVIDED = frozenset({"boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3"})
 # Ends the log lines of one invocation; the server reads up to it.
 END_OF_LOG = "\x1e"
+# Lambda's names for the levels of `ApplicationLogLevel`; they hold for the JSON format only.
+LEVELS = {
+    "TRACE": logging.NOTSET,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "FATAL": logging.CRITICAL,
+}
 
 
 class ProvidedFinder:
@@ -158,6 +167,9 @@ def main() -> None:
     start = server.receive()
     log = LogHandler()
     logging.getLogger().addHandler(log)
+    level = os.environ.get("AWS_LAMBDA_LOG_LEVEL")
+    if log.is_json and level in LEVELS:
+        logging.getLogger().setLevel(LEVELS[level])
     sys.path.insert(0, start["code"])
     sys.meta_path.append(ProvidedFinder(packages))
     try:

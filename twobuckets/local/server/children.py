@@ -21,6 +21,7 @@ import threading
 import time
 import uuid
 import zipfile
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ IDLE_SECONDS = 120.0
 INITIALIZATION_SECONDS = 10.0
 LOG_GRACE_SECONDS = 2.0
 END_GRACE_SECONDS = 2.0
+# What `Invoke` with the log type Tail gets; AWS gives the last 4 KB.
+TAIL_LINES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +283,6 @@ class LogStream:
     """Where one child's lines go; each becomes a log event when it is written, as on AWS."""
 
     group: dict[str, Any]
-    group_name: str
     name: str
 
     def write(self, line: str) -> None:
@@ -350,21 +352,27 @@ def _run(
     request_id: str,
 ) -> dict[str, Any]:
     """Run one invocation and returns it in the emulator's form."""
-    group_name, group = _log_group(config)
+    group = _log_group(config)
     started = time.monotonic()
     early: list[str] = []
     leased = children.lease(function, early.append)
     if isinstance(leased, Child):
-        stream = LogStream(group, group_name, leased.stream_name)
+        stream = LogStream(group, leased.stream_name)
     else:
-        stream = LogStream(group, group_name, f"{datetime.now(UTC):%Y/%m/%d}/{uuid.uuid4().hex}")
+        stream = LogStream(group, f"{datetime.now(UTC):%Y/%m/%d}/{uuid.uuid4().hex}")
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def write(line: str) -> None:
+        tail.append(line)
+        stream.write(line)
+
     platform = _json_lines if _logs_json(config) else _text_lines
     for line in early:
-        stream.write(line)
-    stream.write(platform("start", config, request_id, 0.0, None))
+        write(line)
+    write(platform("start", config, request_id, 0.0, None))
     if isinstance(leased, Child):
         try:
-            reply = leased.invoke(event, request_id, stream.write)
+            reply = leased.invoke(event, request_id, write)
         finally:
             children.release(leased)
     else:
@@ -372,10 +380,11 @@ def _run(
     duration_ms = (time.monotonic() - started) * 1000
     error = reply.get("error")
     for kind in ("end", "report"):
-        stream.write(platform(kind, config, request_id, duration_ms, error))
+        write(platform(kind, config, request_id, duration_ms, error))
+    log = "\n".join(tail)
     if error is not None:
-        return {"body": {**error, "requestId": request_id}, "error": True, "log": ""}
-    return {"body": reply.get("result"), "log": ""}
+        return {"body": {**error, "requestId": request_id}, "error": True, "log": log}
+    return {"body": reply.get("result"), "log": log}
 
 
 def _logs_json(config: dict[str, Any]) -> bool:
@@ -424,14 +433,15 @@ def _timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _log_group(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _log_group(config: dict[str, Any]) -> dict[str, Any]:
     """Return the function's log group, which Lambda makes when it is missing."""
     from ministack.services import cloudwatch_logs
 
     name = _log_group_name(config)
     if name not in cloudwatch_logs._log_groups:
         cloudwatch_logs._create_log_group({"logGroupName": name})
-    return name, cloudwatch_logs._log_groups[name]
+    group: dict[str, Any] = cloudwatch_logs._log_groups[name]
+    return group
 
 
 def _log_group_name(config: dict[str, Any]) -> str:

@@ -214,6 +214,9 @@ def _seed(credentials: Credentials) -> None:
     iam._user_inline_policies[USER] = {
         "everything": _json({"Version": "2012-10-17", "Statement": [everything]})
     }
+    # A root key that was lost is none any more.
+    for key in [key for key, known in iam._access_keys.items() if known["UserName"] == USER]:
+        del iam._access_keys[key]
     iam._access_keys[credentials.access_key] = {
         "UserName": USER,
         "AccessKeyId": credentials.access_key,
