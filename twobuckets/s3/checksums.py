@@ -41,8 +41,13 @@ class Algorithm:
     def combine(self, parts: Iterable[tuple[int, int]]) -> int:
         """Return the checksum of the whole from the (checksum, length in bytes) of its parts."""
         whole = 0
+        # Nearly all parts have one length, and its shift is most of the work.
+        shifts: dict[int, int] = {}
         for checksum, length in parts:
-            whole = self._multiply(whole, self._shift(length)) ^ checksum
+            shift = shifts.get(length)
+            if shift is None:
+                shift = shifts[length] = self._shift(length)
+            whole = self._multiply(whole, shift) ^ checksum
         return whole
 
     def encode(self, checksum: int) -> str:

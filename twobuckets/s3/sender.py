@@ -39,7 +39,6 @@ BULK_BYTES = 512 * 1024
 _PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
     {
-        "BadDigest",
         "ConditionalRequestConflict",
         "IncompleteBody",
         "InternalError",
@@ -48,9 +47,10 @@ _PASSING_CODES = frozenset(
         "ServiceUnavailable",
         "SlowDown",
         "Throttling",
-        "XAmzContentChecksumMismatch",
     }
 )
+# A body was damaged on its way; where there is none to speak of, the request itself is wrong.
+_DAMAGE_CODES = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
 _ADDRESSES_LIVE = 30.0
 """Seconds for which a host's addresses are used before they are looked up again."""
 _BUSY_CODES = frozenset({"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException"})
@@ -107,10 +107,12 @@ class _Lane:
 class Flight(Iterator[tuple[Request, Response | SendError]]):
     """The answers to a stream of requests, in the order in which they arrive.
 
-    Requests are taken from the source only as fast as they can be sent.
+    Requests are taken from the source only as fast as they can be sent. A source that has nothing
+    before the next answer yields None; with nothing in flight, that ends this iteration of the
+    answers, and the next one goes on with the source.
     """
 
-    def __init__(self, loop: "_Loop", source: Iterable[Request]) -> None:
+    def __init__(self, loop: "_Loop", source: Iterable[Request | None]) -> None:
         self._loop = loop
         self._source = iter(source)
         self._ended = False
@@ -151,9 +153,12 @@ class Flight(Iterator[tuple[Request, Response | SendError]]):
             return self.waiting.popleft()
         if self._ended:
             return None
-        request = next(self._source, None)
-        if request is None:
+        try:
+            request = next(self._source)
+        except StopIteration:
             self._ended = True
+            return None
+        if request is None:
             return None
         self._open += 1
         return _Try(request, self)
@@ -212,7 +217,7 @@ class Sender:
         """Close all connections at once; what is in flight may or may not have reached S3."""
         self._loop.close()
 
-    def send_all(self, requests: Iterable[Request] = ()) -> Flight:
+    def send_all(self, requests: Iterable[Request | None] = ()) -> Flight:
         """Send requests as fast as S3 takes them and give each its final answer.
 
         An answer is a Response of any status, or a SendError when there was none. Connection
@@ -474,7 +479,11 @@ class _Loop:
         code = answer.code
         if code in _BUSY_CODES or answer.status in {429, 503}:
             self._limit.slow_down(self._monotonic())
-        passing = answer.status in _PASSING_STATUS or code in _PASSING_CODES
+        passing = (
+            answer.status in _PASSING_STATUS
+            or code in _PASSING_CODES
+            or (code in _DAMAGE_CODES and trying.request.method == "PUT")
+        )
         if passing and trying.attempts < self._retry.attempts:
             pause = self._retry.pause(trying.attempts, self._jitter())
             return max(pause, _parse_retry_after(answer))

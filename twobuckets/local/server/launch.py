@@ -14,7 +14,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twobuckets.local.server import bodies, children, guard, invocations, log_gaps, template_gaps
+from twobuckets.local.server import (
+    bodies,
+    checksum_gaps,
+    children,
+    guard,
+    invocations,
+    log_gaps,
+    template_gaps,
+)
 from twobuckets.local.server.checkpoint import Checkpoint
 from twobuckets.local.state import (
     Credentials,
@@ -94,6 +102,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     template_gaps.install()
     log_gaps.install()
     bodies.install()
+    checksum_gaps.install()
 
     def ready() -> None:
         _seed(credentials)

@@ -1,0 +1,74 @@
+"""An S3 over HTTP for fast tests: moto's server, one for the session, a bucket for each test."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from click.testing import CliRunner
+from moto.server import ThreadedMotoServer
+
+from twobuckets.cli import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from click.testing import Result
+    from mypy_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A bucket on a server, and the command line that uploads there."""
+
+    s3: S3Client
+    bucket: str
+    endpoint_url: str
+
+    def upload(self, *arguments: str, stdin: bytes | None = None) -> Result:
+        """Run `twobuckets upload`."""
+        return CliRunner().invoke(cli, ["upload", *arguments], input=stdin)
+
+    def keys(self) -> list[str]:
+        """Return the keys in the bucket."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def body(self, key: str) -> bytes:
+        """Return an object's bytes."""
+        return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def uploads(self) -> list[tuple[str, str]]:
+        """Return key and upload id of the incomplete uploads."""
+        listed = self.s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
+        return [(upload["Key"], upload["UploadId"]) for upload in listed]
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """The URL of a moto server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def staging(moto_url: str, fake_credentials: None, monkeypatch: pytest.MonkeyPatch) -> Staging:
+    """An empty bucket that the command line uploads to."""
+    bucket = f"staging-{uuid.uuid4().hex[:12]}"
+    s3 = boto3.client("s3", endpoint_url=moto_url)
+    s3.create_bucket(
+        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+    for name, value in (
+        ("TWOBUCKETS_STAGING", bucket),
+        ("TWOBUCKETS_ARCHIVE", f"{bucket}-archive"),
+        ("TWOBUCKETS_ENDPOINT_URL", moto_url),
+    ):
+        monkeypatch.setenv(name, value)
+    return Staging(s3, bucket, moto_url)

@@ -1,0 +1,100 @@
+"""`twobuckets upload` from the command line to the bytes in S3."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.upload.conftest import Staging
+
+MIB = 1024 * 1024
+
+
+def test_a_small_file_arrives_with_its_content_type(staging: Staging, tmp_path: Path):
+    (tmp_path / "rows.csv").write_bytes(b"a,b\n1,2\n")
+    ran = staging.upload(str(tmp_path / "rows.csv"))
+    assert ran.exit_code == 0, ran.output
+    assert "uploaded" in ran.stdout
+    stored = staging.s3.get_object(Bucket=staging.bucket, Key="rows.csv")
+    assert stored["Body"].read() == b"a,b\n1,2\n"
+    assert stored["ContentType"] == "text/csv"
+
+
+@pytest.mark.parametrize("size", [0, 1, 512 * 1024, 5 * MIB + 1, 16 * MIB, 21 * MIB + 17])
+def test_files_of_every_size_arrive_byte_for_byte(staging: Staging, tmp_path: Path, size: int):
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    ran = staging.upload(str(tmp_path / "file"), "--key", "a key/with + %2B ü", "--json")
+    assert ran.exit_code == 0, ran.output
+    uploaded, summary = map(json.loads, ran.stdout.splitlines())
+    assert (uploaded["type"], uploaded["size_bytes"]) == ("uploaded", size)
+    assert (summary["type"], summary["uploaded"], summary["sent_bytes"]) == ("summary", 1, size)
+    assert staging.body("a key/with + %2B ü") == content
+    assert staging.uploads() == []
+    in_parts = size >= 16 * MIB
+    assert uploaded["etag"].strip('"').endswith("-3") is (size > 20 * MIB)
+    assert ("-" in uploaded["etag"]) is in_parts
+
+
+def test_standard_input_of_unknown_length_arrives(staging: Staging):
+    for size in (0, 10, 8 * MIB, 19 * MIB):
+        content = os.urandom(size)
+        ran = staging.upload("-", "--key", f"stream-{size}", stdin=content)
+        assert ran.exit_code == 0, ran.output
+        assert staging.body(f"stream-{size}") == content
+    assert staging.uploads() == []
+
+
+def test_a_folder_keeps_its_relative_paths(staging: Staging, tmp_path: Path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("one.txt", ".hidden", "a/two.txt", "a/b/three.tmp"):
+        (tmp_path / name).write_text(name)
+    ran = staging.upload(str(tmp_path), "-r", "--prefix", "in/", "--exclude", "*.tmp")
+    assert ran.exit_code == 0, ran.output
+    assert sorted(staging.keys()) == ["in/.hidden", "in/a/two.txt", "in/one.txt"]
+
+
+def test_a_folder_without_recursive_is_a_usage_error(staging: Staging, tmp_path: Path):
+    ran = staging.upload(str(tmp_path))
+    assert ran.exit_code == 2
+    assert "--recursive" in ran.stderr
+    assert staging.keys() == []
+
+
+def test_the_plan_of_a_dry_run_writes_nothing(staging: Staging, tmp_path: Path):
+    (tmp_path / "f").write_bytes(b"x" * (20 * MIB))
+    ran = staging.upload(str(tmp_path / "f"), "--dry-run")
+    assert ran.exit_code == 0
+    assert "3 parts" in ran.stdout
+    assert staging.keys() == []
+    assert staging.uploads() == []
+
+
+@pytest.mark.parametrize("size", [10, 17 * MIB])
+def test_no_overwrite_leaves_what_is_there(staging: Staging, tmp_path: Path, size: int):
+    (tmp_path / "f").write_bytes(b"n" * size)
+    staging.s3.put_object(Bucket=staging.bucket, Key="f", Body=b"old")
+    ran = staging.upload(str(tmp_path / "f"), "--no-overwrite")
+    assert ran.exit_code == 3
+    assert "in staging already" in ran.stdout
+    assert staging.body("f") == b"old"
+    assert staging.uploads() == []
+
+
+@pytest.mark.parametrize("size", [10, 17 * MIB])
+def test_a_key_that_is_in_staging_already_gets_a_clear_word(
+    staging: Staging, tmp_path: Path, size: int
+):
+    (tmp_path / "f").write_bytes(b"n" * size)
+    first = staging.upload(str(tmp_path / "f"), "--json")
+    assert json.loads(first.stdout.splitlines()[0])["replaced"] is False
+    again = staging.upload(str(tmp_path / "f"))
+    assert again.exit_code == 0
+    assert "not processed yet" in again.stdout
+    assert staging.body("f") == b"n" * size

@@ -1,0 +1,247 @@
+"""`twobuckets upload`: files into staging, resumable and verified."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from twobuckets import settings as settings_
+from twobuckets.cli import command
+from twobuckets.cli.options import SIZE, dry_run_option
+from twobuckets.cli.output import json_line
+from twobuckets.cli.views import upload as views
+from twobuckets.errors import UsageError
+from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
+from twobuckets.upload.journal import Journal
+from twobuckets.upload.parts import require_part_bytes
+from twobuckets.upload.plan import plan
+from twobuckets.upload.run import Resume, Run, Warned, Wishes
+from twobuckets.upload.send import Upload, UploadSummary, drop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from twobuckets.cli.app import App
+
+
+@command("upload")
+@click.argument("paths", metavar="PATH...", nargs=-1)
+@click.option("--key", help="The object's key; for one file.")
+@click.option("--prefix", default="", help="Put before every key, as it is.")
+@click.option("--recursive", "-r", is_flag=True, help="Upload the files in folders.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only these files of a folder.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these files or folders.")
+@click.option("--hidden/--no-hidden", default=True, help="Whether names that begin with a dot go.")
+@click.option(
+    "--follow-symlinks/--no-follow-symlinks", default=True, help="Whether links in folders count."
+)
+@click.option("--from-file", metavar="FILE", help="Also the files a list names (see --failed-to).")
+@click.option("--content-type", metavar="TYPE", help="Default: by the end of the name.")
+@click.option("--no-overwrite", is_flag=True, help="Fail for keys that are in staging already.")
+@click.option("--resume/--no-resume", default=True, help="Go on with an interrupted upload.")
+@click.option("--restart", is_flag=True, help="Drop what an interrupted upload left; begin anew.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), help="Requests in flight at most.")
+@click.option("--part-size", type=SIZE, help="Default: 8 MiB, more for huge files.")
+@click.option("--bandwidth-limit", type=SIZE, metavar="SIZE", help="Bytes a second at most.")
+@click.option("--failed-to", metavar="FILE", help="List what failed there, for --from-file.")
+@dry_run_option
+@click.pass_obj
+def upload(
+    app: App,
+    paths: tuple[str, ...],
+    key: str | None,
+    prefix: str,
+    recursive: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    hidden: bool,
+    follow_symlinks: bool,
+    from_file: str | None,
+    content_type: str | None,
+    no_overwrite: bool,
+    resume: bool,
+    restart: bool,
+    concurrency: int | None,
+    part_size: int | None,
+    bandwidth_limit: int | None,
+    failed_to: str | None,
+    dry_run: bool,
+) -> None:
+    """Upload files to staging: resumable, verified, many at once.
+
+    PATH is a file, a folder with --recursive, or - for standard input. A file's key is --key, or
+    --prefix and its name; in a folder, --prefix and its path from there. Links are followed.
+
+    Run the same command again after an interruption, and it goes on where it stopped.
+
+    \b
+    twobuckets upload report.csv big.bin
+    twobuckets upload photos --recursive --prefix photos/ --exclude '*.tmp'
+    pg_dump db | twobuckets upload - --key db.dump
+    """
+    if not paths and from_file is None:
+        raise UsageError("Nothing says what to upload", hint="Give files, folders or --from-file.")
+    if part_size is not None:
+        require_part_bytes(part_size)
+    if restart and not resume:
+        raise UsageError("--restart and --no-resume exclude each other")
+    if bandwidth_limit == 0:
+        raise UsageError("--bandwidth-limit 0 would never send anything")
+    files: Iterable[File | Failed] = find_files(
+        paths,
+        key=key,
+        prefix=prefix,
+        recursive=recursive,
+        selection=Selection(include, exclude, hidden=hidden, follow_symlinks=follow_symlinks),
+    )
+    if from_file is not None:
+        files = itertools.chain(files, _read_list(from_file, prefix))
+    if dry_run:
+        planned = plan(files, part_bytes=part_size, records=app.out.record)
+        app.finish(planned, attention=planned.failed > 0)
+        return
+    wishes = Wishes(
+        bucket=app.pipeline.staging,
+        content_type=content_type,
+        overwrite=not no_overwrite,
+        part_bytes=part_size,
+        most_parts=min(concurrency or 15, 63),
+        resume=Resume.RESTART if restart else Resume.CONTINUE if resume else Resume.IGNORE,
+    )
+    with contextlib.ExitStack() as stack:
+        failures = stack.enter_context(_failure_list(failed_to))
+        summary = _upload(app, files, wishes, concurrency, bandwidth_limit, failures)
+    app.finish(summary, attention=summary.failed > 0)
+
+
+def _upload(
+    app: App,
+    files: Iterable[File | Failed],
+    wishes: Wishes,
+    concurrency: int | None,
+    bandwidth_limit: int | None,
+    failures: TextIO | None,
+) -> UploadSummary:
+    started_at = app.now()
+    limits = {
+        # One more than there are parts, so that small files never wait for parts of large ones.
+        "most_bulk": wishes.most_parts + 1,
+        "bytes_per_second": bandwidth_limit,
+    }
+    if concurrency is not None:
+        limits["most"] = concurrency
+    with app.connect(**limits) as sender, views.progress(app.out) as progress:
+        run = Run(
+            wishes,
+            _open_journal(app, wishes.bucket),
+            initiator=lambda: _find_identity(app),
+            on_sent=progress.sent if progress is not None else None,
+        )
+        uploading = Upload(
+            sender,
+            progress.count(files) if progress is not None else files,
+            run,
+            stdin=sys.stdin.buffer if hasattr(sys.stdin, "buffer") else None,
+        )
+        try:
+            for record in uploading:
+                if isinstance(record, Warned):
+                    app.out.warn(record.message)
+                    continue
+                if isinstance(record, Failed) and failures is not None:
+                    failures.write(json_line(record) + "\n")
+                if progress is not None:
+                    progress.done(record)
+                app.out.record(record)
+        finally:
+            _tell_what_stays(app, uploading, wishes)
+    return uploading.summary(app.now() - started_at)
+
+
+def _tell_what_stays(app: App, uploading: Upload, wishes: Wishes) -> None:
+    for kept in uploading.kept():
+        app.out.record(kept)
+    dropped = uploading.dropped()
+    if dropped:
+        with app.connect() as sender:
+            for key, upload_id in drop(sender, wishes.bucket, dropped):
+                app.out.warn(
+                    f"The incomplete upload {upload_id} of {key} could not be dropped; "
+                    "`twobuckets ls uploads` shows it"
+                )
+
+
+def _open_journal(app: App, bucket: str) -> Journal:
+    endpoint = app.aws.s3_address.url
+    directory = settings_.state_directory(app.environ, "uploads")
+    try:
+        return Journal(directory, endpoint=endpoint, bucket=bucket)
+    except OSError as error:
+        app.out.warn(
+            f"Interrupted uploads can't be remembered in {directory}: {error.strerror}; "
+            "they may have to be sent again from the beginning"
+        )
+        return Journal(None, endpoint=endpoint, bucket=bucket)
+
+
+def _find_identity(app: App) -> str | None:
+    from twobuckets.errors import TwoBucketsError
+
+    try:
+        from twobuckets.aws import attempt
+
+        with attempt("find out which identity is in use"):
+            return app.aws.sts.get_caller_identity()["Arn"]
+    except TwoBucketsError:
+        # What can't be proven to be ours is left alone.
+        return None
+
+
+def _read_list(name: str, prefix: str) -> Iterator[File | Failed]:
+    """Yield the files that a list names: lines of JSON with path and key, or paths."""
+    try:
+        with sys.stdin if name == STDIN else Path(name).open(encoding="utf-8") as stream:
+            for line in stream:
+                yield from _parse_entry(line.rstrip("\n"), prefix)
+    except OSError as error:
+        raise UsageError(f"Could not read the list {name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"The list {name} is not UTF-8 text") from None
+
+
+def _parse_entry(line: str, prefix: str) -> Iterable[File | Failed]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return find_files([line], prefix=prefix) if line else ()
+    if not isinstance(entry, dict):
+        return find_files([line], prefix=prefix)
+    # Other records, such as the summary of a --json run, name no file.
+    if entry.get("type") != "failed" or not isinstance(entry.get("path"), str):
+        return ()
+    return find_files([entry["path"]], key=entry.get("key") or None)
+
+
+@contextlib.contextmanager
+def _failure_list(name: str | None) -> Iterator[TextIO | None]:
+    """Yield where failures are listed; the file appears, whole, when the run ends."""
+    if name is None:
+        yield None
+        return
+    # Written beside it, so that the list of the last run can be the input of this one.
+    fresh = Path(f"{name}.{os.getpid()}.new")
+    try:
+        with fresh.open("w", encoding="utf-8") as stream:
+            yield stream
+        fresh.replace(name)
+    except OSError as error:
+        raise UsageError(f"Could not write the list {name}: {error.strerror}") from None
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -1,0 +1,287 @@
+"""What the files of one run share: wishes, what comes next, what was found out, and the records."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from twobuckets.s3 import FileChangedError, Request, Response, SendError
+from twobuckets.upload import checksum
+from twobuckets.upload.content_type import guess_content_type
+from twobuckets.upload.files import Failed, File
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from twobuckets.upload.checksum import Body
+    from twobuckets.upload.journal import Journal
+
+# Refusals that every other file would meet as well (Amazon S3 API reference, Error responses).
+_FATAL_CODES: Final = frozenset(
+    {
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "NoSuchBucket",
+        "NotSignedUp",
+        "PermanentRedirect",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+CHANGED: Final = "it changed while it was being uploaded, so nothing was stored"
+CHANGED_HINT: Final = "Upload it again once nothing writes to it."
+NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something else than what was sent"
+NOT_WHAT_WAS_SENT_HINT: Final = "Look at the object before anything relies on it; upload it again."
+
+Outcome = Response | SendError
+
+
+class Resume(enum.Enum):
+    """What becomes of an earlier, interrupted upload of the same file."""
+
+    CONTINUE = "continue"
+    RESTART = "restart"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How files are to be uploaded; `part_bytes` None means a size that suits each file.
+
+    `most_parts` is how many parts may be in flight at once. With `Resume.IGNORE` nothing is kept
+    for a later resume either.
+    """
+
+    bucket: str
+    content_type: str | None = None
+    overwrite: bool = True
+    part_bytes: int | None = None
+    most_parts: int = 15
+    resume: Resume = Resume.CONTINUE
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A file that S3 has, proven by the checksum of what was read.
+
+    `resumed_bytes` were there from an earlier run. `replaced` tells that the key was in the bucket
+    already: an object that nothing had processed yet. `checksum` is CRC64NVME as S3 writes it.
+    """
+
+    path: str
+    key: str
+    size_bytes: int
+    etag: str
+    version_id: str | None
+    checksum: str
+    resumed_bytes: int = 0
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an interrupted upload leaves in S3: the same command goes on from there.
+
+    `abort_at` is when a lifecycle rule removes it, None if S3 named no such rule;
+    `dollars_per_month` is what it costs until then, at the price of S3 Standard.
+    """
+
+    path: str
+    key: str
+    upload_id: str
+    kept_bytes: int
+    size_bytes: int
+    abort_at: datetime | None
+    dollars_per_month: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something about one file that a person should know and may ignore."""
+
+    path: str
+    key: str
+    message: str
+
+
+class Run:
+    """What the files of one run share.
+
+    `tells_crc` is whether the endpoint says which CRC64NVME it stored, None until it has shown;
+    `has_conditions` is whether it knows `If-None-Match` on writes; `has_contact`, whether it ever
+    did what was asked.
+    """
+
+    def __init__(
+        self,
+        wishes: Wishes,
+        journal: Journal,
+        *,
+        initiator: Callable[[], str | None],
+        on_sent: Callable[[File, int], None] | None = None,
+        tells_crc: bool | None = None,
+    ) -> None:
+        self.wishes = wishes
+        self.journal = journal
+        self.initiator = initiator
+        self.on_sent = on_sent
+        self.tells_crc = tells_crc
+        self.has_conditions = True
+        self.next: deque[Request] = deque()
+        self.records: deque[Uploaded | Failed | Warned] = deque()
+        self.parts_in_flight = 0
+        self.sent_bytes = 0
+        self.has_contact = False
+        self._warned: set[str] = set()
+        self._stored_any = False
+
+    @property
+    def only_if_new(self) -> bool:
+        """Whether writes carry the condition that nothing has the key.
+
+        Without `--no-overwrite` the condition tells at no cost that the key is taken; the write is
+        then repeated without it.
+        """
+        return self.has_conditions or not self.wishes.overwrite
+
+    def store(self, uploaded: Uploaded) -> None:
+        """Record a file that S3 has."""
+        self._stored_any = True
+        self.records.append(uploaded)
+
+    def fail(self, file: File, reason: str, hint: str | None = None) -> None:
+        """Record a file that was not uploaded."""
+        self.records.append(Failed(file.path, file.key, reason, hint))
+
+    def warn_once(self, file: File, message: str) -> None:
+        """Record something that concerns every file, the first time."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self.records.append(Warned(file.path, file.key, message))
+
+    def content_type(self, file: File) -> str:
+        """Return the content type that a file is stored with."""
+        return self.wishes.content_type or guess_content_type(
+            file.path if file.path != "-" else file.key
+        )
+
+    def checksum_headers(self, body: Body) -> list[tuple[str, str]]:
+        """Return the headers with which S3 refuses a body that was changed on its way.
+
+        A CRC that is not known yet is computed by the sender, and its header added there. MD5 goes
+        along while the endpoint may be one that ignores CRC64NVME. Raises OSError and
+        FileChangedError.
+        """
+        headers = []
+        if body.crc is not None:
+            headers.append((checksum.HEADER, checksum.encode(body.crc)))
+        if self.tells_crc is not True:
+            headers.append(("content-md5", checksum.encode_md5(body.md5)))
+        return headers
+
+    def is_proven(self, answer: Response, body: Body) -> bool:
+        """Tell whether the answer to a PUT says that exactly this body was stored."""
+        if body.crc is None:
+            body.crc = answer.checksum
+        assert body.crc is not None
+        said = answer.headers.get(checksum.HEADER)
+        if said is not None:
+            self.tells_crc = True
+            return said == checksum.encode(body.crc)
+        if self.tells_crc is None:
+            self.tells_crc = False
+        try:
+            return checksum.find_md5(answer.headers.get("etag", "")) == body.md5.hex()
+        except (OSError, FileChangedError):
+            return False
+
+    def head(self, file: File, step: Callable[[Outcome], None]) -> None:
+        """Ask next what is stored under a file's key."""
+        self.next.append(
+            Request(
+                "HEAD",
+                self.wishes.bucket,
+                file.key,
+                headers=(("x-amz-checksum-mode", "ENABLED"),),
+                tag=step,
+            )
+        )
+
+    def hears(self, file: File) -> Callable[[int], None] | None:
+        """Return who is told of the bytes of a file as they are sent."""
+        return partial(self.on_sent, file) if self.on_sent is not None else None
+
+    def explain(self, file: File, outcome: Outcome, operation: str) -> Failed:
+        """Return in words why a file was refused.
+
+        Raises the explanation instead when every other file would be refused as well.
+        """
+        from twobuckets import aws
+        from twobuckets.errors import TwoBucketsError
+
+        what = f"upload {file.path} to s3://{self.wishes.bucket}/{file.key}"
+        if isinstance(outcome, SendError):
+            error = TwoBucketsError(
+                f"Could not {what}: no answer from S3: {outcome}",
+                hint="Check the network, --region and --endpoint-url, then run the command again: "
+                "it goes on where it stopped.",
+            )
+            is_fatal = not self.has_contact
+        else:
+            code = outcome.code or str(outcome.status)
+            refusal = aws.ClientError(
+                {"Error": {"Code": code, "Message": outcome.message or f"status {outcome.status}"}},
+                operation,
+            )
+            error = aws.explain(refusal, what)
+            denied = code in aws.DENIED_CODES and not self._stored_any
+            is_fatal = code in _FATAL_CODES or denied
+        if is_fatal:
+            raise error
+        return Failed(
+            file.path, file.key, error.message.removeprefix(f"Could not {what}: "), error.hint
+        )
+
+
+def lacks_condition(answer: Response) -> bool:
+    """Tell whether an endpoint refused a write because it knows no conditions on writes."""
+    return answer.status == 501 or (
+        answer.status == 400 and answer.code in {"NotImplemented", "InvalidArgument"}
+    )
+
+
+def existing(file: File) -> Failed:
+    """Return that a file was not uploaded because its key is taken."""
+    return Failed(
+        file.path,
+        file.key,
+        "the key is in staging already and has not been processed",
+        "Wait until it is processed, use another key, or leave out --no-overwrite.",
+    )
+
+
+def is_change(outcome: Outcome) -> bool:
+    """Tell whether a file became shorter while it was being sent."""
+    return isinstance(outcome, SendError) and isinstance(outcome.cause, FileChangedError)
+
+
+def is_same_file(one: os.stat_result, other: os.stat_result) -> bool:
+    """Tell whether nothing was written to a file between two looks at it."""
+    return (one.st_size, one.st_mtime_ns, one.st_ino, one.st_dev) == (
+        other.st_size,
+        other.st_mtime_ns,
+        other.st_ino,
+        other.st_dev,
+    )
