@@ -23,6 +23,7 @@ from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -125,6 +126,13 @@ class S3Keys:
         frozen = self._credentials.get_frozen_credentials()
         return frozen.access_key or "", frozen.secret_key or "", frozen.token
 
+    @property
+    def expire_at(self) -> datetime | None:
+        """When the keys stop working; None for keys that last, or whose end nobody told."""
+        self.current()
+        found: datetime | None = getattr(self._credentials, "_expiry_time", None)
+        return found
+
     def renewed(self) -> tuple[str, str, str | None]:
         """Return the keys after fetching new ones, where the kind of credentials can."""
         # S3 refused them although their time may not be up, as after a revoked session.
@@ -177,6 +185,11 @@ class Aws:
             raise explain(botocore.exceptions.NoRegionError(), "find the region") from None
         return region
 
+    @property
+    def custom_endpoint_url(self) -> str | None:
+        """The endpoint that is not AWS's own, None on AWS."""
+        return self._identity.endpoint_url if self._identity else self._endpoint_url
+
     def _client(self, service: str, **config: Any) -> Any:
         settings = Config(
             # SigV4 always: SigV2 leaves length and conditions unsigned (see presigned requests).
@@ -190,11 +203,11 @@ class Aws:
             proxies={} if self._identity else None,
             **config,
         )
-        identity = self._identity
-        endpoint_url = identity.endpoint_url if identity else self._endpoint_url
         # boto3's sessions are not thread-safe while they make a client.
         with self._lock, attempt(f"reach {service}"):
-            return self.session.client(service, endpoint_url=endpoint_url, config=settings)  # type: ignore[call-overload]
+            return self.session.client(  # type: ignore[call-overload]
+                service, endpoint_url=self.custom_endpoint_url, config=settings
+            )
 
     def require_s3_keys(self) -> S3Keys:
         """Return the credentials for requests signed by hand. Raises AccessError without any."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from twobuckets.aws import Aws, S3Keys
-    from twobuckets.s3 import Keys, Sender
+    from twobuckets.s3 import Endpoint, Keys, Sender, SigV4Signer
     from twobuckets.settings import Pipeline, Settings
 
 ATTENTION = 3
@@ -140,15 +140,30 @@ class App:
         """Return a sender for S3's hot loops; `limits` are those of Sender."""
         from twobuckets import s3
 
+        keys = self.aws.require_s3_keys()
+        return s3.connect(self._s3_endpoint, _SessionCredentials(keys), **limits)
+
+    def signer(self, keys: S3Keys) -> SigV4Signer:
+        """Return what signs requests for somebody else to send."""
+        from twobuckets.s3 import SigV4Signer
+
+        def clock() -> float:
+            return self.now().timestamp()
+
+        return SigV4Signer(self._s3_endpoint, _SessionCredentials(keys), clock=clock)
+
+    @cached_property
+    def _s3_endpoint(self) -> Endpoint:
+        from twobuckets.s3 import parse_endpoint
+
         address = self.aws.s3_address
-        endpoint = s3.parse_endpoint(
+        return parse_endpoint(
             address.url,
             region=address.region,
             path_style=address.path_style,
             ca_bundle=address.ca_bundle,
             proxy=address.proxy,
         )
-        return s3.connect(endpoint, _SessionCredentials(self.aws.require_s3_keys()), **limits)
 
     def now(self) -> datetime:
         """The present instant, aware, in UTC."""

@@ -6,10 +6,12 @@ form only, and the payload is `UNSIGNED-PAYLOAD` where TLS and a checksum alread
 Everything that is not a hot loop is signed by botocore.
 """
 
+import base64
 import hashlib
 import hmac
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -137,6 +139,49 @@ class SigV4Signer:
         )
         scheme = "https" if origin.tls else "http"
         return f"{scheme}://{host}{path}?{encoded}&X-Amz-Signature={signature}"
+
+    def sign_form(
+        self,
+        bucket: str,
+        fields: Mapping[str, str],
+        conditions: list[list[str | int]],
+        *,
+        expires_in: timedelta,
+    ) -> tuple[str, dict[str, str]]:
+        """Return a URL and all the fields of a form that uploads to a bucket with one POST.
+
+        The form has to send `fields` exactly and to fulfil `conditions` (S3 API reference, "POST
+        Policy"). Raises ValueError if it is to live longer than seven days.
+        """
+        if not timedelta(seconds=1) <= expires_in <= LONGEST_EXPIRY:
+            raise ValueError("a presigned form lives between one second and seven days")
+        stamp = self._read_clock()
+        keys = self._credentials.keys()
+        origin, host, prefix = self._find_place(bucket)
+        scope = f"{stamp[:8]}/{self.endpoint.region}/s3/aws4_request"
+        form = {
+            **fields,
+            "x-amz-algorithm": "AWS4-HMAC-SHA256",
+            "x-amz-credential": f"{keys.access_key}/{scope}",
+            "x-amz-date": stamp,
+        }
+        if keys.token is not None:
+            form["x-amz-security-token"] = keys.token
+        ends = time.gmtime(self._second + int(expires_in.total_seconds()))
+        policy = {
+            "expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", ends),
+            "conditions": [
+                {"bucket": bucket},
+                *({name: value} for name, value in form.items()),
+                *conditions,
+            ],
+        }
+        # A bare $ begins a variable of S3's policy language, whatever JSON makes of it.
+        text = json.dumps(policy).replace("$", "\\u0024")
+        form["policy"] = base64.b64encode(text.encode()).decode()
+        key = derive_key(keys.secret_key, stamp[:8], self.endpoint.region)
+        form["x-amz-signature"] = hmac.digest(key, form["policy"].encode(), "sha256").hex()
+        return f"{'https' if origin.tls else 'http'}://{host}{prefix}/", form
 
     def learn(self, answer: Response) -> bool:
         """Take S3's clock or fetch new keys after a refusal; True if signing again may help."""

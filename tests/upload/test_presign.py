@@ -1,0 +1,278 @@
+"""What `presign` signs, what it refuses to sign, and that it tells nobody else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import shlex
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import boto3
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from click.testing import CliRunner, Result
+from hypothesis import example, given
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from twobuckets.cli import cli
+from twobuckets.errors import UsageError
+from twobuckets.s3 import FixedCredentials, Keys, SigV4Signer, parse_endpoint
+from twobuckets.upload.presign import (
+    Life,
+    Terms,
+    parse_sha256,
+    plan_exactly,
+    presign_multipart,
+    presign_post,
+    presign_put,
+    require_key,
+    terms_of,
+)
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LIFE = Life(timedelta(hours=1), NOW + timedelta(hours=1))
+KEYS = Keys("AKIDEXAMPLE", "secret-of-the-tests")
+# S3's own rule for keys: any Unicode text of 1 to 1,024 bytes.
+keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=200).filter(
+    lambda key: len(key.encode()) <= 1024
+)
+
+
+def signer_at(now: datetime = NOW, region: str = "eu-central-1") -> SigV4Signer:
+    endpoint = parse_endpoint(f"https://s3.{region}.amazonaws.com", region=region)
+    return SigV4Signer(endpoint, FixedCredentials(KEYS), clock=now.timestamp)
+
+
+@pytest.fixture
+def run(monkeypatch, fake_credentials):
+    """Run the program for a pair that is named, which needs no stack and no network."""
+    monkeypatch.setenv("TWOBUCKETS_STAGING", "staging-bucket")
+    monkeypatch.setenv("TWOBUCKETS_ARCHIVE", "archive-bucket")
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, arguments)
+
+    return invoke
+
+
+def signed_headers(url: str) -> set[str]:
+    return set(parse_qs(urlsplit(url).query)["X-Amz-SignedHeaders"][0].split(";"))
+
+
+def test_every_term_is_in_the_signature_and_in_the_command_line(run, tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"1,2\n")
+    result = run("presign", "in/rows.csv", "--file", str(file), "--no-overwrite")
+    assert result.exit_code == 0, result.stderr
+    comment, curl = result.stdout.splitlines()
+    assert comment.startswith("# s3://staging-bucket/in/rows.csv, exactly 4 bytes, until ")
+    words = shlex.split(curl)
+    assert words[0] == "curl"
+    assert words[words.index("--upload-file") + 1] == str(file)
+    headers = {word.partition(": ")[0] for word in words if ": " in word}
+    assert headers == {"content-type", "x-amz-checksum-sha256", "if-none-match"}
+    assert signed_headers(words[-1]) == headers | {"host", "content-length"}
+
+
+def test_the_url_is_of_the_buckets_region_and_lives_as_long_as_asked(run):
+    result = run("presign", "k", "--expires", "15m", "--json")
+    request, summary = map(json.loads, result.stdout.splitlines())
+    assert request["type"] == "presigned-request"
+    parts = urlsplit(request["url"])
+    assert parts.netloc == "staging-bucket.s3.eu-central-1.amazonaws.com"
+    query = parse_qs(parts.query)
+    assert query["X-Amz-Expires"] == ["900"]
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+    assert request["headers"] == {"content-type": "application/octet-stream"}
+    assert summary == {"type": "summary", "requests": 1, "expires_at": request["expires_at"]}
+
+
+@given(keys)
+def test_the_url_leads_to_exactly_the_key_and_its_view_is_one_line(key):
+    request = presign_put(signer_at(), "staging", terms_of(key), LIFE)
+    path = request.url.partition("?")[0].partition("amazonaws.com/")[2]
+    assert unquote(path, errors="strict") == key
+    assert path.isascii()
+    assert len(request.curl.splitlines()) == 1
+    assert shlex.split(request.curl)[-1] == request.url
+
+
+@given(keys.filter(lambda key: "${filename}" not in key), st.integers(1, 10**9))
+@example("price in $.csv", 1)
+def test_a_forms_policy_allows_exactly_the_key_and_is_signed_as_botocore_signs(key, limit):
+    terms = Terms(key, "text/plain")
+    request = presign_post(signer_at(), "staging", terms, LIFE, max_bytes=limit)
+    policy_text = base64.b64decode(request.fields["policy"]).decode()
+    assert "$" not in policy_text
+    policy = json.loads(policy_text)
+    assert {"key": key} in policy["conditions"]
+    assert {"Content-Type": "text/plain"} in policy["conditions"]
+    assert ["content-length-range", 0, limit] in policy["conditions"]
+    assert policy["expiration"] == "2026-03-01T13:00:00Z"
+    by_botocore = SigV4Auth(Credentials(*KEYS), "s3", "eu-central-1")
+    asked = AWSRequest("POST", request.url)
+    asked.context["timestamp"] = request.fields["x-amz-date"]
+    signature = by_botocore.signature(request.fields["policy"], asked)
+    assert request.fields["x-amz-signature"] == signature
+
+
+def test_a_form_can_be_bound_to_one_size(run):
+    result = run("presign", "k", "--post", "--size", "12", "--json")
+    request = json.loads(result.stdout.splitlines()[0])
+    policy = json.loads(base64.b64decode(request["fields"]["policy"]))
+    assert ["content-length-range", 12, 12] in policy["conditions"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["k", "--expires", "8d"], "one second to 7 days"),
+        (["k", "--expires", "0s"], "one second to 7 days"),
+        (["k", "--max-size", "1MB"], "--max-size needs --post"),
+        (["k", "--post"], "without a limit on its size"),
+        (["k", "--post", "--max-size", "1MB", "--no-overwrite"], "does not overwrite"),
+        (["a${filename}", "--post", "--max-size", "1MB"], "replaces ${filename}"),
+        (["k", "--post", "--multipart", "2"], "can't be combined"),
+        (["k", "--size", "6GiB"], "S3 takes 5.0 GiB in one"),
+        (["k", "--sha256", "abc"], "is not a SHA-256"),
+        (["k", "--multipart", "0"], "from 1 to 10,000 parts"),
+        (["k", "--multipart", "10001"], "from 1 to 10,000 parts"),
+        (["k", "--multipart", "3", "--size", "10MiB"], "into 3 parts"),
+        (["k", "--multipart", "1", "--size", "6GiB"], "into 1 parts"),
+        (["k", "--multipart", "2", "--sha256", "0" * 64], "for each part only"),
+        (["k" * 1025], "it has 1,025 bytes"),
+        ([""], "it has 0 bytes"),
+    ],
+)
+def test_what_s3_could_not_hold_the_sender_to_is_refused_with_the_reason(run, arguments, said):
+    result = run("presign", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_file_that_is_not_what_was_promised_is_refused(run, tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"1,2\n")
+    assert run("presign", "k", "--file", str(file), "--size", "5").exit_code == 2
+    assert run("presign", "k", "--file", str(file), "--sha256", "0" * 64).exit_code == 2
+    missing = run("presign", "k", "--file", str(tmp_path / "gone"))
+    assert missing.exit_code == 1
+    assert "No such file" in missing.stderr
+    assert run("presign", "k", "--file", str(tmp_path)).exit_code == 1
+
+
+def test_a_url_that_would_outlive_its_credentials_is_refused(run, monkeypatch):
+    ends_at = datetime.now(UTC) + timedelta(hours=2)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token-of-the-tests")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", ends_at.isoformat())
+    assert run("presign", "k", "--expires", "1h").exit_code == 0
+    result = run("presign", "k", "--expires", "3h")
+    assert result.exit_code == 5
+    assert "the credentials in use expire in 1h 59m" in result.stderr
+    assert result.stdout == ""
+
+
+def test_temporary_credentials_without_an_end_are_pointed_out(run, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token-of-the-tests")
+    result = run("presign", "k")
+    assert "temporary and don't say until when" in result.stderr
+    assert "X-Amz-Security-Token=token-of-the-tests" in result.stdout
+
+
+def test_what_stays_free_for_the_sender_is_said(run):
+    loose = run("presign", "k").stderr
+    assert "The size is not bound: the upload can have up to 5.0 GiB" in loose
+    assert "replaces what is there; see --no-overwrite" in loose
+    assert run("presign", "k", "--size", "5", "--no-overwrite").stderr == ""
+
+
+def test_without_credentials_nothing_is_signed(run, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    result = run("presign", "k")
+    assert result.exit_code == 5
+    assert "no AWS credentials were found" in result.stderr
+
+
+def test_a_url_is_on_stdout_only_and_never_logged(run, caplog):
+    with caplog.at_level(logging.DEBUG):
+        result = run("presign", "k", "-vv")
+    assert "X-Amz-Signature" in result.stdout
+    assert "X-Amz-Signature" not in result.stderr
+    assert "X-Amz-Signature" not in caplog.text
+    assert "X-Amz-Signature" not in repr(presign_put(signer_at(), "b", Terms("k", "t"), LIFE))
+
+
+def test_a_key_that_acts_on_a_terminal_or_a_shell_stays_text(run):
+    result = run("presign", "a\n$(touch x)\x1b[31m'")
+    comment, curl = result.stdout.splitlines()
+    assert "a\\n$(touch x)\\x1b[31m'" in comment
+    assert "touch" not in shlex.split(curl)
+
+
+@pytest.fixture
+def s3(fake_credentials):
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="staging-bucket")
+        yield client
+
+
+def test_a_multipart_upload_is_created_with_its_type_and_all_its_requests_are_signed(s3):
+    terms = Terms("k", "text/csv", size_bytes=11 * 2**20, no_overwrite=True)
+    started, requests = presign_multipart(s3, signer_at(), "staging-bucket", terms, LIFE, parts=2)
+    uploads = s3.list_multipart_uploads(Bucket="staging-bucket")["Uploads"]
+    assert [upload["UploadId"] for upload in uploads] == [started.upload_id]
+    found = [(r.purpose, r.method, r.part_number, r.size_bytes) for r in requests]
+    half = 11 * 2**19
+    assert found == [
+        ("part", "PUT", 1, half),
+        ("part", "PUT", 2, half),
+        ("complete", "POST", None, None),
+        ("abort", "DELETE", None, None),
+        ("list-parts", "GET", None, None),
+    ]
+    assert signed_headers(requests[0].url) == {"host", "content-length"}
+    completing = {"host", "if-none-match", "x-amz-mp-object-size"}
+    assert signed_headers(requests[2].url) == completing
+
+
+def test_an_upload_that_could_not_be_signed_for_is_aborted(s3):
+    def broken_clock() -> float:
+        raise RuntimeError("no time")
+
+    endpoint = parse_endpoint("https://s3.us-east-1.amazonaws.com", region="us-east-1")
+    signer = SigV4Signer(endpoint, FixedCredentials(KEYS), clock=broken_clock)
+    with pytest.raises(RuntimeError, match="no time"):
+        presign_multipart(s3, signer, "staging-bucket", Terms("k", "t"), LIFE, parts=2)
+    assert not s3.list_multipart_uploads(Bucket="staging-bucket").get("Uploads")
+
+
+@given(st.integers(0, 6 * 5 * 2**30), st.integers(1, 10_000))
+def test_parts_with_bound_lengths_make_up_the_whole_or_are_refused(size_bytes, parts):
+    try:
+        lengths = [part.length for part in plan_exactly(size_bytes, parts)]
+    except UsageError:
+        return
+    assert len(lengths) == parts
+    assert sum(lengths) == size_bytes
+    assert all(5 * 2**20 <= length <= 5 * 2**30 for length in lengths[:-1])
+    assert lengths[-1] > 0 or size_bytes == 0
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_sha256_may_be_given_as_hex_or_as_base64(digest):
+    written = base64.b64encode(digest).decode()
+    assert parse_sha256(digest.hex()) == written
+    assert parse_sha256(written) == written
+
+
+def test_a_key_that_is_no_utf_8_is_refused():
+    with pytest.raises(UsageError, match="not UTF-8"):
+        require_key("caf\udce9")

@@ -1,0 +1,95 @@
+"""How signed requests and scoped credentials are shown: as lines for a shell to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from rich.text import Text
+
+from twobuckets.cli.views import human, remote
+from twobuckets.text import shell_word
+from twobuckets.units import format_bytes, format_instant
+from twobuckets.upload.credentials import ScopedCredentials
+from twobuckets.upload.presign import PresignedRequest, StartedUpload
+
+
+@dataclass(frozen=True, slots=True)
+class PresignSummary:
+    """What `presign` did."""
+
+    type_name: ClassVar[str] = "summary"
+    requests: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsSummary:
+    """What `credentials` did."""
+
+    type_name: ClassVar[str] = "summary"
+    expires_at: datetime
+
+
+@human.register(PresignSummary)
+@human.register(CredentialsSummary)
+def _nothing(_: object) -> None:
+    """Show nothing: the records before it said it all."""
+
+
+@human.register(PresignedRequest)
+def _request(record: PresignedRequest) -> Text:
+    # Pasted as a whole, the lines upload: what is for another day is a comment.
+    mark = "# " if record.purpose in ("abort", "list-parts") else ""
+    comment = _comment(f"{_purpose(record)}, until ", record.expires_at)
+    return Text.assemble(comment, (mark, "dim"), record.curl)
+
+
+def _purpose(record: PresignedRequest) -> str:
+    where = f"s3://{record.bucket}/{record.key}"
+    size = f", exactly {record.size_bytes:,} bytes" if record.size_bytes is not None else ""
+    match record.purpose:
+        case "part":
+            return f"part {record.part_number}{size}"
+        case "complete":
+            return "complete, with each part's number and ETag in complete.xml"
+        case "post" if record.size_bytes is None and record.max_bytes is not None:
+            return f"{where}, at most {format_bytes(record.max_bytes)}"
+        case "put" | "post":
+            return where + size
+        case purpose:
+            return purpose
+
+
+@human.register(StartedUpload)
+def _started(record: StartedUpload) -> Text:
+    cut = "" if record.part_bytes is None else f" of {record.part_bytes} bytes"
+    comment = _comment(
+        f"s3://{record.bucket}/{record.key}, upload id {record.upload_id}, {record.parts}"
+        f" parts{cut}, until ",
+        record.expires_at,
+        end="" if record.split is None else "\n",
+    )
+    return Text.assemble(comment, record.split or "")
+
+
+@human.register(ScopedCredentials)
+def _credentials(record: ScopedCredentials) -> Text:
+    variables = {
+        "AWS_ACCESS_KEY_ID": record.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": record.secret_access_key,
+        "AWS_SESSION_TOKEN": record.session_token,
+        "AWS_CREDENTIAL_EXPIRATION": format_instant(record.expires_at),
+        "AWS_REGION": record.region,
+    }
+    if record.endpoint_url is not None:
+        variables["AWS_ENDPOINT_URL"] = record.endpoint_url
+    lines = [f"export {name}={shell_word(value)}" for name, value in variables.items()]
+    what = f"uploads s3://{record.bucket}/{record.key} only, until "
+    return Text.assemble(_comment(what, record.expires_at), "\n".join(lines))
+
+
+def _comment(text: str, expires_at: datetime, end: str = "\n") -> Text:
+    # `visible` inside keeps it one line, so that nothing of a key can become a command.
+    return Text.assemble(Text("# ", "dim"), remote(text + format_instant(expires_at), "dim"), end)
