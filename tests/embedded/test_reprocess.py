@@ -1,0 +1,314 @@
+"""`reprocess` against a pipeline that runs: nothing is lost, whatever comes in between."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from twobuckets.cli import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from twobuckets.aws import Aws
+
+STAGING = "local-staging-000000000000-us-east-1"
+ARCHIVE = "local-archive-000000000000-us-east-1"
+
+KEYS = [
+    "plain.csv",
+    " blanks at both ends ",
+    "plus+and%2Bpercent",
+    "é and é",
+    "emoji 🗂️",
+    "/leading and trailing/",
+    "a//b",
+    "../up/..",
+    "new\nline\tand\x1b[31m escape \x7f",
+    "quotes ' \" `",
+    "*?[x]",
+    "${aws:username}",
+    "[bold]",
+    "&lt;&amp;",
+    "k" * 1024,
+]
+
+
+@pytest.fixture
+def pipeline(embedded: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """A deployed pipeline whose processor reads each file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "processor.py").write_text("def process(file):\n    file.read()\n")
+    result = run("deploy", "--yes")
+    assert result.exit_code == 0, result.output
+    yield embedded
+    # Nothing may wake the processor any more while the next test begins.
+    disconnect(embedded)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["--stack", "local", *arguments])
+
+
+def records(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def disconnect(aws: Aws) -> None:
+    aws.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+
+
+def versions(aws: Aws, bucket: str) -> Counter[str]:
+    """Return how many versions each key has."""
+    pages = aws.s3.get_paginator("list_object_versions").paginate(Bucket=bucket)
+    return Counter(version["Key"] for page in pages for version in page.get("Versions", []))
+
+
+def archive_directly(aws: Aws, *keys: str, body: bytes = b"content") -> None:
+    for key in keys:
+        aws.s3.put_object(
+            Bucket=ARCHIVE,
+            Key=key,
+            Body=body,
+            ContentType="text/x-test",
+            Metadata={"who": "me"},
+            Tagging="team=a%20b",
+        )
+
+
+def wait_until_archived(aws: Aws, expected: Counter[str], seconds: float = 60) -> None:
+    ends_at = time.monotonic() + seconds
+    while versions(aws, STAGING) or versions(aws, ARCHIVE) != expected:
+        assert time.monotonic() < ends_at, (versions(aws, STAGING), versions(aws, ARCHIVE))
+        time.sleep(0.2)
+
+
+def test_every_kind_of_key_goes_back_and_is_archived_again_with_all_that_describes_it(
+    pipeline: Aws,
+):
+    archive_directly(pipeline, *KEYS)
+    result = run("reprocess", "--prefix", "", "--yes", "--wait", "--json")
+    assert result.exit_code == 0, result.output
+    assert {r["key"] for r in records(result) if r["type"] == "reprocessed"} == set(KEYS)
+    assert records(result)[-1]["outcomes"] == {"archived": len(KEYS)}
+    assert versions(pipeline, STAGING) == Counter()
+    assert versions(pipeline, ARCHIVE) == Counter(KEYS)
+    for key in KEYS:
+        head = pipeline.s3.head_object(Bucket=ARCHIVE, Key=key)
+        assert (head["ContentType"], head["Metadata"]["who"]) == ("text/x-test", "me")
+        tags = pipeline.s3.get_object_tagging(Bucket=ARCHIVE, Key=key)["TagSet"]
+        assert tags == [{"Key": "team", "Value": "a b"}]
+
+
+def test_single_keys_of_every_kind_are_found(pipeline: Aws):
+    disconnect(pipeline)
+    archive_directly(pipeline, *KEYS)
+    result = run("reprocess", "--yes", "--", *KEYS)
+    assert result.exit_code == 0, result.output
+    assert versions(pipeline, STAGING) == Counter(KEYS)
+    assert versions(pipeline, ARCHIVE) == Counter()
+
+
+def test_a_dry_run_changes_nothing_and_says_the_same_plan(pipeline: Aws):
+    archive_directly(pipeline, "a", "b")
+    planned = run("reprocess", "--prefix", "", "--dry-run", "--json")
+    assert planned.exit_code == 0, planned.output
+    items = [r for r in records(planned) if r["type"] == "item"]
+    assert [(i["key"], i["kind"]) for i in items] == [("a", "move"), ("b", "move")]
+    assert versions(pipeline, ARCHIVE) == Counter(["a", "b"])
+    assert versions(pipeline, STAGING) == Counter()
+    done = run("reprocess", "--prefix", "", "--yes", "--json")
+    assert [r for r in records(done) if r["type"] == "plan"] == [
+        r for r in records(planned) if r["type"] == "plan"
+    ]
+
+
+def test_without_a_terminal_and_without_yes_it_asks_for_one_of_them(pipeline: Aws):
+    archive_directly(pipeline, "a")
+    result = run("reprocess", "a")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+    assert versions(pipeline, ARCHIVE) == Counter(["a"])
+
+
+def test_a_file_that_waits_in_staging_is_woken_as_it_is(pipeline: Aws):
+    disconnect(pipeline)
+    archive_directly(pipeline, "k", body=b"older")
+    staged = pipeline.s3.put_object(Bucket=STAGING, Key="k", Body=b"newer")
+    result = run("reprocess", "k", "--yes", "--wait", "--json")
+    assert result.exit_code == 0, result.output
+    (woken,) = [r for r in records(result) if r["type"] == "reprocessed"]
+    assert (woken["kind"], woken["version_id"]) == ("wake", staged["VersionId"])
+    assert versions(pipeline, STAGING) == Counter()
+    assert pipeline.s3.get_object(Bucket=ARCHIVE, Key="k")["Body"].read() == b"newer"
+    assert versions(pipeline, ARCHIVE) == Counter({"k": 2})
+
+
+def test_a_named_archived_version_is_not_put_over_a_file_that_waits(pipeline: Aws):
+    disconnect(pipeline)
+    archived = pipeline.s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"older")
+    pipeline.s3.put_object(Bucket=STAGING, Key="k", Body=b"newer")
+    result = run("reprocess", "k", "--version-id", archived["VersionId"], "--yes", "--json")
+    assert result.exit_code == 3, result.output
+    assert pipeline.s3.get_object(Bucket=STAGING, Key="k")["Body"].read() == b"newer"
+    assert versions(pipeline, ARCHIVE) == Counter(["k"])
+
+
+def test_a_key_that_is_nowhere_is_said_so_and_exits_3(pipeline: Aws):
+    result = run("reprocess", "nowhere", "--yes", "--json")
+    assert result.exit_code == 3, result.output
+    plan = records(result)[0]
+    assert plan["skipped"] == {"neither in the archive nor in staging": 1}
+
+
+def test_an_older_archived_version_comes_back_by_its_id_and_the_newer_one_stays(pipeline: Aws):
+    disconnect(pipeline)
+    older = pipeline.s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"older")
+    pipeline.s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"newer")
+    result = run("reprocess", "k", "--version-id", older["VersionId"], "--yes")
+    assert result.exit_code == 0, result.output
+    assert pipeline.s3.get_object(Bucket=STAGING, Key="k")["Body"].read() == b"older"
+    assert pipeline.s3.get_object(Bucket=ARCHIVE, Key="k")["Body"].read() == b"newer"
+    assert versions(pipeline, ARCHIVE) == Counter(["k"])
+
+
+def test_with_keep_the_archived_version_stays(pipeline: Aws):
+    disconnect(pipeline)
+    archive_directly(pipeline, "k")
+    assert run("reprocess", "k", "--keep", "--yes").exit_code == 0
+    assert versions(pipeline, STAGING) == versions(pipeline, ARCHIVE) == Counter(["k"])
+
+
+def test_an_archive_without_versions_keeps_its_objects(pipeline: Aws, tmp_path: Path):
+    disconnect(pipeline)
+    pipeline.s3.create_bucket(Bucket="plain-archive")
+    pipeline.s3.put_object(Bucket="plain-archive", Key="k", Body=b"content")
+    (tmp_path / "twobuckets.toml").write_text(
+        f'stack = "local"\nstaging = "{STAGING}"\narchive = "plain-archive"\n'
+    )
+    result = run("reprocess", "k", "--yes", "--json")
+    assert result.exit_code == 0, result.output
+    assert records(result)[0]["copies"] == 1
+    assert versions(pipeline, "plain-archive") == versions(pipeline, STAGING) == Counter(["k"])
+
+
+def test_a_denied_delete_is_reported_exactly_and_completed_later(pipeline: Aws):
+    disconnect(pipeline)
+    archive_directly(pipeline, "a", "b", "c")
+    deny = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:DeleteObjectVersion",
+        "Resource": f"arn:aws:s3:::{ARCHIVE}/b",
+    }
+    pipeline.s3.put_bucket_policy(
+        Bucket=ARCHIVE,
+        Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}),
+    )
+    result = run("reprocess", "--prefix", "", "--yes", "--json")
+    assert result.exit_code == 3, result.output
+    states = {r["key"]: r["state"] for r in records(result) if r["type"] == "reprocessed"}
+    assert states == {"a": "done", "b": "failed", "c": "done"}
+    assert versions(pipeline, ARCHIVE) == Counter(["b"])
+    pipeline.s3.delete_bucket_policy(Bucket=ARCHIVE)
+    again = run("reprocess", "--prefix", "", "--yes", "--json")
+    assert again.exit_code == 0, again.output
+    assert versions(pipeline, ARCHIVE) == Counter()
+    assert versions(pipeline, STAGING) == Counter(["a", "b", "c"])
+
+
+def test_failures_of_the_logs_are_processed_again(pipeline: Aws, tmp_path: Path):
+    (tmp_path / "processor.py").write_text("def process(file):\n    raise ValueError('no luck')\n")
+    assert run("deploy", "--yes").exit_code == 0
+    pipeline.s3.put_object(Bucket=STAGING, Key="bad one", Body=b"content")
+    ends_at = time.monotonic() + 30
+    while "bad one" not in run("reprocess", "--failed", "--dry-run", "--json").stdout:
+        assert time.monotonic() < ends_at
+        time.sleep(0.3)
+    (tmp_path / "processor.py").write_text("def process(file):\n    file.read()\n")
+    assert run("deploy", "--yes").exit_code == 0
+    result = run("reprocess", "--failed", "--yes", "--wait", "--json")
+    assert result.exit_code == 0, result.output
+    wait_until_archived(pipeline, Counter(["bad one"]))
+
+
+def test_a_canary_that_fails_again_stops_the_run(pipeline: Aws, tmp_path: Path):
+    (tmp_path / "processor.py").write_text(
+        "from twobuckets.processor import Reject\ndef process(file):\n    raise Reject('never')\n"
+    )
+    assert run("deploy", "--yes").exit_code == 0
+    keys = [f"k{n}" for n in range(10)]
+    archive_directly(pipeline, *keys)
+    result = run("reprocess", "--prefix", "", "--canary", "2", "--yes", "--json")
+    assert result.exit_code == 3, result.output
+    summary = records(result)[-1]
+    assert (summary["done"], summary["planned"]) == (2, 8)
+    assert summary["outcomes"] == {"rejected": 2}
+    assert sum(versions(pipeline, ARCHIVE).values()) == 8
+    assert sum(versions(pipeline, STAGING).values()) == 2
+
+
+def interrupted_runs(tmp_path: Path, kills: int, longest: float) -> int:
+    """Start the command again and again, killing it at random moments; return the last status."""
+    command = [sys.executable, "-m", "twobuckets", "--stack", "local"]
+    command += ["reprocess", "--prefix", "", "--yes", "--json"]
+    random.seed(20260504)
+    for _ in range(kills):
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                process.wait(random.uniform(0.3, longest))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+            else:
+                return process.returncode
+    return subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("objects", "kills"), [(600, 30)])
+def test_killed_again_and_again_it_copies_next_to_nothing_twice(
+    pipeline: Aws, tmp_path: Path, objects: int, kills: int
+):
+    disconnect(pipeline)
+    keys = [f"scan {n:05}.csv" for n in range(objects)]
+    archive_directly(pipeline, *keys)
+    assert interrupted_runs(tmp_path, kills, 0.9) == 0
+    staged = versions(pipeline, STAGING)
+    assert set(staged) == set(keys)
+    assert versions(pipeline, ARCHIVE) == Counter()
+    assert sum(staged.values()) <= 1.05 * objects
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_while_the_processor_archives_nothing_is_lost(
+    pipeline: Aws, tmp_path: Path
+):
+    keys = [f"scan {n:05}.csv" for n in range(150)]
+    archive_directly(pipeline, *keys)
+    assert interrupted_runs(tmp_path, 12, 0.9) == 0
+    wait_until_archived(pipeline, Counter(keys), seconds=120)
+
+
+@pytest.mark.slow
+def test_two_runs_over_the_same_keys_at_once_do_each_other_no_harm(pipeline: Aws, tmp_path: Path):
+    keys = [f"scan {n:05}.csv" for n in range(200)]
+    archive_directly(pipeline, *keys)
+    command = [sys.executable, "-m", "twobuckets", "--stack", "local", "reprocess", "--yes"]
+    processes = [
+        subprocess.Popen([*command, "--prefix", prefix], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        for prefix in ("", "scan")
+    ]
+    assert {process.wait(120) for process in processes} <= {0, 3}
+    wait_until_archived(pipeline, Counter(keys), seconds=120)
