@@ -91,7 +91,9 @@ _ACTIONS: Final = {
     "Invoke": "lambda:InvokeFunction",
 }
 _NAMED_ACTION = re.compile(r"perform:? ([a-z0-9-]+:[A-Za-z*]+)")
-_OPERATION_CALL = re.compile(r"An error occurred \([^)]*\) when calling the \w+ operation(?: \([^)]*\))?: ")
+_OPERATION_CALL = re.compile(
+    r"An error occurred \([^)]*\) when calling the \w+ operation(?: \([^)]*\))?: "
+)
 
 
 @dataclass(frozen=True, slots=True)

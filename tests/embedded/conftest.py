@@ -106,9 +106,13 @@ def empty_bucket(aws: Aws, bucket: str) -> None:
     """Remove every version, delete marker and incomplete upload of a bucket."""
     for page in aws.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
         found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        objects: list[ObjectIdentifierTypeDef] = [
-            {"Key": item["Key"], "VersionId": item["VersionId"]} for item in found
-        ]
+        objects: list[ObjectIdentifierTypeDef] = []
+        for item in found:
+            if item["Key"].isprintable():
+                objects.append({"Key": item["Key"], "VersionId": item["VersionId"]})
+            else:
+                # XML can't hold every character, and a batch of deletes is XML.
+                aws.s3.delete_object(Bucket=bucket, Key=item["Key"], VersionId=item["VersionId"])
         if objects:
             aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
     for uploads in aws.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):

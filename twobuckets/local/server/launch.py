@@ -21,6 +21,7 @@ from twobuckets.local.server import (
     guard,
     invocations,
     log_gaps,
+    s3_gaps,
     template_gaps,
 )
 from twobuckets.local.server.checkpoint import Checkpoint
@@ -103,6 +104,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     log_gaps.install()
     bodies.install()
     checksum_gaps.install()
+    s3_gaps.install()
 
     def ready() -> None:
         _seed(credentials)
