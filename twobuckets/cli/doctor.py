@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
 
 from twobuckets.cli import command
-from twobuckets.cli.options import DURATION
+from twobuckets.cli.options import DURATION, dry_run_option, yes_option
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
     from twobuckets.cli.app import App
+    from twobuckets.doctor.findings import Finding
+    from twobuckets.doctor.site import Site
+    from twobuckets.doctor.staging import StagedObject
 
 
 @command("doctor")
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--check", "checks", multiple=True, metavar="NAME", help="Only this check or family.")
 @click.option("--list-checks", is_flag=True, help="Show the checks and run none.")
+@click.option("--fix", is_flag=True, help="Apply the safe remedies after showing them.")
 @click.option(
     "--fail-on",
     type=click.Choice(["problem", "notice", "info"]),
@@ -39,6 +45,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Least severity that ends with status 3.",
 )
+@yes_option
+@dry_run_option
 @click.pass_obj
 def doctor(
     app: App,
@@ -46,12 +54,20 @@ def doctor(
     uploads_older_than: timedelta,
     checks: tuple[str, ...],
     list_checks: bool,
+    fix: bool,
     fail_on: str,
+    yes: bool,
+    dry_run: bool,
 ) -> None:
     """Find what is stuck, orphaned or broken, and why.
 
     Changes nothing without --fix. Ends with status 0 when there is nothing to report, 3 when there
     is, 5 when something could not be looked at and nothing else was found.
+
+    With --fix it shows what it would do, asks, and does it: puts missing wiring and rules back,
+    aborts orphaned uploads, deletes from staging what is proven to be in the archive, and wakes
+    the processor for objects that it was never told of. Objects on which the processor failed are
+    woken only when --check names them: mend the processor first.
     """
     import twobuckets.cli.views.doctor  # noqa: F401 - registers how findings look
     from twobuckets import doctor as room
@@ -74,11 +90,74 @@ def doctor(
         cors_origins=app.settings.cors_origins,
     )
     tally = Tally(Severity(fail_on))
+    findings = []
     for finding in room.diagnose(site, selected):
         tally.add(finding)
+        findings.append(finding)
         app.out.record(finding)
+    if fix:
+        mended = _fix(app, site, findings, frozenset(checks), yes=yes, dry_run=dry_run)
+        tally = Tally(Severity(fail_on))
+        for finding in findings:
+            if not (finding.fixable and finding.check in mended):
+                tally.add(finding)
     app.out.record(tally.summary(site.staged))
     click.get_current_context().exit(tally.exit_code)
+
+
+def _fix(
+    app: App,
+    site: Site,
+    findings: list[Finding],
+    asked: frozenset[str],
+    *,
+    yes: bool,
+    dry_run: bool,
+) -> frozenset[str]:
+    """Show the plan, ask, apply it, and return the checks whose findings were mended."""
+    from twobuckets.doctor import remedies
+
+    planned = list(remedies.plan(site, findings, asked, _wake(app, site)))
+    for item in planned:
+        app.out.record(item.action)
+    unasked = {f.check for f in findings} & remedies.WOKEN_WHEN_ASKED - asked
+    for check in sorted(unasked):
+        app.out.note(f"Only when it is named: {site.fix_command(check)}")
+    if not planned:
+        app.out.note("There is nothing that --fix mends here.")
+    if not planned or dry_run or not app.confirm("Apply this?", yes=yes):
+        return frozenset()
+    applied = []
+    for item in planned:
+        applied.append(remedies.apply(item))
+        app.out.record(applied[-1])
+    incomplete = {one.check for one in applied if one.failed_count or one.left_count}
+    return frozenset(one.check for one in applied) - incomplete
+
+
+def _wake(app: App, site: Site) -> Callable[[StagedObject], None]:
+    """Return what asks the processor for one staged version, as `reprocess` does."""
+    from twobuckets.aws import attempt
+    from twobuckets.reprocess.selection import Wanted
+    from twobuckets.reprocess.waking import wake_event
+
+    def wake(staged: StagedObject) -> None:
+        wanted = Wanted(staged.key, staged.version_id, staged.etag, staged.size_bytes)
+        event = wake_event(
+            wanted,
+            bucket=site.staging,
+            ours=site.is_ours,
+            region=app.aws.region,
+            now=app.now(),
+        )
+        with attempt(f"wake {site.function_name} for {staged.key}"):
+            app.aws.functions.invoke(
+                FunctionName=str(site.pipeline.function),
+                InvocationType="Event",
+                Payload=json.dumps(event).encode(),
+            )
+
+    return wake
 
 
 def _program(app: App) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.doctor import buckets, function, wiring
+from twobuckets.doctor import buckets, function, stuck, uploads, wiring
 from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity
 from twobuckets.errors import UsageError
 from twobuckets.parallel import map_unordered
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Few calls each: they run side by side, and what they find stands before anything is listed.
 _QUICK: Final = (*function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
 # They list, and report as they go.
-_LISTING: Final[tuple[Finder, ...]] = ()
+_LISTING: Final = (uploads.FINDER, stuck.FINDER)
 FINDERS: Final = (*_QUICK, *_LISTING)
 
 COULD_NOT_LOOK: Final = "could-not-look"

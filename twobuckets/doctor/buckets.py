@@ -226,7 +226,7 @@ def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
                 detail=f"No lifecycle rule aborts incomplete multipart uploads in the "
                 f"{_role(site, bucket)} bucket: their parts are invisible in listings and are "
                 "paid for ever.",
-                remedy=f"{site.program} doctor --fix --check lifecycle-uploads",
+                remedy=site.fix_command("lifecycle-uploads"),
                 fixable=True,
             )
 
@@ -247,7 +247,7 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
             subject=f"s3://{site.staging}",
             detail="Staging keeps versions and no lifecycle rule expires the noncurrent ones: a "
             "file that is replaced or deleted without its version id is stored for ever.",
-            remedy=f"{site.program} doctor --fix --check lifecycle-versions",
+            remedy=site.fix_command("lifecycle-versions"),
             fixable=True,
         )
 
@@ -300,7 +300,7 @@ def find_cors(site: Site) -> Iterator[Finding]:
             severity=Severity.PROBLEM,
             subject=f"s3://{site.staging}",
             detail=f"No CORS rule lets pages from {', '.join(missing)} upload with PUT.",
-            remedy=f"{site.program} doctor --fix --check cors-missing",
+            remedy=site.fix_command("cors-missing"),
             fixable=True,
         )
     uploading = [rule for rule in rules if "PUT" in rule.get("AllowedMethods", [])]
@@ -311,7 +311,7 @@ def find_cors(site: Site) -> Iterator[Finding]:
             subject=f"s3://{site.staging}",
             detail="A CORS rule allows PUT without exposing ETag: a browser can't complete a "
             "multipart upload.",
-            remedy=f"{site.program} doctor --fix --check cors-etag",
+            remedy=site.fix_command("cors-etag"),
             fixable=True,
         )
 

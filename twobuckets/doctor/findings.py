@@ -33,7 +33,8 @@ class Finding:
     `check` is the stable id. `subject` is what it is about, such as `s3://bucket`; `detail` says
     what is wrong and why in one or more sentences. `remedy` is a command to paste, None where a
     person has to decide. Findings about objects count them: `count`, `size_bytes`, the arrival of
-    the oldest, and a few of the keys. `error` is what the objects of one finding have in common.
+    the oldest, a few keys as examples, and of stuck objects all keys, as `reprocess --from-file`
+    reads them. `error` is what the objects of one finding have in common.
     `permission` is the IAM action that an unknown finding lacks.
     """
 
@@ -49,6 +50,7 @@ class Finding:
     cost_month_usd: float | None = None
     oldest_at: datetime | None = None
     examples: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
     error: str | None = None
     permission: str | None = None
 

@@ -15,7 +15,7 @@ from twobuckets.text import shell_word
 from twobuckets.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from twobuckets.doctor.site import Site
 
@@ -166,14 +166,8 @@ def find_deprecated_runtime(site: Site) -> Iterator[Finding]:
 def find_wrong_environment(site: Site) -> Iterator[Finding]:
     """Yield a finding when the environment names another archive, or ours names none."""
     variables = site.function().get("Environment", {}).get("Variables", {})
-    if site.is_ours:
-        wrong = [] if variables.get(ARCHIVE_VARIABLE) == site.archive else [ARCHIVE_VARIABLE]
-    else:
-        wrong = [
-            name
-            for name, value in variables.items()
-            if "ARCHIVE" in name.upper() and "BUCKET" in name.upper() and value != site.archive
-        ]
+    names = archive_variables(variables, is_ours=site.is_ours)
+    wrong = [name for name in names if variables.get(name) != site.archive]
     for name in wrong:
         value = variables.get(name)
         yield Finding(
@@ -183,9 +177,16 @@ def find_wrong_environment(site: Site) -> Iterator[Finding]:
             detail=f"The function's variable {name} "
             + (f"is {value}" if value else "is not set")
             + f", but the archive bucket is {site.archive}.",
-            remedy=f"{site.program} doctor --fix --check environment-archive",
+            remedy=site.fix_command("environment-archive"),
             fixable=True,
         )
+
+
+def archive_variables(variables: Mapping[str, str], *, is_ours: bool) -> list[str]:
+    """Return the names of the variables that tell the processor its archive bucket."""
+    if is_ours:
+        return [ARCHIVE_VARIABLE]
+    return [name for name in variables if "ARCHIVE" in name.upper() and "BUCKET" in name.upper()]
 
 
 @finder("function", Check("role-permission", "The processor's role lacks an action it needs."))

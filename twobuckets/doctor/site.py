@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.aws import Aws
+    from twobuckets.doctor.stuck import Group
     from twobuckets.doctor.summary import Staged
     from twobuckets.settings import Pipeline
 
 OUR_HANDLER: Final = "twobuckets.processor.handler"
 _LATEST: Final = "$LATEST"
 _NO_FUNCTION: Final = "nothing names the processor: set function in twobuckets.toml"
+ORPHANED_AFTER: Final = timedelta(days=1)
 # What S3 may need to tell Lambda, and Lambda to start: S3 user guide, NotificationHowTo,
 # "typically seconds, but can sometimes take a minute or longer".
 DELIVERY: Final = timedelta(minutes=2)
@@ -53,18 +55,20 @@ class Site:
     the function; `uploads_older_than` the age of an orphaned upload. `program` and `aws_cli` begin
     the commands of remedies, with the flags that lead to this pipeline. `cors_origins` are the
     origins that the settings want browsers to upload from. `staged` is what the listing of staging
-    added up to, None before it. Reads are safe from several threads.
+    added up to, None before it, and `stuck` what of it is stuck, by cause. Reads are safe from
+    several threads.
     """
 
     aws: Aws
     pipeline: Pipeline
     now: datetime
     older_than: timedelta | None = None
-    uploads_older_than: timedelta = timedelta(days=1)
+    uploads_older_than: timedelta = ORPHANED_AFTER
     program: str = "twobuckets"
     aws_cli: str = "aws"
     cors_origins: tuple[str, ...] = ()
     staged: Staged | None = field(default=None, init=False)
+    stuck: list[Group] = field(default_factory=list, init=False)
     _reads: dict[str, Any] = field(default_factory=dict, init=False)
     _locks: dict[str, threading.Lock] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -100,6 +104,15 @@ class Site:
     def has_tls(self) -> bool:
         """Tell whether S3 is reached over TLS, which emulators on loopback don't speak."""
         return not self.aws.s3.meta.endpoint_url.startswith("http://")
+
+    def fix_command(self, *checks: str) -> str:
+        """Return the command that applies the remedies of these checks, and of no others."""
+        words = [self.program, "doctor", "--fix", *(f"--check {check}" for check in checks)]
+        if self.older_than is not None:
+            words.append(f"--older-than {self.older_than.total_seconds():g}s")
+        if self.uploads_older_than != ORPHANED_AFTER:
+            words.append(f"--uploads-older-than {self.uploads_older_than.total_seconds():g}s")
+        return " ".join(words)
 
     @property
     def stuck_after(self) -> timedelta:
@@ -493,9 +506,14 @@ def _answer(
                 raise explain(error, f"read {what}") from error
             if code == "NoSuchBucket":
                 return Gone(f"There is no bucket to read {what} from")
-            if code in DENIED_CODES:
-                return CouldNotLook(what, "access denied", permission)
-            return CouldNotLook(what, str(error), None)
+            return could_not_look(what, error, permission)
+
+
+def could_not_look(what: str, error: ClientError, permission: str) -> CouldNotLook:
+    """Return what a failed read means for checks; only a denial is about the permission."""
+    if error_code(error) in DENIED_CODES:
+        return CouldNotLook(what, "access denied", permission)
+    return CouldNotLook(what, str(error), None)
 
 
 def statements_of(policy: str | None) -> list[Mapping[str, Any]]:

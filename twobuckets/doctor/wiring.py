@@ -16,7 +16,7 @@ from twobuckets.doctor.site import function_name_of, qualifier_of
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from twobuckets.doctor.site import Site
 
@@ -28,7 +28,7 @@ _ARRIVALS: Final = (
     "s3:ObjectCreated:Copy",
     "s3:ObjectCreated:CompleteMultipartUpload",
 )
-_TARGETS: Final = (
+TARGETS: Final = (
     ("LambdaFunctionConfigurations", "LambdaFunctionArn"),
     ("QueueConfigurations", "QueueArn"),
     ("TopicConfigurations", "TopicArn"),
@@ -48,17 +48,17 @@ class Route:
         """Tell whether a key passes the filter."""
         return key.startswith(self.prefix) and key.endswith(self.suffix)
 
-    @property
-    def is_about_arrivals(self) -> bool:
-        """Tell whether any of the events is a new object."""
-        return any(event.startswith("s3:ObjectCreated") for event in self.events)
+
+def is_about_arrivals(configuration: Mapping[str, Any]) -> bool:
+    """Tell whether any of the events of one notification configuration is a new object."""
+    return any(event.startswith("s3:ObjectCreated") for event in configuration["Events"])
 
 
 def routes_of(notification: dict[str, Any]) -> list[Route]:
     """Return the routes of a notification configuration that tell of new objects."""
     routes = []
-    for kind, target in _TARGETS:
-        for configuration in notification.get(kind, []):
+    for kind, target in TARGETS:
+        for configuration in filter(is_about_arrivals, notification.get(kind, [])):
             rules = configuration.get("Filter", {}).get("Key", {}).get("FilterRules", [])
             # S3 writes these names in either case.
             values = {rule["Name"].lower(): rule["Value"] for rule in rules}
@@ -68,8 +68,7 @@ def routes_of(notification: dict[str, Any]) -> list[Route]:
                 prefix=values.get("prefix", ""),
                 suffix=values.get("suffix", ""),
             )
-            if route.is_about_arrivals:
-                routes.append(route)
+            routes.append(route)
     return routes
 
 
@@ -92,6 +91,11 @@ def routes_to_function(site: Site) -> list[Route]:
     ):
         found.append(Route("eventbridge", (CREATED,)))
     return found
+
+
+def targets_of_function(site: Site) -> frozenset[str]:
+    """Return the ARNs in staging's notification that end at the function."""
+    return frozenset(route.target_arn for route in routes_to_function(site))
 
 
 def leads_to(target_arn: str, site: Site) -> bool:
@@ -139,7 +143,7 @@ def find_missing_notification(site: Site) -> Iterator[Finding]:
             subject=_url(site.staging),
             detail="The bucket has no notification for new objects, so the processor "
             f"{site.function_name} is never told of a file.",
-            remedy=f"{site.program} doctor --fix --check notification-missing",
+            remedy=site.fix_command("notification-missing"),
             fixable=True,
         )
         return
@@ -178,7 +182,7 @@ def find_missing_events(site: Site) -> Iterator[Finding]:
         detail=f"The notification leaves out {names}. Large files arrive by "
         "CompleteMultipartUpload, reprocessed ones by Copy; a route for s3:ObjectCreated:* "
         "covers all.",
-        remedy=f"{site.program} doctor --fix --check notification-events",
+        remedy=site.fix_command("notification-events"),
         fixable=True,
     )
 
@@ -218,7 +222,7 @@ def find_missing_permission(site: Site) -> Iterator[Finding]:
         subject=site.function_name,
         detail=f"S3 can't wake the function for files in {_url(site.staging)}: {why}. S3 says "
         "nothing of an event that it could not deliver.",
-        remedy=f"{site.program} doctor --fix --check permission-missing"
+        remedy=site.fix_command("permission-missing")
         if not denied
         else f"{site.aws_cli} lambda get-policy --function-name {shell_word(site.function_name)}",
         fixable=not denied,

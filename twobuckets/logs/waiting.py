@@ -36,7 +36,7 @@ from twobuckets.logs.lines import (
 from twobuckets.parallel import map_unordered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -375,7 +375,7 @@ class Tracker:
         error = _error_in(said)
         if error is None or report.status != "success":
             return
-        for key in _keys_in(said, self._pending):
+        for key in find_keys(said, self._pending):
             for pending in self._pending[key]:
                 pending.request_id = report.request_id
                 pending.failure = error
@@ -383,7 +383,7 @@ class Tracker:
 
     def _hear_failure(self, failed: FailedInvocation, now: datetime) -> Iterator[Fate]:
         said = self._said.pop(failed.request_id, []) if failed.request_id else []
-        keys = _keys_in([*said, failed.error.message, failed.error.trace], self._pending)
+        keys = find_keys([*said, failed.error.message, failed.error.trace], self._pending)
         if not keys:
             self._unattributed = failed
         for key in keys:
@@ -660,7 +660,7 @@ def _error_in(texts: Sequence[str]) -> Failure | None:
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'')
 
 
-def _keys_in(texts: Iterable[str], keys: dict[str, list[_Pending]]) -> set[str]:
+def find_keys(texts: Iterable[str], keys: Container[str]) -> set[str]:
     """Return the keys that the texts name, as they are or form-encoded as in S3's events."""
     found: set[str] = set()
     for text in texts:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
     from twobuckets.reprocess.journal import Journal
+    from twobuckets.reprocess.selection import Wanted
 
 _HANDLER: Final = "twobuckets.processor.handler"
 _FINAL_CODES: Final = frozenset({"ResourceNotFoundException", "ExpiredTokenException"})
@@ -44,7 +45,7 @@ def is_ours(functions: LambdaClient, function: str) -> bool:
 
 
 def wake_event(
-    item: Item, *, bucket: str, ours: bool, region: str, now: datetime
+    item: Item | Wanted, *, bucket: str, ours: bool, region: str, now: datetime
 ) -> dict[str, Any]:
     """Return the event that asks the processor for exactly the staged version of an item.
 

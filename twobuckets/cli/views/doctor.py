@@ -9,8 +9,10 @@ from rich.text import Text
 from twobuckets.cli.views import human, plain
 from twobuckets.doctor import CheckListing
 from twobuckets.doctor.findings import Finding, Severity
+from twobuckets.doctor.remedies import Action, Applied
 from twobuckets.doctor.summary import DoctorSummary
-from twobuckets.text import visible
+from twobuckets.prices import format_usd
+from twobuckets.text import shell_word, visible
 from twobuckets.units import format_bytes, format_instant
 
 _STYLES: Final = {
@@ -19,6 +21,7 @@ _STYLES: Final = {
     Severity.UNKNOWN: "magenta",
     Severity.INFO: "cyan",
 }
+_WORTH_TELLING: Final = 0.01
 _INDENT: Final = "         "
 _BAR_WIDTH: Final = 40
 
@@ -47,8 +50,8 @@ def _facts(finding: Finding) -> str:
         facts.append(f"{finding.count:,}")
     if finding.size_bytes is not None:
         facts.append(format_bytes(finding.size_bytes))
-    if finding.cost_month_usd is not None:
-        facts.append(f"about ${finding.cost_month_usd:,.2f} a month")
+    if finding.cost_month_usd is not None and finding.cost_month_usd >= _WORTH_TELLING:
+        facts.append(f"about {format_usd(finding.cost_month_usd)} a month")
     if finding.oldest_at is not None:
         facts.append(f"since {format_instant(finding.oldest_at)}")
     return ", ".join(facts)
@@ -57,7 +60,10 @@ def _facts(finding: Finding) -> str:
 @plain.register(Finding)
 def _finding_line(finding: Finding) -> str:
     fields = [finding.severity.value, finding.check, finding.subject, _facts(finding) or "-"]
-    words = [finding.detail, finding.error, finding.remedy and f"$ {finding.remedy}"]
+    words = [finding.detail, finding.error]
+    if finding.examples:
+        words.append(f"For example {' '.join(map(shell_word, finding.examples))}")
+    words.append(finding.remedy and f"$ {finding.remedy}")
     return "  ".join([*map(visible, fields), visible(" ".join(word for word in words if word))])
 
 
@@ -65,6 +71,30 @@ def _finding_line(finding: Finding) -> str:
 def _check(check: CheckListing) -> Text:
     text = Text(f"{check.name:<24}", style="bold")
     text.append(f" {check.family:<9} {'--fix' if check.fixable else '':<6} {check.says}", style="")
+    return text
+
+
+@human.register(Action)
+def _action(action: Action) -> Text:
+    text = Text("would ", style="bold")
+    text.append(f"{action.says}  {visible(action.subject)}")
+    if action.count > 1:
+        text.append(f"  ({action.count:,})")
+    return text
+
+
+@human.register(Applied)
+def _applied(applied: Applied) -> Text:
+    text = Text("done  " if not applied.failed_count else "FAILED ", style="bold")
+    text.append(f"{applied.says}  {visible(applied.subject)}: {applied.done:,} done")
+    for count, words, some in (
+        (applied.left_count, "left as they are", applied.left),
+        (applied.failed_count, "failed", applied.failed),
+    ):
+        if count:
+            text.append(f", {count:,} {words}")
+            for one in some:
+                text.append(f"\n{_INDENT}{visible(one)}")
     return text
 
 

@@ -1,0 +1,532 @@
+"""What doctor says of objects that stay in staging, and what it makes of the processor's log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+from tests.doctor.conftest import (
+    ARCHIVE,
+    FUNCTION,
+    REGION,
+    STAGING,
+    Answers,
+    HandMadePair,
+    Run,
+    notify,
+    run_doctor,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GROUP = f"/aws/lambda/{FUNCTION}"
+FUNCTION_ARN = f"arn:aws:lambda:{REGION}:123456789012:function:{FUNCTION}"
+ORIGIN = "twobuckets-origin"
+
+
+def stuck(*arguments: str) -> Run:
+    """Run doctor's checks of what is stuck, however young it is."""
+    return run_doctor("--check", "stuck", "--older-than", "0s", *arguments)
+
+
+@pytest.fixture
+def ours(pair: HandMadePair) -> HandMadePair:
+    """The pair with a processor that is made with ours."""
+    pair.functions.update_function_configuration(
+        FunctionName=FUNCTION,
+        Handler="twobuckets.processor.handler",
+        Environment={"Variables": {"ARCHIVE_BUCKET": ARCHIVE}},
+    )
+    return pair
+
+
+def put(pair: HandMadePair, *keys: str, body: bytes = b"content") -> list[Mapping[str, Any]]:
+    """Put objects into staging, unnoticed, and return S3's answers."""
+    let_in(pair)
+    notification = wiring_of(pair)
+    # moto would run the function, in Docker.
+    pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+    answers = [pair.s3.put_object(Bucket=STAGING, Key=key, Body=body) for key in keys]
+    pair.s3.put_bucket_notification_configuration(
+        Bucket=STAGING, NotificationConfiguration=notification
+    )
+    return answers
+
+
+def let_in(pair: HandMadePair) -> None:
+    """Take the policies away: moto knows no conditions, and refuses every request."""
+    for bucket in (STAGING, ARCHIVE):
+        pair.s3.delete_bucket_policy(Bucket=bucket)
+
+
+def log(pair: HandMadePair, *messages: str, stream: str = "stream") -> None:
+    """Write lines to the processor's log."""
+    with contextlib.suppress(pair.logs.exceptions.ResourceAlreadyExistsException):
+        pair.logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+    now = int(time.time() * 1000)
+    events = [{"timestamp": now, "message": message} for message in messages]
+    pair.logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=events)
+
+
+def outcome(key: str, answer: Mapping[str, Any], kind: str = "failed", **more: Any) -> str:
+    """Return our processor's line about a staged version."""
+    line = {
+        "twobuckets": 1,
+        "outcome": kind,
+        "bucket": STAGING,
+        "key": key,
+        "version_id": answer["VersionId"],
+        "etag": answer["ETag"].strip('"'),
+        "size": 7,
+        "duration_ms": 5,
+        "request_id": "11111111-2222-3333-4444-555555555555",
+        "attempt": 3,
+        "error": {"type": "ValueError", "message": f"row 7 of {key} is bad", "trace": "T" * 2000},
+    }
+    return json.dumps(line | more)
+
+
+def test_the_same_error_on_many_objects_is_one_finding_with_all_their_keys(ours: HandMadePair):
+    keys = [f"in/{number:03} ü.csv" for number in range(30)]
+    answers = put(ours, *keys)
+    log(ours, *(outcome(key, answer) for key, answer in zip(keys, answers, strict=True)))
+    run = stuck()
+    found = run.of("stuck-failed")
+    assert run.exit_code == 3
+    assert found["count"] == 30
+    assert sorted(found["objects"]) == keys
+    assert found["error"].startswith("ValueError: row 7 of in/")
+    assert found["size_bytes"] == 30 * 7
+    assert len(found["examples"]) == 3
+
+
+def test_different_errors_are_different_findings_the_largest_first(ours: HandMadePair):
+    keys = ["a", "b", "c"]
+    answers = put(ours, *keys)
+    other = {"error": {"type": "KeyError", "message": "'id'", "trace": ""}}
+    errors: list[dict[str, Any]] = [other, {}, {}]
+    log(
+        ours,
+        *(outcome(k, a, **e) for k, a, e in zip(keys, answers, errors, strict=True)),
+    )
+    assert [(f["count"], f["error"].split(":")[0]) for f in stuck().findings] == [
+        (2, "ValueError"),
+        (1, "KeyError"),
+    ]
+
+
+def test_an_outcome_of_another_version_says_nothing_of_this_one(ours: HandMadePair):
+    (old,) = put(ours, "a", body=b"old")
+    log(ours, outcome("a", old))
+    put(ours, "a", body=b"new")
+    assert stuck().checks == {"stuck-in-progress"}
+
+
+def test_what_the_processor_refused_is_not_called_failed(ours: HandMadePair):
+    (answer,) = put(ours, "a")
+    error = {"type": "Reject", "message": "no table", "trace": ""}
+    log(ours, outcome("a", answer, "rejected", error=error))
+    assert stuck().of("stuck-rejected")["error"] == "Reject: no table"
+
+
+def test_an_older_version_that_came_back_is_told_apart(ours: HandMadePair):
+    (answer,) = put(ours, "a")
+    log(ours, outcome("a", answer, "superseded", error=None, reason="a newer one was archived"))
+    found = stuck().of("stuck-superseded")
+    assert found["remedy"] is None
+    assert found["fixable"] is False
+
+
+def test_an_invocation_that_ran_out_of_memory_at_its_time_explains_one_object(ours: HandMadePair):
+    put(ours, "a")
+    log(
+        ours,
+        json.dumps(
+            {
+                "time": "2026-01-01T00:00:00.000Z",
+                "type": "platform.report",
+                "record": {
+                    "requestId": "11111111-2222-3333-4444-555555555555",
+                    "status": "error",
+                    "errorType": "Runtime.OutOfMemory",
+                    "metrics": {},
+                },
+            }
+        ),
+    )
+    found = stuck().of("stuck-out-of-memory")
+    assert found["examples"] == ["a"]
+    assert "died without naming a file" in found["detail"]
+
+
+def test_one_death_does_not_explain_two_objects(ours: HandMadePair):
+    put(ours, "a", "b")
+    log(ours, "2026-01-01T00:00:00.000Z 11111111-2222 Task timed out after 3.00 seconds")
+    run = stuck()
+    assert run.of("stuck-timed-out")["count"] == 1
+    assert run.of("stuck-in-progress")["count"] == 1
+
+
+def test_a_key_that_the_filter_leaves_out_is_named(pair: HandMadePair):
+    rules = [{"Name": "suffix", "Value": ".csv"}]
+    notify(pair.s3, FUNCTION_ARN, Filter={"Key": {"FilterRules": rules}})
+    put(pair, "a.CSV", "b.csv")
+    run = stuck()
+    assert run.of("stuck-filtered")["objects"] == ["a.CSV"]
+    assert run.of("stuck-in-progress")["objects"] == ["b.csv"]
+
+
+def test_with_broken_wiring_objects_were_never_told_of_and_one_command_mends_both(
+    pair: HandMadePair,
+):
+    pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+    put(pair, "a")
+    found = stuck().of("stuck-never-invoked")
+    assert found["error"] == "notification-missing"
+    assert "--check notification-missing --check stuck-never-invoked" in found["remedy"]
+
+
+def test_a_function_that_is_switched_off_throttles(pair: HandMadePair):
+    pair.functions.put_function_concurrency(FunctionName=FUNCTION, ReservedConcurrentExecutions=0)
+    put(pair, "a")
+    assert stuck().checks == {"stuck-throttled"}
+
+
+def test_an_object_whose_exact_version_is_in_the_archive_was_not_deleted(ours: HandMadePair):
+    (answer, other) = put(ours, "a", "b")
+    for key, version_id in (("a", answer["VersionId"]), ("b", "some-older-version")):
+        origin = {
+            "bucket": STAGING,
+            "version_id": version_id,
+            "etag": other["ETag"].strip('"'),
+            "sequencer": None,
+            "staged_at": "",
+        }
+        ours.s3.put_object(
+            Bucket=ARCHIVE, Key=key, Body=b"content", Metadata={ORIGIN: json.dumps(origin)}
+        )
+    run = stuck()
+    assert run.of("stuck-archived")["objects"] == ["a"]
+    assert run.of("stuck-in-progress")["objects"] == ["b"]
+
+
+def test_without_a_record_of_origin_equal_content_archived_later_is_proof(pair: HandMadePair):
+    put(pair, "same", "different")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="same", Body=b"content")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="different", Body=b"CONTENT")
+    run = stuck()
+    assert run.of("stuck-archived")["objects"] == ["same"]
+    assert run.of("stuck-in-progress")["objects"] == ["different"]
+
+
+def test_an_older_archived_object_is_no_proof(pair: HandMadePair):
+    let_in(pair)
+    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+    time.sleep(1.1)
+    put(pair, "a")
+    assert stuck().checks == {"stuck-in-progress"}
+
+
+REQUEST = "11111111-2222-3333-4444-555555555555"
+
+
+def foreign(*lines: str) -> tuple[str, ...]:
+    """Return the log of one invocation of somebody else's processor."""
+    return f"START RequestId: {REQUEST} Version: $LATEST", *lines, f"END RequestId: {REQUEST}"
+
+
+def logged(level: str, text: str) -> str:
+    return f"[{level}]\t2026-01-01T00:00:00.000Z\t{REQUEST}\t{text}"
+
+
+def test_somebody_elses_processor_that_raised_is_quoted(pair: HandMadePair):
+    put(pair, "in/a b.csv", "other")
+    log(
+        pair,
+        *foreign(
+            logged("INFO", f"processing s3://{STAGING}/in/a b.csv"),
+            "[ERROR] ZeroDivisionError: division by zero\nTraceback (most recent call last):\n  x",
+            f"REPORT RequestId: {REQUEST}\tDuration: 5.00 ms\tMemory Size: 128 MB\t",
+        ),
+    )
+    run = stuck()
+    found = run.of("stuck-failed")
+    assert found["objects"] == ["in/a b.csv"]
+    assert found["error"] == "ZeroDivisionError: division by zero"
+    assert run.of("stuck-in-progress")["objects"] == ["other"]
+
+
+def test_an_exception_that_somebody_elses_processor_swallowed_is_found(pair: HandMadePair):
+    put(pair, "a")
+    trace = (
+        f"unhandled exception for s3://{STAGING}/a\nTraceback (most recent call last):\n"
+        "  File \"/var/task/index.py\", line 1\nKeyError: 'ARCHIVE'"
+    )
+    log(pair, *foreign(logged("ERROR", trace)))
+    assert stuck().of("stuck-failed")["error"] == "KeyError: 'ARCHIVE'"
+
+
+def test_a_processor_that_does_not_decode_keys_is_told_so(pair: HandMadePair):
+    put(pair, "a b+ü.csv")
+    log(
+        pair,
+        *foreign(
+            logged("INFO", "fetching a+b%2B%C3%BC.csv"),
+            "[ERROR] ClientError: An error occurred (NoSuchKey) when calling GetObject",
+        ),
+    )
+    found = stuck().of("stuck-key")
+    assert "unquote_plus" in found["detail"]
+
+
+def test_a_processor_that_says_nothing_wrong_and_moves_nothing_is_told_so(pair: HandMadePair):
+    put(pair, "a")
+    log(pair, *foreign(logged("INFO", "handled 'a'")))
+    assert stuck().checks == {"stuck-left"}
+
+
+def test_a_log_that_may_not_be_read_is_told_and_the_objects_are_still_counted(
+    pair: HandMadePair, answers: Answers
+):
+    put(pair, "a")
+    answers.refuse("FilterLogEvents", "AccessDeniedException", 400)
+    run = stuck()
+    assert run.of("stuck-in-progress")["count"] == 1
+    assert run.of("could-not-look")["permission"] == "logs:FilterLogEvents"
+
+
+def test_young_objects_are_not_stuck_by_default(pair: HandMadePair):
+    put(pair, "a")
+    run = run_doctor("--check", "stuck")
+    assert run.findings == []
+    assert run.lines[-1]["staged"] == 1
+    assert run.lines[-1]["ages"] == {"under 5m": 1}
+
+
+def test_hostile_keys_and_errors_are_shown_harmlessly_and_json_is_exact(ours: HandMadePair):
+    key = "a\x1b[31m[bold]\n\u202eb"
+    # moto lists such keys without versions only.
+    ours.s3.delete_bucket(Bucket=STAGING)
+    location: Any = {"LocationConstraint": REGION}
+    ours.s3.create_bucket(Bucket=STAGING, CreateBucketConfiguration=location)
+    answer = {**put(ours, key)[0], "VersionId": None}
+    error = {"type": "ValueError", "message": "\x1b]0;pwned\x07", "trace": ""}
+    log(ours, outcome(key, answer, error=error))
+    found = stuck().of("stuck-failed")
+    assert found["objects"] == [key]
+    from click.testing import CliRunner
+
+    from twobuckets.cli import cli
+
+    shown = CliRunner().invoke(cli, ["doctor", "--check", "stuck", "--older-than", "0s"]).stdout
+    assert "$'a\\x1b[31m[bold]\\x0a\\xe2\\x80\\xaeb'" in shown
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def wiring_of(pair: HandMadePair) -> Any:
+    answer = pair.s3.get_bucket_notification_configuration(Bucket=STAGING)
+    answer.pop("ResponseMetadata")
+    return answer
+
+
+class TestFix:
+    """What `--fix` changes, and what it must not."""
+
+    def test_dry_run_changes_nothing(self, pair: HandMadePair, answers: Answers):
+        pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+        put(pair, "a")
+        del answers.calls[:]
+        run = run_doctor("--fix", "--dry-run", "--older-than", "0s")
+        reading = ("Get", "List", "Describe", "Head", "Filter", "Simulate")
+        assert [call for call in answers.calls if not call.startswith(reading)] == []
+        assert {line["check"] for line in run.lines if line["type"] == "action"} == {
+            "notification-missing",
+            "stuck-never-invoked",
+        }
+
+    def test_without_a_terminal_it_asks_for_yes(self, pair: HandMadePair):
+        pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+        run = run_doctor("--fix")
+        assert run.exit_code == 2
+        assert "Give --yes" in run.stderr
+        assert wiring_of(pair) == {}
+
+    def test_wiring_comes_back_beside_foreign_configurations(self, pair: HandMadePair):
+        boto3.client("sqs", region_name=REGION).create_queue(QueueName="audit")
+        foreign = {
+            "Id": "audit",
+            "QueueArn": f"arn:aws:sqs:{REGION}:123456789012:audit",
+            "Events": ["s3:ObjectRemoved:*"],
+        }
+        pair.s3.put_bucket_notification_configuration(
+            Bucket=STAGING, NotificationConfiguration={"QueueConfigurations": [foreign]}
+        )
+        pair.functions.remove_permission(FunctionName=FUNCTION, StatementId="s3")
+        run = run_doctor("--fix", "--yes")
+        assert run.exit_code == 0
+        assert wiring_of(pair)["QueueConfigurations"] == [foreign]
+        assert run_doctor().findings == []
+
+    def test_missing_events_are_added_and_the_filter_stays(self, pair: HandMadePair):
+        filter_ = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}]}}
+        notify(pair.s3, FUNCTION_ARN, Events=["s3:ObjectCreated:Put"], Filter=filter_)
+        assert run_doctor("--fix", "--yes").exit_code == 0
+        (route,) = wiring_of(pair)["LambdaFunctionConfigurations"]
+        assert route["Events"] == ["s3:ObjectCreated:*"]
+        assert route["Filter"]["Key"]["FilterRules"][0]["Value"] == "in/"
+
+    def test_lifecycle_and_cors_rules_of_others_stay(self, pair: HandMadePair):
+        rule = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}}
+        theirs = {**rule, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+        pair.s3.put_bucket_lifecycle_configuration(
+            Bucket=STAGING, LifecycleConfiguration={"Rules": [theirs]}
+        )
+        cors = {"AllowedMethods": ["PUT"], "AllowedOrigins": ["https://a.example"]}
+        pair.s3.put_bucket_cors(Bucket=STAGING, CORSConfiguration={"CORSRules": [cors]})
+        assert run_doctor("--fix", "--yes").exit_code == 0
+        rules = pair.s3.get_bucket_lifecycle_configuration(Bucket=STAGING)["Rules"]
+        assert {r["ID"] for r in rules} == {
+            "theirs",
+            "twobuckets-abort-incomplete-uploads",
+            "twobuckets-expire-noncurrent-versions",
+        }
+        (kept,) = pair.s3.get_bucket_cors(Bucket=STAGING)["CORSRules"]
+        assert kept["AllowedOrigins"] == ["https://a.example"]
+        assert kept["ExposeHeaders"] == ["ETag"]
+        assert run_doctor().findings == []
+
+    def test_the_archive_variable_is_mended_and_others_stay(self, pair: HandMadePair):
+        variables = {"ARCHIVE_BUCKET_NAME": "old", "SECRET": "s3cr3t"}
+        pair.functions.update_function_configuration(
+            FunctionName=FUNCTION, Environment={"Variables": variables}
+        )
+        run = run_doctor("--fix", "--yes")
+        assert "s3cr3t" not in json.dumps(run.lines) + run.stderr
+        got = pair.functions.get_function_configuration(FunctionName=FUNCTION)
+        assert got["Environment"]["Variables"] == variables | {"ARCHIVE_BUCKET_NAME": ARCHIVE}
+
+    def test_only_the_version_that_is_proven_archived_is_deleted(self, pair: HandMadePair):
+        (first,) = put(pair, "a", body=b"kept below")
+        (second,) = put(pair, "a")
+        pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+        run = run_doctor("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
+        assert [line["done"] for line in run.lines if line["type"] == "applied"] == [1]
+        listed = pair.s3.list_object_versions(Bucket=STAGING)
+        assert [v["VersionId"] for v in listed["Versions"]] == [first["VersionId"]]
+        assert "DeleteMarkers" not in listed
+        assert second["VersionId"] != first["VersionId"]
+
+    def test_what_left_the_archive_since_the_plan_is_not_deleted(
+        self, pair: HandMadePair, answers: Answers
+    ):
+        put(pair, "a")
+        pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+        asked: list[str] = []
+
+        def vanish(params: Any) -> Any:
+            asked.append(params["url"])
+            if len(asked) < 2:
+                return None
+            missing = {"Code": "404", "Message": "Not Found"}
+            return {"Error": missing, "ResponseMetadata": {"HTTPStatusCode": 404}}
+
+        answers.give("HeadObject", vanish)
+        run = run_doctor("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
+        (applied,) = [line for line in run.lines if line["type"] == "applied"]
+        assert (applied["done"], applied["left_count"]) == (0, 1)
+        assert run.exit_code == 3
+        assert "DeleteObject" not in answers.calls
+
+    def test_waking_sends_s3s_form_to_somebody_elses_processor(
+        self, pair: HandMadePair, answers: Answers
+    ):
+        pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+        (answer,) = put(pair, "a b+ü")
+        sent: list[Any] = []
+
+        def accept(params: Any) -> Any:
+            sent.append((params["headers"]["X-Amz-Invocation-Type"], json.loads(params["body"])))
+            return {"StatusCode": 202}
+
+        answers.give("Invoke", accept)
+        only = ("--check", "wiring", "--check", "stuck")
+        assert run_doctor("--fix", "--yes", "--older-than", "0s", *only).exit_code == 0
+        ((kind, event),) = sent
+        assert kind == "Event"
+        staged = event["Records"][0]["s3"]["object"]
+        assert staged["key"] == "a+b%2B%C3%BC"
+        assert staged["versionId"] == answer["VersionId"]
+
+    def test_what_failed_is_woken_only_when_it_is_named(self, ours: HandMadePair, answers: Answers):
+        (answer,) = put(ours, "a")
+        log(ours, outcome("a", answer))
+        sent: list[Any] = []
+
+        def accept(params: Any) -> Any:
+            sent.append(json.loads(params["body"]))
+            return {"StatusCode": 202}
+
+        answers.give("Invoke", accept)
+        run = run_doctor("--fix", "--yes", "--older-than", "0s")
+        assert sent == []
+        assert run.exit_code == 3
+        assert "--check stuck-failed" in run.stderr
+        run = run_doctor("--fix", "--yes", "--older-than", "0s", "--check", "stuck-failed")
+        assert run.exit_code == 0
+        etag = answer["ETag"].strip('"')
+        wake = {"bucket": STAGING, "key": "a", "version_id": answer["VersionId"]}
+        assert sent == [{"twobuckets": 1, "wake": [wake | {"etag": etag, "size": 7}]}]
+
+
+def orphan(pair: HandMadePair, key: str, parts: int = 3) -> str:
+    """Begin an upload and send parts of it."""
+    let_in(pair)
+    upload_id = str(pair.s3.create_multipart_upload(Bucket=STAGING, Key=key)["UploadId"])
+    for number in range(1, parts + 1):
+        pair.s3.upload_part(
+            Bucket=STAGING, Key=key, UploadId=upload_id, PartNumber=number, Body=b"part"
+        )
+    return upload_id
+
+
+class TestUploads:
+    """Multipart uploads that nobody completed. moto dates every upload to 2010."""
+
+    def test_a_few_have_a_finding_each_with_the_command_that_aborts_it(self, pair: HandMadePair):
+        upload_id = orphan(pair, "a 'b'")
+        found = run_doctor("--check", "uploads").of("upload-orphaned")
+        assert "3 parts, 12 B" in found["detail"]
+        assert found["size_bytes"] == 12
+        assert found["remedy"].endswith(
+            f"abort-multipart-upload --bucket {STAGING} --key 'a '\"'\"'b'\"'\"'' "
+            f"--upload-id {upload_id}"
+        )
+
+    def test_many_are_one_finding(self, pair: HandMadePair):
+        for number in range(15):
+            orphan(pair, f"k{number}", parts=1)
+        found = run_doctor("--check", "uploads").of("upload-orphaned")
+        assert found["count"] == 15
+        assert found["size_bytes"] == 15 * 4
+
+    def test_one_that_still_gets_parts_is_not_aborted(self, pair: HandMadePair):
+        orphan(pair, "a")
+        run = run_doctor("--check", "uploads", "--fix", "--yes")
+        (applied,) = [line for line in run.lines if line["type"] == "applied"]
+        assert (applied["done"], applied["left_count"]) == (0, 1)
+        assert "a part came lately" in applied["left"][0]
+        assert run.exit_code == 3
+
+    def test_old_ones_are_aborted_and_gone(self, pair: HandMadePair):
+        for key in ("a", "b", "c"):
+            orphan(pair, key)
+        run = run_doctor("--check", "uploads", "--uploads-older-than", "0s", "--fix", "--yes")
+        assert run.exit_code == 0
+        assert "Uploads" not in pair.s3.list_multipart_uploads(Bucket=STAGING)

@@ -1,0 +1,326 @@
+"""Why objects are stuck, as far as the processor's log tells: one pass, the newest part first.
+
+An outcome line names its object. Where there is none, as with processors that are not ours, the
+lines of an invocation that mention a key tell of it. Invocations that died without a word about
+any key are kept by time. What is held for an object is a reference to a cause that it shares.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_plus
+
+from twobuckets.doctor.findings import CouldNotLook
+from twobuckets.errors import AccessError, NotFoundError
+from twobuckets.logs.events import iter_events
+from twobuckets.logs.lines import (
+    FAILED,
+    MISSING,
+    OUT_OF_MEMORY,
+    REJECTED,
+    SUPERSEDED,
+    TIMED_OUT,
+    EntryReader,
+    FailedInvocation,
+    InvocationReport,
+    LogLine,
+    Outcome,
+    PlatformLine,
+)
+from twobuckets.logs.waiting import find_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from twobuckets.doctor.site import Site
+    from twobuckets.doctor.staging import StagedObject
+    from twobuckets.logs.events import LogEvent
+    from twobuckets.logs.lines import Entry
+
+MOST_EVENTS: Final = 1_000_000
+"""How many log events are read at most, however many objects are stuck."""
+# Everything but success, of our outcome lines and of Lambda's own words, as text or JSON.
+_PATTERN: Final = (
+    '?failed ?rejected ?superseded ?missing ?"Task timed out" ?timeout ?"Runtime exited" '
+    "?OutOfMemory ?errorType ?ERROR"
+)
+_CLOCK_TOLERANCE: Final = timedelta(seconds=5)
+_FIRST_SLICE: Final = timedelta(minutes=15)
+_HEARD_INVOCATIONS: Final = 10_000
+_HEARD_CHARACTERS: Final = 20_000
+_ODD_KEYS: Final = 200
+_ERROR_CHARACTERS: Final = 300
+_VARYING: Final = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}(?:-[0-9a-f]{4,})*|\d+", re.IGNORECASE)
+_TRACE_END: Final = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|\w)): ?(.*)$", re.MULTILINE)
+_CHECKS: Final = {
+    REJECTED: "stuck-rejected",
+    SUPERSEDED: "stuck-superseded",
+    MISSING: "stuck-superseded",
+    TIMED_OUT: "stuck-timed-out",
+    OUT_OF_MEMORY: "stuck-out-of-memory",
+}
+_FAILED_CHECK: Final = "stuck-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why objects are stuck: the check that says so, and the error they have in common."""
+
+    check: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """An invocation that ended badly and of which nothing says what it worked on."""
+
+    died_at: datetime
+    cause: Cause
+
+
+@dataclass(slots=True)
+class Told:
+    """What the log told: a cause for each object by its key, deaths without one, and how far.
+
+    `read_from` is the instant from which on the log was read; `is_complete` tells whether that is
+    all of it that could matter.
+    """
+
+    causes: dict[str, tuple[datetime, Cause]] = field(default_factory=dict)
+    deaths: list[Death] = field(default_factory=list)
+    read_from: datetime | None = None
+    is_complete: bool = True
+    _shared: dict[tuple[str, str], Cause] = field(default_factory=dict)
+
+    def cause(self, check: str, error: str, key: str = "") -> Cause:
+        """Return the one cause for all errors that differ in keys, numbers and ids only."""
+        signature = check, _VARYING.sub("#", _without(key, error))
+        return self._shared.setdefault(signature, Cause(check, error[:_ERROR_CHARACTERS]))
+
+    def note(self, key: str, at: datetime, cause: Cause) -> None:
+        """Keep the latest cause of an object."""
+        known = self.causes.get(key)
+        if known is None or at >= known[0]:
+            self.causes[key] = at, cause
+
+
+def _without(key: str, text: str) -> str:
+    """Return a text with a placeholder where it names a key as a word of its own."""
+    if not key or key not in text:
+        return text
+    whole, *parts = text.split(key)
+    for part in parts:
+        inside = whole[-1:].isalnum() or part[:1].isalnum()
+        whole += (key if inside else "…") + part
+    return whole
+
+
+def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
+    """Return what the log tells of stuck objects by their key.
+
+    Raises CouldNotLook; a log group that does not exist tells nothing.
+    """
+    told = Told()
+    if not stuck:
+        return told
+    oldest_at = min(staged.arrived_at for staged in stuck.values()) - _CLOCK_TOLERANCE
+    is_ours = site.is_ours
+    budget = itertools.count()
+    for start_at, end_at in _slices(oldest_at, site.now):
+        events = _limited(_events(site, start_at, end_at, is_ours), budget)
+        try:
+            if is_ours:
+                _hear_outcomes(events, stuck, told, staging=site.staging)
+            else:
+                _hear_anything(events, stuck, told)
+        except NotFoundError:
+            break
+        except AccessError as error:
+            what = f"the log {site.log_group}"
+            raise CouldNotLook(what, "access denied", "logs:FilterLogEvents") from error
+        told.read_from = start_at
+        if len(told.causes) == len(stuck):
+            break
+        if next(budget) >= MOST_EVENTS:
+            told.is_complete = False
+            break
+    told.deaths.sort(key=lambda death: death.died_at)
+    return told
+
+
+def _slices(oldest_at: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Yield ranges of time back to the oldest, each longer than the one before it."""
+    end_at, length = now + timedelta(minutes=1), _FIRST_SLICE
+    while end_at > oldest_at:
+        start_at = max(oldest_at, end_at - length)
+        yield start_at, end_at
+        end_at, length = start_at - timedelta(milliseconds=1), length * 4
+
+
+def _events(site: Site, start_at: datetime, end_at: datetime, is_ours: bool) -> Iterator[LogEvent]:
+    return iter_events(
+        site.aws.logs,
+        site.log_group,
+        start_at=start_at,
+        end_at=end_at,
+        pattern=_PATTERN if is_ours else "",
+    )
+
+
+def _limited(events: Iterator[LogEvent], budget: itertools.count[int]) -> Iterator[LogEvent]:
+    for event in events:
+        yield event
+        if next(budget) >= MOST_EVENTS:
+            return
+
+
+def _hear_outcomes(
+    events: Iterator[LogEvent], stuck: Mapping[str, StagedObject], told: Told, *, staging: str
+) -> None:
+    reader = EntryReader()
+    for event in events:
+        entry = reader.read(event)
+        if isinstance(entry, Outcome):
+            staged = stuck.get(entry.key)
+            if staged is not None and _is_about(entry, staged, staging):
+                _note_outcome(entry, told)
+        elif isinstance(entry, FailedInvocation):
+            _note_death(entry, told)
+
+
+def _note_outcome(outcome: Outcome, told: Told) -> None:
+    if outcome.outcome not in (FAILED, REJECTED, SUPERSEDED, MISSING):
+        return
+    error = outcome.error
+    if error is None:
+        said, kind = outcome.reason or outcome.outcome, outcome.outcome
+    else:
+        said = f"{error.type}: {_first_line(error.message)}".strip(": ")
+        kind = outcome.outcome
+        if error.type == "MemoryError":
+            kind = OUT_OF_MEMORY
+        elif "imeout" in error.type or "TimedOut" in error.type or "time-out" in error.message:
+            kind = TIMED_OUT if kind == FAILED else kind
+    check = _CHECKS.get(kind, _FAILED_CHECK)
+    told.note(outcome.key, outcome.logged_at, told.cause(check, said, outcome.key))
+
+
+def _note_death(failed: FailedInvocation, told: Told) -> None:
+    said = f"{failed.error.type}: {_first_line(failed.error.message)}".strip(": ")
+    check = _CHECKS.get(failed.reason, _FAILED_CHECK)
+    told.deaths.append(Death(failed.logged_at, told.cause(check, said)))
+
+
+def _is_about(outcome: Outcome, staged: StagedObject, staging: str) -> bool:
+    if outcome.bucket != staging:
+        return False
+    if staged.version_id is not None and outcome.version_id is not None:
+        return staged.version_id == outcome.version_id
+    if outcome.etag is not None and outcome.etag != staged.etag:
+        return False
+    # The same content may have been here before.
+    return outcome.logged_at >= staged.arrived_at - _CLOCK_TOLERANCE
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What one invocation of somebody else's processor said."""
+
+    texts: list[str] = field(default_factory=list)
+    characters: int = 0
+    error: str = ""
+    reason: str = ""
+    last_at: datetime | None = None
+
+    def add(self, text: str, at: datetime) -> None:
+        self.last_at = at
+        if self.characters < _HEARD_CHARACTERS:
+            self.texts.append(text)
+            self.characters += len(text)
+
+
+def _hear_anything(
+    events: Iterator[LogEvent], stuck: Mapping[str, StagedObject], told: Told
+) -> None:
+    odd = [key for key in stuck if any(c in key for c in " \t\n'\"")][:_ODD_KEYS]
+    heard: OrderedDict[str, _Heard] = OrderedDict()
+    reader = EntryReader()
+    for event in events:
+        entry = reader.read(event)
+        if entry is None or entry.request_id is None:
+            continue
+        request_id = entry.request_id
+        invocation = heard.setdefault(request_id, _Heard())
+        _hear(entry, invocation)
+        if isinstance(entry, InvocationReport) or len(heard) > _HEARD_INVOCATIONS:
+            over = request_id if isinstance(entry, InvocationReport) else next(iter(heard))
+            # A death is told after the report in text logs, before it in JSON ones: kept to the end
+            # when the report says that there is one.
+            if not isinstance(entry, InvocationReport) or entry.status == "success":
+                _attribute(heard.pop(over), stuck, odd, told)
+    for invocation in heard.values():
+        _attribute(invocation, stuck, odd, told)
+
+
+def _hear(entry: Entry, invocation: _Heard) -> None:
+    match entry:
+        case FailedInvocation(error=error):
+            invocation.reason = entry.reason
+            invocation.error = f"{error.type}: {_first_line(error.message)}".strip(": ")
+            invocation.add(f"{error.message}\n{error.trace}", entry.logged_at)
+        case LogLine(message=message, level=level):
+            invocation.add(message, entry.logged_at)
+            if not invocation.reason and (
+                level in ("ERROR", "CRITICAL") or message.startswith("Traceback")
+            ):
+                invocation.error = _error_in(message) or invocation.error
+            elif not invocation.reason and invocation.error == "" and "Error" in message[:200]:
+                invocation.error = _error_in(message)
+        case PlatformLine(message=message):
+            invocation.last_at = entry.logged_at
+
+
+def _error_in(message: str) -> str:
+    """Return the exception that ends a trace, else the message's first line."""
+    found = list(_TRACE_END.finditer(message))
+    return found[-1].group(0) if found and "Traceback" in message else _first_line(message)
+
+
+def _attribute(
+    invocation: _Heard, stuck: Mapping[str, StagedObject], odd: list[str], told: Told
+) -> None:
+    at = invocation.last_at
+    if at is None:
+        return
+    keys = find_keys(invocation.texts, stuck)
+    keys.update(key for key in odd if any(key in text for text in invocation.texts))
+    if not keys and invocation.reason:
+        check = _CHECKS.get(invocation.reason, _FAILED_CHECK)
+        told.deaths.append(Death(at, told.cause(check, invocation.error)))
+    for key in keys:
+        if at < stuck[key].arrived_at - _CLOCK_TOLERANCE:
+            continue
+        if not invocation.error:
+            told.note(key, at, told.cause("stuck-left", ""))
+            continue
+        check = _CHECKS.get(invocation.reason, _FAILED_CHECK)
+        if check == _FAILED_CHECK and _is_undecoded(key, invocation.error):
+            check = "stuck-key"
+        told.note(key, at, told.cause(check, invocation.error, key))
+
+
+def _is_undecoded(key: str, error: str) -> bool:
+    """Tell whether an error looks like a search for the key as S3's event encodes it."""
+    return quote_plus(key, safe="/") != key and any(
+        said in error for said in ("NoSuchKey", "404", "Not Found", "403", "AccessDenied")
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:_ERROR_CHARACTERS]

@@ -1,0 +1,326 @@
+"""Objects that stay in staging, grouped by why.
+
+The order of the questions: is it proven to be in the archive; what did the log say of it; did its
+notification leave it out; can anything wake the processor at all; did an invocation die at its
+time; may it still be under way. Only when all of that says nothing, the event was lost.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from twobuckets.doctor import function, wiring
+from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
+from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity, finder
+from twobuckets.doctor.site import DELIVERY
+from twobuckets.doctor.staging import StagedObject, is_archived, iter_staged
+from twobuckets.parallel import map_unordered
+from twobuckets.prices import US_EAST_1
+from twobuckets.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from twobuckets.doctor.findings import Finder
+    from twobuckets.doctor.site import Site
+
+MOST_EXPLAINED: Final = 200_000
+"""How many stuck objects are looked into; more are only counted."""
+_SAMPLES: Final = 16
+"""How many objects of a group are looked for in the archive before all of them are."""
+_MOST_LOOKED_FOR: Final = 2_000
+_EXAMPLES: Final = 3
+_MOST_GROUPS: Final = 40
+_OTHERS: Final = "many different errors"
+
+CHECKS: Final = (
+    Check("stuck-failed", "The processor failed on objects; grouped by error.", fixable=True),
+    Check("stuck-timed-out", "The function's time-out ended the processing of objects.", True),
+    Check("stuck-out-of-memory", "The function ran out of memory on objects.", True),
+    Check("stuck-rejected", "The processor refused objects for good.", True),
+    Check("stuck-never-invoked", "The processor was never told of objects.", True),
+    Check("stuck-throttled", "Lambda held the events of objects back.", True),
+    Check("stuck-filtered", "The notification's filter leaves objects out.", True),
+    Check("stuck-archived", "Objects are in the archive and were not deleted from staging.", True),
+    Check("stuck-key", "The processor does not decode the keys of objects.", True),
+    Check("stuck-left", "The processor reported no error and left objects in staging.", True),
+    Check("stuck-superseded", "Older versions came back when newer ones were archived."),
+    Check("stuck-in-progress", "Objects may still be under way.", fixable=True),
+    Check("stuck-unexplained", "More objects are stuck than doctor looks into."),
+)
+_WHY: Final = {
+    "stuck-failed": "The processor failed on it each time it tried. Mend the processor, or the "
+    "file, then wake it",
+    "stuck-timed-out": "The function's time-out ended its processing. Give the function more time "
+    "or memory, then wake it",
+    "stuck-out-of-memory": "The function ran out of memory on it. Give the function more memory, "
+    "then wake it",
+    "stuck-rejected": "The processor refused it for good, so it is not tried again. Mend the "
+    "processor, then wake it; or delete the file",
+    "stuck-archived": "Exactly this version is in the archive, so what is in staging is a copy "
+    "that was not deleted",
+    "stuck-filtered": "The notification's filter leaves its key out, so the processor was never "
+    "told of it",
+    "stuck-key": "S3 encodes keys in its events, and the processor looked for it as it was "
+    "encoded. Decode keys with urllib.parse.unquote_plus, then wake it",
+    "stuck-left": "An invocation handled it, reported no error, and left it where it is. An "
+    "exception that is caught and swallowed looks like this",
+    "stuck-superseded": "A newer version of its key was archived; this older one came back into "
+    "sight. Delete it, or archive it by hand",
+}
+
+
+@dataclass(slots=True)
+class Group:
+    """Stuck objects that share a cause."""
+
+    cause: Cause
+    why: str
+    objects: list[StagedObject] = field(default_factory=list)
+
+
+def find_stuck(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each cause, the one with the most objects first.
+
+    Lists staging once and reads the log once, whatever is stuck. Raises CouldNotLook.
+    """
+    stuck: dict[str, StagedObject] = {}
+    more = 0
+    after = site.stuck_after
+    for staged in iter_staged(site):
+        if site.now - staged.arrived_at < after:
+            continue
+        if len(stuck) < MOST_EXPLAINED:
+            stuck[staged.key] = staged
+        else:
+            more += 1
+    if not stuck:
+        return
+    unread: CouldNotLook | None = None
+    try:
+        told = read_causes(site, stuck)
+    except CouldNotLook as reason:
+        told, unread = Told(), reason
+    except Gone:
+        told = Told()
+    groups = list(_groups(site, stuck, told, log_is_read=unread is None))
+    groups = _join_small(_split_archived(site, groups))
+    for group in sorted(groups, key=lambda group: -len(group.objects)):
+        site.stuck.append(group)
+        yield _finding(site, group)
+    if more:
+        yield _uncounted(site, more)
+    if unread is not None:
+        raise unread
+
+
+def _groups(
+    site: Site, stuck: Mapping[str, StagedObject], told: Told, *, log_is_read: bool
+) -> Iterable[Group]:
+    groups: dict[tuple[str, str], Group] = {}
+
+    def put(staged: StagedObject, cause: Cause, why: str) -> None:
+        group = groups.setdefault((cause.check, cause.error), Group(cause, why))
+        group.objects.append(staged)
+
+    untold = []
+    for key, staged in stuck.items():
+        found = told.causes.get(key)
+        if found is None:
+            untold.append(staged)
+        else:
+            put(staged, found[1], _WHY[found[1].check])
+    if untold:
+        for staged, cause, why in _explain_untold(site, untold, told, log_is_read=log_is_read):
+            put(staged, cause, why)
+    return groups.values()
+
+
+def _explain_untold(
+    site: Site, untold: list[StagedObject], told: Told, *, log_is_read: bool
+) -> Iterator[tuple[StagedObject, Cause, str]]:
+    """Yield a cause for each object of which the log says nothing."""
+    blocked = _find_block(site)
+    routes = _routes(site)
+    deaths = _match_deaths(site, untold, told)
+    for staged in untold:
+        age = site.now - staged.arrived_at
+        if routes and not any(route.tells_of(staged.key) for route in routes):
+            yield staged, Cause("stuck-filtered", ""), _WHY["stuck-filtered"]
+        elif death := deaths.get(staged.key):
+            why = f"{_WHY[death.check].partition('. ')[0]}: an invocation that began when it came "
+            yield staged, death, why + "died without naming a file"
+        elif blocked is not None:
+            yield staged, blocked[0], blocked[1]
+        elif age < site.may_take:
+            until = format_duration(site.may_take)
+            why = f"It may still be under way: delivery and every try can take {until}"
+            yield staged, Cause("stuck-in-progress", ""), why
+        else:
+            why = "No invocation mentions it" if log_is_read else "The log could not be read"
+            if not told.is_complete:
+                why += f" in the newest {MOST_EVENTS:,} lines of the log"
+            why += ", and what wakes the processor is in order now: its event was lost, or came "
+            why += "while something was not in order"
+            yield staged, Cause("stuck-never-invoked", ""), why
+
+
+def _routes(site: Site) -> list[wiring.Route]:
+    try:
+        return wiring.routes_to_function(site)
+    except (CouldNotLook, Gone):
+        return []
+
+
+# What keeps the processor from being told, by the check that finds it.
+_BLOCKS: Final[tuple[tuple[Finder, str], ...]] = (
+    (function.find_missing_function, "stuck-never-invoked"),
+    (wiring.find_missing_notification, "stuck-never-invoked"),
+    (wiring.find_missing_permission, "stuck-never-invoked"),
+    (wiring.find_disabled_event_sources, "stuck-never-invoked"),
+    (function.find_switched_off, "stuck-throttled"),
+)
+
+
+# Findings that `--fix` mends, so that one command can mend what is broken and then wake.
+_MENDED_FIRST: Final = frozenset(
+    {"notification-missing", "notification-events", "permission-missing"}
+)
+
+
+def _find_block(site: Site) -> tuple[Cause, str] | None:
+    """Return why nothing can wake the processor now, None when something can."""
+    for find, check in _BLOCKS:
+        try:
+            finding = next(find(site), None)
+        except (CouldNotLook, Gone):
+            continue
+        if finding is not None:
+            return Cause(check, finding.check), finding.detail.rstrip(".")
+    try:
+        throttled = site.metrics()["Throttles"]
+    except (CouldNotLook, Gone):
+        return None
+    if throttled:
+        why = f"Lambda throttled the function {int(throttled):,} times in the last day, and gives "
+        return Cause("stuck-throttled", ""), why + "an event up after at most 6 hours"
+    return None
+
+
+def _match_deaths(site: Site, untold: list[StagedObject], told: Told) -> dict[str, Cause]:
+    """Return for objects the death of an invocation that fits their arrival, each death once."""
+    if not told.deaths:
+        return {}
+    reach = DELIVERY + _timeout(site)
+    matched: dict[str, Cause] = {}
+    waiting = sorted(untold, key=lambda staged: staged.arrived_at)
+    deaths = iter(told.deaths)
+    death = next(deaths, None)
+    for staged in waiting:
+        while death is not None and death.died_at < staged.arrived_at - timedelta(seconds=1):
+            death = next(deaths, None)
+        if death is None:
+            break
+        if death.died_at <= staged.arrived_at + reach:
+            matched[staged.key] = death.cause
+            death = next(deaths, None)
+    return matched
+
+
+def _timeout(site: Site) -> timedelta:
+    try:
+        return timedelta(seconds=site.function()["Timeout"])
+    except (CouldNotLook, Gone):
+        return timedelta(minutes=15)
+
+
+def _split_archived(site: Site, groups: list[Group]) -> Iterator[Group]:
+    """Yield the groups, and what is proven to be archived as a group of its own."""
+    archived: list[StagedObject] = []
+    for group in groups:
+        if group.cause.check == "stuck-rejected":
+            yield group
+            continue
+        found = _archived_among(site, group.objects)
+        archived += found
+        if found:
+            gone = {staged.key for staged in found}
+            group.objects = [staged for staged in group.objects if staged.key not in gone]
+        if group.objects:
+            yield group
+    if archived:
+        yield Group(Cause("stuck-archived", ""), _WHY["stuck-archived"], archived)
+
+
+def _archived_among(site: Site, objects: list[StagedObject]) -> list[StagedObject]:
+    """Return what is in the archive: a sample is looked for first, and all if one of it is there.
+
+    What can't be looked for stays what it is.
+    """
+    step = max(1, len(objects) // _SAMPLES)
+    sample = objects[::step][:_SAMPLES]
+    try:
+        found = _look_for(site, sample)
+        if not found or len(sample) == len(objects):
+            return found
+        asked = {staged.key for staged in sample}
+        rest = (staged for staged in objects if staged.key not in asked)
+        return found + _look_for(site, itertools.islice(rest, _MOST_LOOKED_FOR))
+    except CouldNotLook:
+        return []
+
+
+def _look_for(site: Site, objects: Iterable[StagedObject]) -> list[StagedObject]:
+    looked = map_unordered(lambda staged: (staged, is_archived(site, staged)), objects)
+    return [staged for staged, is_there in looked if is_there]
+
+
+def _join_small(groups: Iterable[Group]) -> list[Group]:
+    """Return at most so many groups as a person reads; the smallest become one for each check."""
+    ordered = sorted(groups, key=lambda group: -len(group.objects))
+    joined: dict[str, Group] = {}
+    for group in ordered[_MOST_GROUPS:]:
+        check = group.cause.check
+        others = joined.setdefault(check, Group(Cause(check, _OTHERS), group.why))
+        others.objects += group.objects
+    return ordered[:_MOST_GROUPS] + list(joined.values())
+
+
+def _finding(site: Site, group: Group) -> Finding:
+    check, error = group.cause.check, group.cause.error
+    size_bytes = sum(staged.size_bytes for staged in group.objects)
+    fixable = check != "stuck-superseded"
+    checks = [error, check] if error in _MENDED_FIRST else [check]
+    oldest = sorted(group.objects, key=lambda staged: staged.arrived_at)[:_EXAMPLES]
+    return Finding(
+        check=check,
+        severity=Severity.NOTICE if check == "stuck-in-progress" else Severity.PROBLEM,
+        subject=f"s3://{site.staging}",
+        detail=f"{group.why}.",
+        remedy=site.fix_command(*checks) if fixable else None,
+        fixable=fixable,
+        count=len(group.objects),
+        size_bytes=size_bytes,
+        cost_month_usd=US_EAST_1.month_usd(size_bytes),
+        oldest_at=oldest[0].arrived_at,
+        examples=tuple(staged.key for staged in oldest),
+        objects=tuple(staged.key for staged in group.objects),
+        error=error or None,
+    )
+
+
+def _uncounted(site: Site, more: int) -> Finding:
+    return Finding(
+        check="stuck-unexplained",
+        severity=Severity.PROBLEM,
+        subject=f"s3://{site.staging}",
+        detail=f"{more:,} more objects are stuck; doctor looks into {MOST_EXPLAINED:,} at a time. "
+        "Mend those first.",
+        count=more,
+    )
+
+
+FINDER: Final = finder("stuck", *CHECKS)(find_stuck)
