@@ -29,6 +29,8 @@ from twobuckets.local.state import (
 HOST = "127.0.0.1"
 START_TIMEOUT = timedelta(seconds=60)
 STOP_TIMEOUT = timedelta(seconds=20)
+# How long threads of a killed process may still hold its lock.
+DYING = timedelta(seconds=2)
 POLL = timedelta(milliseconds=20)
 LOG_KEPT_BYTES = 8 * 1024 * 1024
 
@@ -158,7 +160,7 @@ def stop(
     reset: bool = False,
     timeout: timedelta = STOP_TIMEOUT,
 ) -> Server | None:
-    """Stop the server and removes what it leaves behind; returns what was stopped, or None.
+    """Stop the server and remove what it leaves behind; returns what was stopped, or None.
 
     `reset` also forgets every bucket, object, stack and key of the state directory.
     """
@@ -170,7 +172,7 @@ def stop(
         record = state.read_record()
         if running is not None and record is not None:
             _terminate(state, record, timeout)
-        elif is_locked(state.server_lock):
+        elif not _wait_until(lambda: not is_locked(state.server_lock), DYING):
             # Started by hand and not ready yet, or its pid file was removed.
             raise TwoBucketsError(
                 f"A server holds {state.server_lock} but does not say who it is",
@@ -319,10 +321,17 @@ def _terminate(state: StateDirectory, record: ServerRecord, timeout: timedelta) 
         if _is_alive(state, record):
             with suppress(ProcessLookupError):
                 os.kill(record.pid, number)
-        # The lock is free a moment before the process is gone.
-        if _wait_until(lambda: process_started(record.pid) != record.process_started, patience):
+        if _wait_until(lambda: _is_gone(state, record), patience):
             return
     raise TwoBucketsError(f"Process {record.pid} does not end", hint=f"Look at {state.log}")
+
+
+def _is_gone(state: StateDirectory, record: ServerRecord) -> bool:
+    # Either can come first: an orderly end frees the lock before the process is gone, and threads
+    # of a killed one hold it for an instant after.
+    return process_started(record.pid) != record.process_started and not is_locked(
+        state.server_lock
+    )
 
 
 def _wait_until(condition: Callable[[], bool], patience: timedelta) -> bool:
