@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.embedded.pair import keys_of
+from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, keys_of, make_pair
 from twobuckets import local
 from twobuckets.cli.app import App
 from twobuckets.errors import UsageError
@@ -63,6 +63,21 @@ def test_the_project_around_here_is_what_is_deployed(
     wait_for_archived(embedded, pipeline.staging, pipeline.archive, {"k"})
     events = embedded.logs.filter_log_events(logGroupName=str(pipeline.log_group))["events"]
     assert [event for event in events if "mine saw k" in event["message"]]
+
+
+def test_a_pair_made_by_hand_needs_no_stack(
+    embedded: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make_pair(embedded)
+    (tmp_path / "twobuckets.toml").write_text(
+        f'stack = "local"\nstaging = "{STAGING}"\narchive = "{ARCHIVE}"\nfunction = "{FUNCTION}"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    pipeline = App().pipeline
+    assert (pipeline.staging, pipeline.archive) == (STAGING, ARCHIVE)
+    assert pipeline.log_group == f"/aws/lambda/{FUNCTION}"
+    stacks = embedded.cloudformation.list_stacks()["StackSummaries"]
+    assert {stack["StackStatus"] for stack in stacks} <= {"DELETE_COMPLETE"}
 
 
 def test_two_that_begin_at_once_deploy_once(

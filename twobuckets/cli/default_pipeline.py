@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twobuckets import settings as settings_
+from twobuckets.aws import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 def require_outputs(app: App) -> Mapping[str, str]:
     """Return the outputs of the stack on the embedded AWS, deployed first when it is not there.
 
-    Raises what building and deploying raise.
+    A pair made there by hand, which the settings name, has no stack and needs none. Raises what
+    building and deploying raise.
     """
     from twobuckets import local
     from twobuckets.stack.outputs import require_outputs as require_outputs_of
@@ -26,8 +28,19 @@ def require_outputs(app: App) -> Mapping[str, str]:
     # Two terminals that begin at once deploy once.
     with local.exclusively(app.local_state):
         if require_deployable(cloudformation, settings_.LOCAL) is None:
+            if _finds_pair(app):
+                return {}
             _deploy(app)
     return require_outputs_of(cloudformation, settings_.LOCAL)
+
+
+def _finds_pair(app: App) -> bool:
+    settings = app.settings
+    if not settings.names_pair:
+        return False
+    with attempt("list the buckets of the embedded AWS"):
+        buckets = {bucket["Name"] for bucket in app.aws.s3.list_buckets()["Buckets"]}
+    return {settings.staging, settings.archive} <= buckets
 
 
 def _deploy(app: App) -> None:
