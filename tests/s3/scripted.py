@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,10 +57,11 @@ def refuse(status: int, code: str) -> bytes:
 class ScriptedServer:
     """Accepts connections until closed; `received` is what arrived, in order."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
         self.connections = 0
         self._script = script
+        self._tls = tls
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._listener.getsockname()[1]
@@ -69,7 +71,7 @@ class ScriptedServer:
     @property
     def url(self) -> str:
         """The endpoint URL of the server."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://localhost:{self.port}"
 
     def close(self) -> None:
         """Stop accepting and drop all connections."""
@@ -89,6 +91,12 @@ class ScriptedServer:
             threading.Thread(target=self._serve, args=(sock, self.connections), daemon=True).start()
 
     def _serve(self, sock: socket.socket, connection: int) -> None:
+        if self._tls is not None:
+            try:
+                sock = self._tls.wrap_socket(sock, server_side=True)
+            except OSError:
+                sock.close()
+                return
         with sock, sock.makefile("rb") as stream, contextlib.suppress(OSError, ValueError):
             while True:
                 head = b""
@@ -114,9 +122,9 @@ class ScriptedServer:
 
 
 @contextlib.contextmanager
-def serving(script: Script) -> Iterator[ScriptedServer]:
+def serving(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServer]:
     """Run a scripted server for the length of a block."""
-    server = ScriptedServer(script)
+    server = ScriptedServer(script, tls)
     try:
         yield server
     finally:

@@ -247,16 +247,28 @@ class Dial:
         self._addresses: dict[Origin, tuple[float, deque[Address]]] = {}
 
     def open(self, connection: Connection) -> Task[None]:
-        """Open a connection to the next of its host's addresses: S3 has many."""
+        """Open a connection to the next of its host's addresses that answers: S3 has many."""
         origin = connection.origin
         known = self._addresses.get(origin)
         if known is None or self._monotonic() - known[0] > _ADDRESSES_LIVE:
             known = self._monotonic(), deque(find_addresses(origin, self.proxy))
             self._addresses[origin] = known
-        known[1].rotate(1)
         if origin.tls and self._context is None:
             self._context = ssl.create_default_context(cafile=self._ca_bundle)
-        yield from connection.open(known[1][0], self._context, self.proxy)
+        addresses = known[1]
+        for left in reversed(range(len(addresses))):
+            addresses.rotate(-1)
+            try:
+                yield from connection.open(addresses[-1], self._context, self.proxy)
+            except ssl.SSLError:
+                raise
+            except OSError:
+                # `localhost` has an IPv6 address where nobody may listen.
+                connection.close()
+                if not left:
+                    raise
+            else:
+                return
 
 
 class _Loop:
@@ -434,7 +446,9 @@ class _Loop:
         """Give up on connections that have not moved for too long."""
         for key in list(self.selector.get_map().values()):
             lane = key.data
-            if isinstance(lane, _Lane) and lane.task and now - lane.moved_at > self.timeout:
+            if not isinstance(lane, _Lane) or lane.task is None:
+                continue
+            if now - lane.moved_at > lane.connection.patience(self.timeout):
                 lane.task.close()
                 host = lane.connection.origin.host
                 self._finish(lane, TimeoutError(f"{host} does not answer"))

@@ -29,6 +29,7 @@ T = TypeVar("T")
 Task = Generator[float, None, T]
 """Yields what it waits for: READ, WRITE or both, or a pause as a negative number of seconds."""
 _STOP_LATENCY = 0.25
+_OPENING_TIMEOUT = 10.0
 
 
 class WireError(OSError):
@@ -42,12 +43,17 @@ Address = tuple[int, tuple[object, ...]]
 class Connection:
     """One kept connection to an origin; `sock` is None until it is opened and after it broke."""
 
-    __slots__ = ("origin", "sock", "used")
+    __slots__ = ("opening", "origin", "sock", "used")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.sock: socket.socket | None = None
+        self.opening = False
         self.used = False
+
+    def patience(self, timeout: float) -> float:
+        """Return the seconds without progress after which to give up: fewer while it is opened."""
+        return min(timeout, _OPENING_TIMEOUT) if self.opening else timeout
 
     def close(self) -> None:
         """Drop the connection at once; closing twice is fine."""
@@ -63,6 +69,7 @@ class Connection:
         family, where = address
         sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock = sock
+        self.opening = True
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         state = sock.connect_ex(where)
@@ -72,6 +79,7 @@ class Connection:
         if state:
             raise OSError(state, f"cannot connect to {self.origin.host}: {errno.errorcode[state]}")
         if not self.origin.tls:
+            self.opening = False
             return
         assert context is not None
         if proxy is not None:
@@ -88,6 +96,7 @@ class Connection:
             except ssl.SSLWantWriteError:
                 yield WRITE
             else:
+                self.opening = False
                 return
 
     def _tunnel(self, proxy: str) -> Task[None]:
@@ -312,7 +321,7 @@ def _wait_for(
     waited = 0.0
     while not poll.poll(_STOP_LATENCY * 1000) and not stop.is_set():
         waited += _STOP_LATENCY
-        if waited >= timeout:
+        if waited >= connection.patience(timeout):
             raise TimeoutError(errno.ETIMEDOUT, f"{connection.origin.host} does not answer")
     poll.unregister(connection.sock)
 
