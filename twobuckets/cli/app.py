@@ -79,7 +79,10 @@ class App:
         if settings.is_local:
             return self._local_aws()
         return Aws(
-            region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url
+            region=settings.region,
+            profile=settings.profile,
+            endpoint_url=settings.endpoint_url,
+            environ=self.environ,
         )
 
     def _local_aws(self) -> Aws:
