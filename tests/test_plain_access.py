@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from twobuckets.aws import Aws, find_plain_access
@@ -44,7 +44,19 @@ def write(path, named):
     )
 
 
+PLAINEST = {
+    "environ": {**KEYS, "AWS_DEFAULT_REGION": "us-east-1"},
+    "in_config": {},
+    "in_credentials": {},
+    "profile": None,
+    "region": None,
+    "endpoint_url": None,
+}
+
+
 @pytest.mark.slow
+@example(**PLAINEST)
+@example(**{**PLAINEST, "region": "eu-north-1"})
 @given(
     environ=variables,
     in_config=sections,
