@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import unicodedata
 
@@ -12,7 +11,6 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Joins the parts of one emoji, and is harmless anywhere.
 _HARMLESS = frozenset({"\u200d"})
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_PRINTABLE_ASCII = re.compile(r"[ -~]*\Z")
 
 
 def visible(text: str) -> str:
@@ -21,7 +19,7 @@ def visible(text: str) -> str:
     A newline becomes `\n`, an escape `\x1b`, a right-to-left override `\u202e`: the result is one
     line, moves no cursor and reorders nothing. Printable text of any script stays as it is.
     """
-    if _PRINTABLE_ASCII.match(text):
+    if text.isprintable():
         return text
     return "".join(_escape(c) if is_hidden(c) else c for c in text)
 
@@ -36,7 +34,7 @@ def shell_word(text: str) -> str:
 
     Hidden characters make it an ANSI-C quoted word, `$'a\nb'`.
     """
-    if not any(is_hidden(c) for c in text):
+    if text.isprintable() or not any(is_hidden(c) for c in text):
         return shlex.quote(text)
     quoted = []
     for c in text:

@@ -248,6 +248,7 @@ def _harmless(text: str) -> str:
 
     The last guard: views show remote text with `visible`, which says what the character was.
     """
-    if text.isascii() and text.isprintable():
+    # What is printable in Python's sense hides nothing; asking for a whole text costs little.
+    if text.replace("\n", "").isprintable():
         return text
     return "".join("\ufffd" if is_hidden(c) and c != "\n" else c for c in text)

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 from urllib.parse import quote
-from xml.sax.saxutils import escape
 
 from twobuckets.s3.answers import AnswerError, DeleteResult, parse_delete_results, parse_fields
 from twobuckets.s3.records import Request, Response, SendError
 from twobuckets.s3.sender import Sender
+from twobuckets.s3.xmltext import escape
 
 MOST_DELETES = 1000
 """Keys that one DeleteObjects takes (S3 API reference, DeleteObjects)."""
@@ -182,8 +182,7 @@ def _batch(bucket: str, versions: tuple[ObjectVersion, ...]) -> Iterator[Request
 
 
 def _write_object(version: ObjectVersion) -> str:
-    # A parser would read a bare carriage return or line end of a key as a line end.
-    key = escape(version.key, {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;"})
+    key = escape(version.key)
     id_ = f"<VersionId>{escape(version.version_id)}</VersionId>" if version.version_id else ""
     etag = f"<ETag>{escape(version.etag)}</ETag>" if version.etag else ""
     return f"<Object><Key>{key}</Key>{id_}{etag}</Object>"

@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -193,6 +192,8 @@ class SigV4Signer:
         return False
 
     def _adopt_clock(self, answer: Response) -> bool:
+        from email.utils import parsedate_to_datetime
+
         # HEAD has no body and so no code: a skew beyond AWS's 15 minutes tells the same.
         try:
             theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
@@ -250,14 +251,23 @@ def derive_key(secret_key: str, day: str, region: str) -> bytes:
 
 
 def _canonical_headers(headers: list[tuple[str, str]]) -> tuple[str, str]:
-    signed = sorted(
-        (name, " ".join(value.split())) for name, value in headers if name not in UNSIGNED_HEADERS
+    names = tuple([name for name, _ in headers])
+    values = [value for _, value in headers]
+    together = "".join(values)
+    if "\n" in together or "\r" in together or "\0" in together:
+        raise ValueError("the value of a header contains a line break")
+    order, signed = _find_order(names)
+    lines = "".join([f"{names[at]}:{' '.join(values[at].split())}\n" for at in order])
+    return lines, signed
+
+
+@lru_cache(maxsize=256)
+def _find_order(names: tuple[str, ...]) -> tuple[tuple[int, ...], str]:
+    """Return where the headers to sign stand, in the order of their names, and these names."""
+    order = sorted(
+        (at for at, name in enumerate(names) if name not in UNSIGNED_HEADERS), key=names.__getitem__
     )
-    for name, value in headers:
-        if "\n" in value or "\r" in value or "\0" in value:
-            raise ValueError(f"the value of {name} contains a line break")
-    lines = "".join([f"{name}:{value}\n" for name, value in signed])
-    return lines, ";".join([name for name, _ in signed])
+    return tuple(order), ";".join([names[at] for at in order])
 
 
 def _encode_query(query: tuple[tuple[str, str], ...]) -> str:

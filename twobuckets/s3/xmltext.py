@@ -1,9 +1,12 @@
-"""Texts inside S3's XML answers, found without parsing the whole document."""
+"""Texts inside S3's XML, found without parsing the whole document, and written."""
 
 import re
 
 _REFERENCE = re.compile(r"&(#x[0-9a-fA-F]{1,6}|#[0-9]{1,7}|lt|gt|amp|quot|apos);")
 _NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
+_ESCAPES = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;", "\n": "&#10;", "\t": "&#9;"}
+)
 
 
 def find_text(document: bytes, tag: bytes) -> str:
@@ -18,6 +21,11 @@ def find_text(document: bytes, tag: bytes) -> str:
 def unescape(text: str) -> str:
     """Return a text with XML's own five entities and character references resolved."""
     return _REFERENCE.sub(_resolve, text) if "&" in text else text
+
+
+def escape(text: str) -> str:
+    """Return a text as XML carries it; line ends as references, so that no parser changes them."""
+    return text.translate(_ESCAPES)
 
 
 def _resolve(found: re.Match[str]) -> str:

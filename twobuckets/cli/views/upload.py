@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from twobuckets.cli.views import human, remote
-from twobuckets.text import shell_word
+from twobuckets.cli.views import human, plain, remote
+from twobuckets.text import shell_word, visible
 from twobuckets.units import format_bytes, format_duration, format_instant
 from twobuckets.upload.files import Failed, File
 from twobuckets.upload.parts import THRESHOLD_BYTES
@@ -25,24 +25,35 @@ if TYPE_CHECKING:
     from twobuckets.cli.output import Output
 
 
+_Pieces = list[tuple[str, str]]
+"""Texts and their styles: joined they are the plain line, which thousands of small files need."""
+
+
 @human.register(Uploaded)
 def _uploaded(record: Uploaded) -> Text:
-    line = _line("uploaded", "green", record.path, record.key, record.size_bytes)
+    return Text.assemble(*_tell_uploaded(record))
+
+
+@plain.register(Uploaded)
+def _uploaded_plainly(record: Uploaded) -> str:
+    return "".join([text for text, _ in _tell_uploaded(record)])
+
+
+def _tell_uploaded(record: Uploaded) -> _Pieces:
+    line = _tell_file("uploaded", "green", record.path, record.key, record.size_bytes)
     if record.resumed_bytes:
-        line.append(f"  ({format_bytes(record.resumed_bytes)} were there already)", style="dim")
+        line.append((f"  ({format_bytes(record.resumed_bytes)} were there already)", "dim"))
     if record.replaced:
-        line.append(
-            "  (took the place of an object of that key that was not processed yet)",
-            style="yellow",
-        )
+        replaced = "  (took the place of an object of that key that was not processed yet)"
+        line.append((replaced, "yellow"))
     return line
 
 
 @human.register(Planned)
 def _planned(record: Planned) -> Text:
-    line = _line("would upload", "cyan", record.path, record.key, record.size_bytes)
+    line = _tell_file("would upload", "cyan", record.path, record.key, record.size_bytes)
     how = "one request" if record.parts == 1 else f"{record.parts:,} parts"
-    return line.append(f"  {how}, {record.content_type}", style="dim")
+    return Text.assemble(*line, (f"  {how}, {record.content_type}", "dim"))
 
 
 @human.register(Failed)
@@ -106,13 +117,11 @@ def _summary(record: UploadSummary) -> Text:
     return _with_failures(Text(text, style="bold"), record.failed)
 
 
-def _line(verb: str, style: str, path: str, key: str, size_bytes: int) -> Text:
-    line = (
-        Text(verb, style=style).append("  ", style="default").append_text(remote(path, "default"))
-    )
+def _tell_file(verb: str, style: str, path: str, key: str, size_bytes: int) -> _Pieces:
+    line = [(verb, style), ("  ", ""), (visible(path), "")]
     if path.rpartition("/")[2] != key:
-        line.append(" → ", style="dim").append_text(remote(key, "default"))
-    return line.append(f"  {format_bytes(size_bytes)}", style="dim")
+        line += [(" → ", "dim"), (visible(key), "")]
+    return [*line, (f"  {format_bytes(size_bytes)}", "dim")]
 
 
 def _files(count: int) -> str:
