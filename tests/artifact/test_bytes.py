@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twobuckets import artifact
@@ -37,6 +37,7 @@ _files = st.tuples(st.binary(max_size=300), st.booleans())
 _trees = st.dictionaries(st.tuples(st.sampled_from(["", "a/", "a/b/", "z/"]), _names), _files)
 
 
+@settings(max_examples=40)
 @given(_trees, st.randoms(use_true_random=False), st.sampled_from([0o000, 0o022, 0o077]))
 def test_neither_order_nor_umask_nor_time_changes_the_bytes(tree, shuffled, umask):
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
@@ -47,6 +48,7 @@ def test_neither_order_nor_umask_nor_time_changes_the_bytes(tree, shuffled, umas
         assert first.read_bytes() == second.read_bytes()
 
 
+@settings(max_examples=40)
 @given(_trees)
 def test_every_file_comes_out_of_the_zip_as_it_went_in(tree):
     with tempfile.TemporaryDirectory() as folder:

@@ -177,6 +177,17 @@ def test_paths_on_the_command_line_start_here_and_paths_in_the_file_start_there(
     assert from_flag["path"] == str(tmp_path / "demo" / "deep" / "o.zip")
 
 
+def test_the_folder_of_the_settings_can_itself_be_the_source(run, tmp_path):
+    run("init", "demo")
+    file = tmp_path / "demo" / "twobuckets.toml"
+    file.write_text(file.read_text().replace('source = "processor.py" ', 'source = "."'))
+    for _ in range(2):
+        built, _ = objects(run("build", "--config", str(file), "--json"))
+        assert built["path"] == str(tmp_path / "demo" / ".twobuckets" / "processor.zip")
+        names = {content["path"] for content in built["contents"]}
+        assert names == {"twobuckets", "processor.py", "twobuckets.toml"}
+
+
 @pytest.mark.parametrize(
     ("text", "status", "said"),
     [
@@ -213,6 +224,7 @@ def test_requirements_beside_the_settings_are_read_without_being_named(run, tmp_
     assert "missing-thing==1.0 has no wheel for python3.13 on arm64" in result.stderr
 
 
+@pytest.mark.slow
 def test_build_twice_by_the_real_program_gives_the_same_zip(tmp_path):
     digests = []
     for number, (umask, zone, seed) in enumerate([("022", "UTC", "0"), ("077", "Asia/Tokyo", "9")]):

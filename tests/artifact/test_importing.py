@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -65,6 +66,33 @@ def test_a_function_that_can_not_take_just_the_file_is_refused(tmp_path, argumen
 @pytest.mark.parametrize("arguments", ["file", "file, limit=10", "*files", "file, **options"])
 def test_a_function_that_takes_the_file_passes(tmp_path, arguments):
     assert built(tmp_path, f"def process({arguments}): pass\n").unchecked is None
+
+
+@pytest.mark.parametrize(
+    "text", ["async def process(file): pass\n", "def process(file):\n    yield file\n"]
+)
+def test_a_function_that_calling_would_not_run_is_refused(tmp_path, text):
+    assert "runs nothing of it" in refused(tmp_path, text).message
+
+
+def test_a_python_of_the_targets_version_on_path_is_used(tmp_path, monkeypatch):
+    other = "3.13" if sys.version_info[:2] != (3, 13) else "3.12"
+    python = tmp_path / "bin" / f"python{other}"
+    python.parent.mkdir()
+    # It says what it is asked for, and imports with this Python.
+    answer = f"printf '%s\\n' {python} {other}"
+    python.write_text(
+        f'#!/bin/sh\n[ "$3" = -c ] && exec {answer}\ntouch {tmp_path}/used\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", str(python.parent), prepend=":")
+    text = "def process(file): pass\n"
+    assert built(tmp_path, text, runtime=f"python{other}", architecture="arm64").unchecked is None
+    assert (tmp_path / "used").exists()
+    python.write_text("#!/bin/sh\necho no such version >&2; exit 127\n")
+    found = built(tmp_path, text, runtime=f"python{other}", architecture="arm64")
+    assert f"not python{other}" in (found.unchecked or "")
 
 
 def test_an_error_while_importing_names_the_users_own_line(tmp_path):

@@ -34,6 +34,7 @@ def names_in(found: artifact.Artifact) -> set[str]:
         return {name for name in read.namelist() if not name.startswith("twobuckets/")}
 
 
+@pytest.mark.slow
 def test_a_requirement_and_what_it_needs_are_unpacked_beside_the_processor(project):
     write_wheel(project / "wheels", "upper", requires=("lower>=1",), script=True)
     write_wheel(project / "wheels", "lower")
@@ -49,6 +50,7 @@ def test_a_requirement_and_what_it_needs_are_unpacked_beside_the_processor(proje
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("runtime", "architecture", "taken"),
     [("python3.13", "arm64", "2_34_aarch64"), ("python3.11", "x86_64", "2_26_x86_64")],
@@ -90,6 +92,7 @@ def test_markers_are_decided_by_lambdas_python_and_machine_and_not_by_this_one(p
     assert modules == {"for_target.py", "for_arm.py"}
 
 
+@pytest.mark.slow
 def test_a_requirement_without_a_wheel_is_named(project):
     write_wheel(project / "wheels", "good")
     write_wheel(project / "wheels", "fast", tag="cp313-cp313-macosx_14_0_arm64")

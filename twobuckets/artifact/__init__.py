@@ -49,6 +49,8 @@ DIRECT_UPLOAD_LIMIT_BYTES = 50 * 1024 * 1024
 UNZIPPED_LIMIT_BYTES = 250 * 1024 * 1024
 """The most that a function's code may have unzipped (Lambda guide, gettingstarted-limits)."""
 
+# Hidden, so that a build of the whole folder does not pack the build before it.
+_DEFAULT_OUT = Path(".twobuckets", "processor.zip")
 _PROCESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -105,7 +107,9 @@ def build(
     """
     target = parse_target(runtime, architecture)
     _require_process_in(source, process)
-    out = out or _ignored_by_git(_default_out(source))
+    out = out or source.resolve().parent / _DEFAULT_OUT
+    if out.parent.name == _DEFAULT_OUT.parent.name:
+        _keep_out_of_git(out.parent)
     with (
         tempfile.TemporaryDirectory(prefix="twobuckets-build-") as scratch_name,
         published(out) as draft,
@@ -145,7 +149,7 @@ def build_configured(settings: Settings, *, out: Path | None = None) -> Artifact
         requirements=requirements if named or requirements.exists() else None,
         runtime=settings.runtime,
         architecture=NATIVE if settings.is_local else settings.architecture,
-        out=out,
+        out=out or settings.directory / _DEFAULT_OUT,
     )
 
 
@@ -154,7 +158,7 @@ def find_built(settings: Settings) -> str | None:
 
     That is lower-case hex, of the file that `build_configured` writes unless told otherwise.
     """
-    path = _default_out(settings.directory / settings.source)
+    path = settings.directory / _DEFAULT_OUT
     return sha256_of(path) if path.is_file() else None
 
 
@@ -173,18 +177,11 @@ def _require_process_in(source: Path, process: str) -> None:
         )
 
 
-def _default_out(source: Path) -> Path:
-    # Hidden, so that a build of the whole folder does not pack the build before it.
-    return source.resolve().parent / ".twobuckets" / "processor.zip"
-
-
-def _ignored_by_git(out: Path) -> Path:
-    ignore = out.with_name(".gitignore")
+def _keep_out_of_git(folder: Path) -> None:
     # Where this can't be written, the artifact can't either, and that is said with its reason.
     with suppress(OSError):
-        out.parent.mkdir(exist_ok=True)
-        ignore.write_text("*\n", "utf-8")
-    return out
+        folder.mkdir(exist_ok=True)
+        (folder / ".gitignore").write_text("*\n", "utf-8")
 
 
 def _contents(entries: Sequence[Entry]) -> tuple[Content, ...]:

@@ -136,18 +136,25 @@ def _find_python(target: Target) -> tuple[str, bool]:
     named = shutil.which(f"python{target.python_version}")
     if named is not None:
         # What is on PATH may be a shim that knows no such version, so it has to say who it is.
-        asked = subprocess.run(
-            [named, "-I", "-S", "-c", "import sys; print(sys.executable, *sys.version_info[:2])"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-        path, *version = asked.stdout.rsplit(maxsplit=2) or [""]
-        if asked.returncode == 0 and tuple(version) == tuple(map(str, target.python)):
+        path, version = _ask_python(named)
+        if version == target.python_version:
             return path, True
     return sys.executable, False
+
+
+def _ask_python(named: str) -> tuple[str, str]:
+    """Return a Python's own path and version, empty when it does not run."""
+    question = "import sys; print(sys.executable); print('%d.%d' % sys.version_info[:2])"
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        path, version = subprocess.check_output(
+            [named, "-I", "-S", "-c", question],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=10,
+        ).splitlines()
+        return path, version
+    return "", ""
 
 
 def _foreign_parts(entries: Sequence[Entry], *, loadable: bool) -> list[str]:
@@ -175,6 +182,12 @@ def _failure(
         return TwoBucketsError(
             f"Could not use the processor {process}: it is no function, it is a {report.type}",
             hint="Make it a function that takes the file: def process(file)",
+        )
+    if report.problem == "never-runs":
+        return TwoBucketsError(
+            f"Could not use the processor {process}: it is a generator or coroutine, and calling"
+            " it runs nothing of it",
+            hint="Make it a plain function: no async, no yield.",
         )
     if report.problem == "signature":
         return TwoBucketsError(

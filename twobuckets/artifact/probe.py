@@ -71,6 +71,9 @@ def _examine(process: str) -> dict[str, Any]:
         return {"problem": "missing", "names": defined}
     if not callable(function):
         return {"problem": "not-callable", "type": type(function).__name__}
+    lazy = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_lazy(function) for is_lazy in lazy):
+        return {"problem": "never-runs"}
     try:
         inspect.signature(function).bind(object())
     except TypeError:

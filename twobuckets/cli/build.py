@@ -56,7 +56,7 @@ def build(
     built = artifact.build_configured(app.settings, out=out.absolute() if out else None)
     app.out.record(built)
     if built.unchecked is not None:
-        app.out.warn(f"Not fully checked: {built.unchecked}.")
+        app.out.note(f"Not fully checked: {built.unchecked}.")
     if built.zipped_bytes > artifact.DIRECT_UPLOAD_LIMIT_BYTES:
         app.out.note(
             f"Over {format_bytes(artifact.DIRECT_UPLOAD_LIMIT_BYTES)} Lambda takes a zip from S3"

@@ -82,7 +82,10 @@ def _build(app: App) -> Artifact:
     from twobuckets.artifact import build_configured
 
     with app.out.waiting("Building the artifact"):
-        return build_configured(app.settings)
+        built = build_configured(app.settings)
+    if built.unchecked is not None:
+        app.out.note(f"Not fully checked: {built.unchecked}.")
+    return built
 
 
 def _find_place(app: App) -> Place:
