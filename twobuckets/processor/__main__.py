@@ -1,5 +1,7 @@
 """Runs the user's `process` on a local file, without AWS: `python -m twobuckets.processor`."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.util
 import mimetypes

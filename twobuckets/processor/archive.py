@@ -9,6 +9,8 @@ an origin record in the archived object's metadata (`twobuckets-origin`) tells w
 from, so that an older one that comes late never becomes the archive's current one.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -152,7 +154,7 @@ class Destination:
 # --- looking -------------------------------------------------------------------------------------
 
 
-def find_staged(s3: "S3Client", arrival: Arrival) -> Staged:
+def find_staged(s3: S3Client, arrival: Arrival, seen: Archived | None) -> Staged:
     """Return the version to process; raise NotHere if it is gone or no longer the current one."""
     where = {"Bucket": arrival.bucket, "Key": arrival.key}
     head = _head(s3, where)
@@ -167,12 +169,24 @@ def find_staged(s3: "S3Client", arrival: Arrival) -> Staged:
     pinned = _head(s3, {**where, "VersionId": arrival.version_id})
     if pinned is None:
         raise NotHere("missing", "this version is no longer in staging")
-    if head is None:
-        raise NotHere("missing", "the object was deleted; this version lies under a delete marker")
-    raise NotHere("superseded", f"version {head.get('VersionId')} is the current one in staging")
+    if head is not None:
+        raise NotHere("superseded", f"version {head.get('VersionId')} is the current in staging")
+    staged = _staged(arrival, pinned)
+    _require_wanted(staged, seen)
+    return staged
 
 
-def find_archived(s3: "S3Client", bucket: str, key: str) -> Archived | None:
+def _require_wanted(staged: Staged, seen: Archived | None) -> None:
+    """Raise NotHere for a version under a delete marker, unless the marker may be ours.
+
+    Ours comes after archiving (see delete_staged) and its condition is an ETag: an upload of the
+    same bytes in that instant is covered by it, and nobody has asked to delete that one.
+    """
+    if seen is None or seen.origin is None or seen.origin.etag != staged.etag:
+        raise NotHere("missing", "the object was deleted; this version is under a delete marker")
+
+
+def find_archived(s3: S3Client, bucket: str, key: str) -> Archived | None:
     """Return the archive's current object of the key, None if there is none."""
     head = _head(s3, {"Bucket": bucket, "Key": key})
     if head is None:
@@ -215,6 +229,11 @@ def is_newer(origin: Origin | None, arrival: Arrival, staged: Staged | None) -> 
     return origin.staged_at > _iso(staged.last_modified_at)
 
 
+def is_archived(arrival: Arrival, staged: Staged, seen: Archived) -> bool:
+    """Whether the archive's current object is a whole copy of exactly the staged version."""
+    return is_same(arrival, seen.origin, staged) and is_equal(staged.head, seen.head)
+
+
 def _padded(sequencer: str, other: str) -> str:
     # AWS's rule: pad the shorter one with zeros on the right, then compare as text.
     return sequencer.upper().ljust(max(len(sequencer), len(other)), "0")
@@ -232,7 +251,7 @@ def _staged(arrival: Arrival, head: Mapping[str, Any]) -> Staged:
     )
 
 
-def _head(s3: "S3Client", where: dict[str, Any]) -> Mapping[str, Any] | None:
+def _head(s3: S3Client, where: dict[str, Any]) -> Mapping[str, Any] | None:
     try:
         return s3.head_object(**where, ChecksumMode="ENABLED")
     except Exception as error:
@@ -266,7 +285,7 @@ def _iso(moment: datetime) -> str:
 
 
 def archive(
-    s3: "S3Client",
+    s3: S3Client,
     arrival: Arrival,
     staged: Staged,
     destination: Destination,
@@ -279,7 +298,7 @@ def archive(
     ArchiveContendedError, with nothing deleted, if the archive does not hold what it should.
     """
     for _ in range(_TRIES):
-        has_older = require_current(s3, arrival, staged)
+        has_older = require_current(s3, staged, seen)
         if seen and is_newer(seen.origin, arrival, staged):
             raise NotHere("superseded", "the archive holds a later upload of this key")
         try:
@@ -310,25 +329,31 @@ _LOST_RACE = (
 )
 
 
-def require_current(s3: "S3Client", arrival: Arrival, staged: Staged) -> bool:
+def require_current(s3: S3Client, staged: Staged, seen: Archived | None) -> bool:
     """Return whether older versions lie under this one; raise NotHere unless it is the current."""
     if staged.version_id is None:
-        find_staged(s3, arrival)
+        head = _head(s3, {"Bucket": staged.bucket, "Key": staged.key})
+        if head is None:
+            raise NotHere("missing", "it was deleted from staging while it was processed")
+        if etag_of(head) != staged.etag:
+            raise NotHere("superseded", "it was replaced in staging while it was processed")
         return False
-    is_there = False
-    for version in _iter_versions(s3, staged.bucket, staged.key):
-        if is_there:
-            return True
+    versions = _iter_versions(s3, staged.bucket, staged.key)
+    is_replaced = False
+    for version in versions:
         if version["VersionId"] == staged.version_id:
-            if not version["IsLatest"]:
-                raise NotHere("superseded", "it was replaced in staging while it was processed")
-            is_there = True
-    if not is_there:
+            break
+        is_replaced = True
+    else:
         raise NotHere("missing", "this version was deleted from staging while it was processed")
-    return False
+    if is_replaced:
+        raise NotHere("superseded", "it was replaced in staging while it was processed")
+    if not version["IsLatest"]:
+        _require_wanted(staged, seen)
+    return next(versions, None) is not None
 
 
-def _iter_versions(s3: "S3Client", bucket: str, key: str) -> Iterator[Mapping[str, Any]]:
+def _iter_versions(s3: S3Client, bucket: str, key: str) -> Iterator[Mapping[str, Any]]:
     """Yield the versions of exactly this key, newest first, delete markers left out."""
     where: dict[str, Any] = {"Bucket": bucket, "Prefix": key}
     while True:
@@ -344,13 +369,13 @@ def _iter_versions(s3: "S3Client", bucket: str, key: str) -> Iterator[Mapping[st
 
 
 def _ensure_archived(
-    s3: "S3Client",
+    s3: S3Client,
     arrival: Arrival,
     staged: Staged,
     destination: Destination,
     seen: Archived | None,
 ) -> str | None:
-    if seen and is_same(arrival, seen.origin, staged) and is_equal(staged.head, seen.head):
+    if seen and is_archived(arrival, staged, seen):
         if seen.version_id is not None:
             _keep_newest_on_top(s3, destination, staged.key, above=None)
         return seen.version_id
@@ -377,7 +402,7 @@ def _ensure_archived(
 
 
 def _copy(
-    s3: "S3Client",
+    s3: S3Client,
     source: Staged,
     destination: Destination,
     metadata: Mapping[str, str],
@@ -400,14 +425,14 @@ def _copy(
     return _version_id(copied)
 
 
-def _has_condition(s3: "S3Client") -> bool:
+def _has_condition(s3: S3Client) -> bool:
     """Whether this boto3 knows CopyObject's conditions on the destination (since October 2025)."""
     shape = s3.meta.service_model.operation_model("CopyObject").input_shape
     return "IfNoneMatch" in getattr(shape, "members", ())
 
 
 def _copy_in_parts(
-    s3: "S3Client",
+    s3: S3Client,
     source: Staged,
     destination: Destination,
     where: dict[str, Any],
@@ -443,13 +468,13 @@ def _copy_in_parts(
 
 
 def _copy_parts(
-    s3: "S3Client", source: Staged, where: dict[str, Any], concurrency: int
-) -> "list[CompletedPartTypeDef]":
+    s3: S3Client, source: Staged, where: dict[str, Any], concurrency: int
+) -> list[CompletedPartTypeDef]:
     from concurrent.futures import ThreadPoolExecutor
 
     part_bytes = max(_PART_BYTES, -(-source.size_bytes // _LARGEST_PARTS))
 
-    def copy_part(number: int) -> "CompletedPartTypeDef":
+    def copy_part(number: int) -> CompletedPartTypeDef:
         first = (number - 1) * part_bytes
         last = min(source.size_bytes, first + part_bytes) - 1
         copied: Any = s3.upload_part_copy(
@@ -483,7 +508,7 @@ def _whole_checksum(head: Mapping[str, Any]) -> tuple[Any, str | None]:
 
 
 def _require_equal(
-    s3: "S3Client", staged: Staged, destination: Destination, version_id: str | None
+    s3: S3Client, staged: Staged, destination: Destination, version_id: str | None
 ) -> None:
     where = {"Bucket": destination.bucket, "Key": staged.key}
     if version_id is not None:
@@ -516,7 +541,7 @@ def _shown(head: Mapping[str, Any]) -> str:
 
 
 def _keep_newest_on_top(
-    s3: "S3Client", destination: Destination, key: str, *, above: str | None
+    s3: S3Client, destination: Destination, key: str, *, above: str | None
 ) -> None:
     """Put the latest upload back on top if an older one was copied over it in the archive.
 
@@ -547,7 +572,7 @@ def _keep_newest_on_top(
 _DEEPEST_LOOK = 10
 
 
-def _archived_version(s3: "S3Client", bucket: str, key: str, version_id: str) -> Staged | None:
+def _archived_version(s3: S3Client, bucket: str, key: str, version_id: str) -> Staged | None:
     head = _head(s3, {"Bucket": bucket, "Key": key, "VersionId": version_id})
     if head is None:
         return None
@@ -572,7 +597,7 @@ def _is_later(one: Staged, other: Staged) -> bool:
     return _padded(a.sequencer, b.sequencer) > _padded(b.sequencer, a.sequencer)
 
 
-def delete_staged(s3: "S3Client", staged: Staged, *, has_older: bool) -> None:
+def delete_staged(s3: S3Client, staged: Staged, *, has_older: bool) -> None:
     """Delete exactly the archived version from staging; what was uploaded since stays.
 
     An older version under it was superseded by it and must not come to light again as if it were
@@ -589,7 +614,7 @@ def delete_staged(s3: "S3Client", staged: Staged, *, has_older: bool) -> None:
     s3.delete_object(Bucket=staged.bucket, Key=staged.key, VersionId=staged.version_id)
 
 
-def _delete_if_current(s3: "S3Client", where: dict[str, Any], etag: str) -> None:
+def _delete_if_current(s3: S3Client, where: dict[str, Any], etag: str) -> None:
     try:
         s3.delete_object(**where, IfMatch=f'"{etag}"')
     except Exception as error:

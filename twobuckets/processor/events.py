@@ -5,6 +5,8 @@ inside SQS messages, S3's test event, and the wake-up event that `twobuckets rep
 Shapes: S3 user guide, "Event message structure" and "EventBridge event message structure".
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace

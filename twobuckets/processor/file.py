@@ -1,5 +1,7 @@
 """The file that the user's `process` gets, and the exception by which it refuses one for good."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

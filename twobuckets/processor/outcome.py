@@ -4,6 +4,8 @@ Consumers take the last line of a version in a request: a record that finishes a
 was foretold writes a second line.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re

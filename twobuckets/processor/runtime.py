@@ -1,5 +1,7 @@
 """One invocation: its records one by one or side by side, each with its own outcome line."""
 
+from __future__ import annotations
+
 import os
 import threading
 import time
@@ -125,7 +127,7 @@ class Progress:
 class Invocation:
     """Everything that the records of one invocation share."""
 
-    s3: "S3Client"
+    s3: S3Client
     settings: Settings
     process: Callable[[], Process]
     request_id: str | None
@@ -164,25 +166,39 @@ class Invocation:
         progress.stage = "looking"
         seen = archive_.find_archived(s3, destination.bucket, arrival.key)
         try:
-            staged = archive_.find_staged(s3, arrival)
+            staged = archive_.find_staged(s3, arrival, seen)
+            progress.size_bytes = staged.size_bytes
+            return self._move(progress, staged, destination, seen)
         except NotHere:
-            if seen and archive_.is_same(arrival, seen.origin, None):
-                return self._already_archived(progress, seen)
-            raise
-        progress.size_bytes = staged.size_bytes
+            # Where it is not, it may have arrived: another invocation can have been faster.
+            seen = archive_.find_archived(s3, destination.bucket, arrival.key)
+            if seen is None or not archive_.is_same(arrival, seen.origin, None):
+                raise
+            progress.size_bytes = int(seen.head["ContentLength"])
+            return self._outcome(
+                progress,
+                outcome_.ARCHIVED,
+                duplicate=True,
+                archive_version_id=seen.version_id,
+            )
+
+    def _move(
+        self,
+        progress: Progress,
+        staged: Staged,
+        destination: Destination,
+        seen: Archived | None,
+    ) -> Outcome:
+        arrival = progress.arrival
         if seen and archive_.is_newer(seen.origin, arrival, staged):
             raise NotHere("superseded", "the archive holds a later upload of this key")
         notes: tuple[str, ...] = ()
-        duplicate = bool(
-            seen
-            and archive_.is_same(arrival, seen.origin, staged)
-            and archive_.is_equal(staged.head, seen.head)
-        )
+        duplicate = seen is not None and archive_.is_archived(arrival, staged, seen)
         if not duplicate:
             progress.stage = "processing"
-            notes = self._process(progress, staged)
+            notes = self._process(progress, staged, seen)
         progress.stage = "archiving"
-        version_id = archive_.archive(s3, arrival, staged, destination, seen)
+        version_id = archive_.archive(self.s3, arrival, staged, destination, seen)
         return self._outcome(
             progress,
             outcome_.ARCHIVED,
@@ -191,13 +207,9 @@ class Invocation:
             notes=notes,
         )
 
-    def _already_archived(self, progress: Progress, seen: Archived) -> Outcome:
-        progress.size_bytes = int(seen.head["ContentLength"])
-        return self._outcome(
-            progress, outcome_.ARCHIVED, duplicate=True, archive_version_id=seen.version_id
-        )
-
-    def _process(self, progress: Progress, staged: Staged) -> tuple[str, ...]:
+    def _process(
+        self, progress: Progress, staged: Staged, seen: Archived | None
+    ) -> tuple[str, ...]:
         process = self.process()
         expected = find_expected(staged.head)
 
@@ -228,7 +240,7 @@ class Invocation:
         except BaseException:
             if progress.is_gone:
                 # The error is a consequence: say what happened to the file instead.
-                archive_.require_current(self.s3, progress.arrival, staged)
+                archive_.require_current(self.s3, staged, seen)
             raise
 
     def _outcome(
@@ -375,12 +387,12 @@ def _close(stream: BinaryIO) -> None:
 # --- once per environment ------------------------------------------------------------------------
 
 _once = threading.Lock()
-_clients: "dict[str, S3Client]" = {}
+_clients: dict[str, S3Client] = {}
 _processes: dict[str, Process] = {}
 _attempts: OrderedDict[str, int] = OrderedDict()
 
 
-def _client(record_concurrency: int) -> "S3Client":
+def _client(record_concurrency: int) -> S3Client:
     with _once:
         if "s3" not in _clients:
             import boto3

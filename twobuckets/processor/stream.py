@@ -4,6 +4,8 @@ Every read carries the pin, so a stream never mixes two versions. Reading from s
 the checksum that S3 keeps.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hashlib
@@ -128,7 +130,7 @@ class RangeReader:
 
     def __init__(
         self,
-        s3: "S3Client",
+        s3: S3Client,
         pinned: Mapping[str, Any],
         *,
         sleep: Callable[[float], None] = time.sleep,
@@ -258,7 +260,7 @@ class ObjectStream(io.RawIOBase):
         self._position = position
         return position
 
-    def readinto(self, buffer: "WriteableBuffer") -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         self._require_open()
         view = memoryview(buffer).cast("B")
         if self._position >= self._size or not view:
