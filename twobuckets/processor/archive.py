@@ -18,12 +18,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from twobuckets.processor.events import Arrival
 from twobuckets.processor.stream import etag_of, is_md5
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+    from twobuckets.processor.events import Arrival
 
 ORIGIN = "twobuckets-origin"
 LARGEST_COPY_BYTES = 5 * 1024**3  # CopyObject's limit; above it only UploadPartCopy works
@@ -99,6 +100,15 @@ def parse_origin(metadata: Mapping[str, str]) -> Origin | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a version stands in its key's stack in staging."""
+
+    is_replaced: bool = False
+    is_hidden: bool = False  # under a delete marker, with no newer version
+    has_older: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Staged:
     """One version in staging as a pinned HEAD saw it."""
 
@@ -154,36 +164,82 @@ class Destination:
 # --- looking -------------------------------------------------------------------------------------
 
 
-def find_staged(s3: S3Client, arrival: Arrival, seen: Archived | None) -> Staged:
-    """Return the version to process; raise NotHere if it is gone or no longer the current one."""
+def find_staged(s3: S3Client, arrival: Arrival) -> tuple[Staged, Place]:
+    """Return the version that arrived and where it stands; raise NotHere if it is gone."""
     where = {"Bucket": arrival.bucket, "Key": arrival.key}
     head = _head(s3, where)
     if arrival.version_id is None:
         if head is None:
             raise NotHere("missing", "there is no such object in staging")
         if arrival.etag is not None and etag_of(head) != arrival.etag:
-            raise NotHere("superseded", "the object in staging was replaced by another upload")
-        return _staged(arrival, head)
+            raise NotHere("superseded", _REPLACED)
+        return _staged(arrival, head), Place()
     if head is not None and head.get("VersionId") == arrival.version_id:
-        return _staged(arrival, head)
+        return _staged(arrival, head), Place()
     pinned = _head(s3, {**where, "VersionId": arrival.version_id})
     if pinned is None:
         raise NotHere("missing", "this version is no longer in staging")
-    if head is not None:
-        raise NotHere("superseded", f"version {head.get('VersionId')} is the current in staging")
-    staged = _staged(arrival, pinned)
-    _require_wanted(staged, seen)
-    return staged
+    return _staged(arrival, pinned), Place(is_replaced=head is not None, is_hidden=head is None)
 
 
-def _require_wanted(staged: Staged, seen: Archived | None) -> None:
-    """Raise NotHere for a version under a delete marker, unless the marker may be ours.
+_REPLACED = "it was replaced in staging by another upload"
 
-    Ours comes after archiving (see delete_staged) and its condition is an ETag: an upload of the
-    same bytes in that instant is covered by it, and nobody has asked to delete that one.
+
+def find_place(s3: S3Client, staged: Staged) -> Place:
+    """Return where a version stands by now; raise NotHere if it is gone."""
+    if staged.version_id is None:
+        head = _head(s3, {"Bucket": staged.bucket, "Key": staged.key})
+        if head is None:
+            raise NotHere("missing", "it was deleted from staging while it was processed")
+        if etag_of(head) != staged.etag:
+            raise NotHere("superseded", _REPLACED)
+        return Place()
+    versions = _iter_versions(s3, staged.bucket, staged.key)
+    is_replaced = False
+    for version in versions:
+        if version["VersionId"] == staged.version_id:
+            return Place(
+                is_replaced=is_replaced,
+                is_hidden=not is_replaced and not version["IsLatest"],
+                has_older=next(versions, None) is not None,
+            )
+        is_replaced = True
+    raise NotHere("missing", "this version was deleted from staging while it was processed")
+
+
+def require_wanted(arrival: Arrival, staged: Staged, place: Place, seen: Archived | None) -> None:
+    """Raise NotHere unless the version is the latest upload of its key."""
+    if place.is_replaced:
+        raise NotHere("superseded", _REPLACED)
+    if seen and seen.origin and not _is_later(arrival, staged, seen, seen.origin):
+        raise NotHere(
+            "superseded",
+            "the archive holds a later upload of this key, or one that cannot be told from a "
+            "later one: to have this one processed nevertheless, upload it again",
+        )
+    if place.is_hidden and not (seen and seen.origin and seen.origin.etag == staged.etag):
+        # A marker of ours comes after archiving (see delete_staged) and its condition is an ETag:
+        # an upload of the same bytes in that instant is covered by it, though nobody deleted it.
+        raise NotHere("missing", "it was deleted: this version is under a delete marker")
+
+
+def _is_later(arrival: Arrival, staged: Staged, seen: Archived, origin: Origin) -> bool:
+    """Whether the version is a later upload than the archived one, as far as can be known.
+
+    In doubt it is not, and it stays in staging where it can be seen.
     """
-    if seen is None or seen.origin is None or seen.origin.etag != staged.etag:
-        raise NotHere("missing", "the object was deleted; this version is under a delete marker")
+    if origin.bucket != arrival.bucket or is_same(arrival, origin, staged):
+        return True
+    if origin.sequencer is not None and arrival.sequencer is not None:
+        return _is_after(arrival.sequencer, origin.sequencer)
+    # A wake-up event has no sequencer. S3's time of a multipart upload is when it was begun, and
+    # what came of it can be later: by the time it was archived at the latest.
+    latest = _iso(seen.head["LastModified"]) if "-" in origin.etag else origin.staged_at
+    return _iso(staged.last_modified_at) > latest
+
+
+def _is_after(sequencer: str, other: str) -> bool:
+    return _padded(sequencer, other) > _padded(other, sequencer)
 
 
 def find_archived(s3: S3Client, bucket: str, key: str) -> Archived | None:
@@ -210,23 +266,6 @@ def is_same(arrival: Arrival, origin: Origin | None, staged: Staged | None) -> b
             arrival.sequencer, origin.sequencer
         )
     return staged is not None and origin.staged_at == _iso(staged.last_modified_at)
-
-
-def is_newer(origin: Origin | None, arrival: Arrival, staged: Staged | None) -> bool:
-    """Whether the archived object surely came from a later upload than the one that arrived.
-
-    In doubt it is not: then a file is processed once too often, and never left out.
-    """
-    if origin is None or origin.bucket != arrival.bucket:
-        return False
-    if origin.sequencer is not None and arrival.sequencer is not None:
-        return _padded(origin.sequencer, arrival.sequencer) > _padded(
-            arrival.sequencer, origin.sequencer
-        )
-    if staged is None or "-" in staged.etag:
-        # A multipart upload's time is when it was begun, so its end may be later than any other.
-        return False
-    return origin.staged_at > _iso(staged.last_modified_at)
 
 
 def is_archived(arrival: Arrival, staged: Staged, seen: Archived) -> bool:
@@ -298,9 +337,11 @@ def archive(
     ArchiveContendedError, with nothing deleted, if the archive does not hold what it should.
     """
     for _ in range(_TRIES):
-        has_older = require_current(s3, staged, seen)
-        if seen and is_newer(seen.origin, arrival, staged):
-            raise NotHere("superseded", "the archive holds a later upload of this key")
+        place = find_place(s3, staged)
+        if place.is_hidden:
+            seen = find_archived(s3, destination.bucket, staged.key)
+        if not (seen and is_archived(arrival, staged, seen)):
+            require_wanted(arrival, staged, place, seen)
         try:
             version_id = _ensure_archived(s3, arrival, staged, destination, seen)
             break
@@ -313,8 +354,22 @@ def archive(
         raise ArchiveContendedError(
             f"the archive's object of this key changed {_TRIES} times while this one was copied"
         )
-    delete_staged(s3, staged, has_older=has_older)
+    delete_staged(s3, staged, place)
     return version_id
+
+
+def finish(s3: S3Client, arrival: Arrival, destination: Destination, seen: Archived) -> bool:
+    """Whether the version that arrived is archived; deletes what staging has left of it."""
+    if not is_same(arrival, seen.origin, None):
+        return False
+    try:
+        staged, _ = find_staged(s3, arrival)
+        if not is_archived(arrival, staged, seen):
+            return False
+        archive(s3, arrival, staged, destination, seen)
+    except NotHere:
+        pass  # nothing is left, or something newer took its place
+    return True
 
 
 _LOST_RACE = (
@@ -327,30 +382,6 @@ _LOST_RACE = (
     "NoSuchVersion",
     "404",
 )
-
-
-def require_current(s3: S3Client, staged: Staged, seen: Archived | None) -> bool:
-    """Return whether older versions lie under this one; raise NotHere unless it is the current."""
-    if staged.version_id is None:
-        head = _head(s3, {"Bucket": staged.bucket, "Key": staged.key})
-        if head is None:
-            raise NotHere("missing", "it was deleted from staging while it was processed")
-        if etag_of(head) != staged.etag:
-            raise NotHere("superseded", "it was replaced in staging while it was processed")
-        return False
-    versions = _iter_versions(s3, staged.bucket, staged.key)
-    is_replaced = False
-    for version in versions:
-        if version["VersionId"] == staged.version_id:
-            break
-        is_replaced = True
-    else:
-        raise NotHere("missing", "this version was deleted from staging while it was processed")
-    if is_replaced:
-        raise NotHere("superseded", "it was replaced in staging while it was processed")
-    if not version["IsLatest"]:
-        _require_wanted(staged, seen)
-    return next(versions, None) is not None
 
 
 def _iter_versions(s3: S3Client, bucket: str, key: str) -> Iterator[Mapping[str, Any]]:
@@ -556,7 +587,7 @@ def _keep_newest_on_top(
                 break
             found = _archived_version(s3, destination.bucket, key, version["VersionId"])
             top = top or found
-            if found and (newest is None or _is_later(found, newest)):
+            if found and (newest is None or _came_after(found, newest)):
                 newest = found
         if top is None or newest is None or newest is top:
             return
@@ -587,17 +618,17 @@ def _archived_version(s3: S3Client, bucket: str, key: str, version_id: str) -> S
     )
 
 
-def _is_later(one: Staged, other: Staged) -> bool:
+def _came_after(one: Staged, other: Staged) -> bool:
     """Whether the first archived version surely came from a later upload than the second."""
     a, b = parse_origin(one.head["Metadata"]), parse_origin(other.head["Metadata"])
     if a is None or b is None or a.bucket != b.bucket:
         return False
     if a.sequencer is None or b.sequencer is None:
         return False
-    return _padded(a.sequencer, b.sequencer) > _padded(b.sequencer, a.sequencer)
+    return _is_after(a.sequencer, b.sequencer)
 
 
-def delete_staged(s3: S3Client, staged: Staged, *, has_older: bool) -> None:
+def delete_staged(s3: S3Client, staged: Staged, place: Place) -> None:
     """Delete exactly the archived version from staging; what was uploaded since stays.
 
     An older version under it was superseded by it and must not come to light again as if it were
@@ -607,7 +638,7 @@ def delete_staged(s3: S3Client, staged: Staged, *, has_older: bool) -> None:
     if staged.version_id is None:
         _delete_if_current(s3, where, staged.etag)
         return
-    if has_older:
+    if place.has_older and not place.is_replaced:
         # Something newer on top by now covers the older version as well, and gets no marker.
         _delete_if_current(s3, where, staged.etag)
     # S3 holds conditions against the current version only; a version id is exact by itself.

@@ -160,6 +160,7 @@ def _from_wake(item: Mapping[str, Any]) -> Arrival:
         version_id=_version_id(item.get("version_id")),
         etag=_etag(item.get("etag")),
         size_bytes=item.get("size"),
+        sequencer=item.get("sequencer"),
     )
 
 

@@ -42,6 +42,7 @@ class Settings:
     archive_bucket: str
     process: str
     record_concurrency: int
+    copy_concurrency: int
     storage_class: str | None
     deadline_margin_seconds: float
 
@@ -55,6 +56,7 @@ def find_settings(environ: Mapping[str, str]) -> Settings:
         archive_bucket=bucket,
         process=environ.get("TWOBUCKETS_PROCESS") or "processor:process",
         record_concurrency=_whole_number(environ, "TWOBUCKETS_RECORD_CONCURRENCY", 1, 64),
+        copy_concurrency=_whole_number(environ, "TWOBUCKETS_COPY_CONCURRENCY", 8, 64),
         storage_class=environ.get("TWOBUCKETS_ARCHIVE_STORAGE_CLASS") or None,
         deadline_margin_seconds=_whole_number(environ, "TWOBUCKETS_DEADLINE_MARGIN", 3, 300),
     )
@@ -157,22 +159,23 @@ class Invocation:
 
     def _settle(self, progress: Progress) -> Outcome:
         s3, arrival = self.s3, progress.arrival
-        destination = Destination(self.settings.archive_bucket, self.settings.storage_class)
+        destination = Destination(
+            self.settings.archive_bucket,
+            self.settings.storage_class,
+            self.settings.copy_concurrency,
+        )
         if arrival.bucket == destination.bucket:
             raise ConfigurationError(
                 f"ARCHIVE_BUCKET is the bucket that the event is about, {arrival.bucket!r}: "
                 "archiving into it would wake the function again and delete the only copy"
             )
         progress.stage = "looking"
-        seen = archive_.find_archived(s3, destination.bucket, arrival.key)
         try:
-            staged = archive_.find_staged(s3, arrival, seen)
-            progress.size_bytes = staged.size_bytes
-            return self._move(progress, staged, destination, seen)
+            return self._move(progress, destination)
         except NotHere:
             # Where it is not, it may have arrived: another invocation can have been faster.
             seen = archive_.find_archived(s3, destination.bucket, arrival.key)
-            if seen is None or not archive_.is_same(arrival, seen.origin, None):
+            if seen is None or not archive_.finish(s3, arrival, destination, seen):
                 raise
             progress.size_bytes = int(seen.head["ContentLength"])
             return self._outcome(
@@ -182,19 +185,16 @@ class Invocation:
                 archive_version_id=seen.version_id,
             )
 
-    def _move(
-        self,
-        progress: Progress,
-        staged: Staged,
-        destination: Destination,
-        seen: Archived | None,
-    ) -> Outcome:
+    def _move(self, progress: Progress, destination: Destination) -> Outcome:
         arrival = progress.arrival
-        if seen and archive_.is_newer(seen.origin, arrival, staged):
-            raise NotHere("superseded", "the archive holds a later upload of this key")
+        staged, place = archive_.find_staged(self.s3, arrival)
+        # In this order: whoever hides a version with a delete marker has archived before.
+        seen = archive_.find_archived(self.s3, destination.bucket, arrival.key)
+        progress.size_bytes = staged.size_bytes
         notes: tuple[str, ...] = ()
         duplicate = seen is not None and archive_.is_archived(arrival, staged, seen)
         if not duplicate:
+            archive_.require_wanted(arrival, staged, place, seen)
             progress.stage = "processing"
             notes = self._process(progress, staged, seen)
         progress.stage = "archiving"
@@ -240,8 +240,12 @@ class Invocation:
         except BaseException:
             if progress.is_gone:
                 # The error is a consequence: say what happened to the file instead.
-                archive_.require_current(self.s3, staged, seen)
+                self._require_there(progress.arrival, staged, seen)
             raise
+
+    def _require_there(self, arrival: Arrival, staged: Staged, seen: Archived | None) -> None:
+        place = archive_.find_place(self.s3, staged)
+        archive_.require_wanted(arrival, staged, place, seen)
 
     def _outcome(
         self,
@@ -300,7 +304,7 @@ def handler(event: object, context: object) -> dict[str, Any]:
     if arrivals:
         settings = find_settings(os.environ)
         invocation = Invocation(
-            s3=_client(settings.record_concurrency),
+            s3=_client(settings),
             settings=settings,
             process=lambda: _process(settings.process),
             request_id=request_id,
@@ -392,17 +396,17 @@ _processes: dict[str, Process] = {}
 _attempts: OrderedDict[str, int] = OrderedDict()
 
 
-def _client(record_concurrency: int) -> S3Client:
+def _client(settings: Settings) -> S3Client:
     with _once:
         if "s3" not in _clients:
             import boto3
             from botocore.config import Config
 
-            connections = 16 + 8 * record_concurrency
+            per_record = settings.copy_concurrency + 4
             _clients["s3"] = boto3.client(
                 "s3",
                 config=Config(
-                    max_pool_connections=connections,
+                    max_pool_connections=settings.record_concurrency * per_record,
                     retries={"mode": "standard", "max_attempts": 5},
                     signature_version="s3v4",
                 ),

@@ -1,0 +1,135 @@
+"""The laws hold under every interleaving; for the article, or without one guard, they do not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.racemodel import article
+from tests.racemodel.guards import GUARDS, Guard
+from tests.racemodel.mutants import mutant_of_processor
+from tests.racemodel.strategies import find_breach, scenarios
+from tests.racemodel.world import ARCHIVE, Scenario, Upload, World
+
+
+@pytest.fixture(autouse=True)
+def function_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVE_BUCKET", ARCHIVE)
+    monkeypatch.setenv("TWOBUCKETS_PROCESS", "tests.racemodel.user:process")
+    # One thread copies the parts, so that a schedule always means the same interleaving.
+    monkeypatch.setenv("TWOBUCKETS_COPY_CONCURRENCY", "1")
+
+
+@pytest.fixture
+def mutants(tmp_path: Path) -> Iterator[Path]:
+    """A folder that mutants are imported from."""
+    yield tmp_path
+    if str(tmp_path) in sys.path:
+        sys.path.remove(str(tmp_path))
+
+
+def run_settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    )
+
+
+@run_settings(200)
+@given(scenarios())
+def test_no_interleaving_loses_a_version(scenario: Scenario) -> None:
+    World(scenario).run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("staging", ["versioned", "unversioned"])
+@pytest.mark.parametrize("archive", ["versioned", "unversioned"])
+def test_none_of_20_000_interleavings_loses_a_version(staging: str, archive: str) -> None:
+    pair = scenarios(
+        staging_versioned=staging == "versioned", archive_versioned=archive == "versioned"
+    )
+
+    @run_settings(5_000)
+    @given(pair)
+    def run(scenario: Scenario) -> None:
+        World(scenario).run()
+
+    run()
+
+
+SMALL_PARTS = (
+    ("archive", "LARGEST_COPY_BYTES = 5 * 1024**3", "LARGEST_COPY_BYTES = 0"),
+    ("archive", "_PART_BYTES = 256 * 1024**2", "_PART_BYTES = 1"),
+)
+
+
+def run_in_parts(folder: Path, examples: int, *changes: tuple[str, str, str]) -> None:
+    processor = mutant_of_processor(folder, *SMALL_PARTS, *changes)
+
+    @run_settings(examples)
+    @given(scenarios())
+    def run(scenario: Scenario) -> None:
+        world = World(scenario, processor)
+        world.run()
+        assert not world.s3.uploads or "killed" in "".join(world.scheduler.trace)
+
+    run()
+
+
+def test_no_interleaving_loses_a_version_that_is_copied_in_parts(mutants: Path) -> None:
+    run_in_parts(mutants, 60)
+
+
+@pytest.mark.slow
+def test_none_of_3_000_interleavings_loses_a_version_that_is_copied_in_parts(
+    mutants: Path,
+) -> None:
+    run_in_parts(mutants, 3_000)
+
+
+def test_a_multipart_copy_that_is_not_aborted_on_failure_is_noticed(mutants: Path) -> None:
+    abort = ("archive", "        s3.abort_multipart_upload(**where)\n", "")
+    with pytest.raises(AssertionError, match="uploads"):
+        run_in_parts(mutants, 1_000, abort)
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize("says", ["lost", "archived unprocessed"])
+def test_the_articles_handler_is_caught_losing_a_file(versioned: bool, says: str) -> None:
+    strategy = st.builds(
+        Scenario,
+        uploads=st.just((Upload(b"A"), Upload(b"BB"))),
+        schedule=st.binary(max_size=12).map(tuple),
+        staging_versioned=st.just(versioned),
+        archive_versioned=st.just(versioned),
+    )
+    assert find_breach(run_article, strategy, 2_000, saying=says)
+
+
+def run_article(scenario: Scenario) -> None:
+    world = World(scenario)
+
+    def process(bucket: str, key: str) -> None:
+        body = world.client.get_object(Bucket=bucket, Key=key)["Body"]
+        world.watch_process(key, body.read())
+
+    world.handler = article.handler_over(world.client, ARCHIVE, process)
+    world.run()
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=[guard.what for guard in GUARDS])
+def test_without_a_guard_a_law_is_broken(mutants: Path, guard: Guard) -> None:
+    processor = mutant_of_processor(mutants, (guard.module, guard.source, guard.instead))
+
+    def run(scenario: Scenario) -> None:
+        World(scenario, processor).run()
+
+    assert find_breach(run, guard.among, guard.examples, saying=guard.says)
