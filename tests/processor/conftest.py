@@ -1,13 +1,13 @@
 """A pair of buckets on moto, the function's environment, and events as S3 sends them."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import quote_plus
 
-import boto3
 import pytest
 from moto import mock_aws
 
@@ -27,10 +27,11 @@ def lambda_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Monke
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("ARCHIVE_BUCKET", ARCHIVE)
-    for cache in (runtime._clients, runtime._processes, runtime._attempts):
+    # The client stays, as in a warm environment: making one takes longer than most tests.
+    for cache in (runtime._processes, runtime._attempts):
         cache.clear()
     yield monkeypatch
-    for cache in (runtime._clients, runtime._processes, runtime._attempts):
+    for cache in (runtime._processes, runtime._attempts):
         cache.clear()
 
 
@@ -38,7 +39,7 @@ def lambda_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Monke
 def pair(request: pytest.FixtureRequest, lambda_environment: pytest.MonkeyPatch) -> Iterator[Any]:
     """An S3 client with both buckets, once with versions and once without."""
     with mock_aws():
-        s3 = boto3.client("s3")
+        s3 = runtime._client(runtime.find_settings(os.environ))
         for bucket in (STAGING, ARCHIVE):
             s3.create_bucket(Bucket=bucket)
             if request.param == "versioned":

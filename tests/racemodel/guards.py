@@ -165,7 +165,7 @@ GUARDS = [
     ),
     Guard(
         what="the doubt about a delete marker",
-        source=" and not (seen and seen.origin and seen.origin.etag == staged.etag):",
+        source=" and not (seen and seen.origin):",
         instead=":",
         among=SAME_BYTES,
         says="said missing of the latest upload",

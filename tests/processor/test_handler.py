@@ -1,0 +1,438 @@
+"""The handler with users' code of every kind: what is said, what is retried, what goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.processor.conftest import ARCHIVE, STAGING, Pipeline
+from twobuckets.processor import File, Reject, handler
+from twobuckets.processor.events import UnknownEventError
+from twobuckets.processor.outcome import redact
+from twobuckets.processor.runtime import ConfigurationError, RecordsFailedError, load_process
+
+
+def returns_generator(file: File) -> Any:
+    return (line for line in file.lines())
+
+
+def exits(file: File) -> None:
+    raise SystemExit(7)
+
+
+def runs_out_of_memory(file: File) -> None:
+    raise MemoryError
+
+
+def fills_the_disk(file: File) -> None:
+    raise OSError(28, "No space left on device", "/tmp/x")
+
+
+async def _coroutine() -> None:
+    pass
+
+
+def returns_coroutine(file: File) -> Any:
+    return _coroutine()
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def raises_unprintable(file: File) -> None:
+    raise UnprintableError
+
+
+@pytest.mark.parametrize(
+    ("process", "error_type"),
+    [
+        (exits, "SystemExit"),
+        (runs_out_of_memory, "MemoryError"),
+        (fills_the_disk, "OSError"),
+        (returns_generator, "ConfigurationError"),
+        (returns_coroutine, "ConfigurationError"),
+        (raises_unprintable, "UnprintableError"),
+    ],
+)
+def test_code_that_goes_wrong_is_an_outcome_and_the_next_record_is_served(
+    pipeline: Pipeline, process: Any, error_type: str
+) -> None:
+    pipeline.process_with(lambda file: process(file) if file.key == "bad" else None)
+    with pytest.raises(RecordsFailedError):
+        pipeline.invoke(pipeline.upload("bad"), pipeline.upload("good"))
+    bad, good = pipeline.lines
+    assert (bad["outcome"], bad["error"]["type"]) == ("failed", error_type)
+    assert good["outcome"] == "archived"
+    assert set(pipeline.staged()) == {"bad"}
+
+
+def test_a_stream_that_is_left_open_or_closed_is_no_matter(pipeline: Pipeline) -> None:
+    opened = []
+
+    def process(file: File) -> None:
+        opened.append(file.open())
+        opened[-1].read(1)
+        with file.open() as stream:
+            stream.read()
+            stream.close()
+
+    pipeline.process_with(process)
+    [line] = pipeline.invoke(pipeline.upload("a"))
+    assert line["outcome"] == "archived"
+    assert opened[0].closed
+
+
+def test_a_thread_that_reads_on_after_process_gets_an_error_of_its_own(
+    pipeline: Pipeline,
+) -> None:
+    errors = []
+    returned = threading.Event()
+    threads = []
+
+    def read_late(stream: Any) -> None:
+        returned.wait(5)
+        try:
+            stream.read()
+        except ValueError as error:
+            errors.append(str(error))
+
+    def process(file: File) -> None:
+        threads.append(threading.Thread(target=read_late, args=(file.open(),)))
+        threads[0].start()
+
+    pipeline.process_with(process)
+    [line] = pipeline.invoke(pipeline.upload("a"))
+    returned.set()
+    threads[0].join()
+    assert line["outcome"] == "archived"
+    assert "closed" in errors[0]
+
+
+def test_what_process_returns_is_noted_without_its_value(pipeline: Pipeline) -> None:
+    pipeline.process_with(lambda file: "a-secret-thing")
+    [line] = pipeline.invoke(pipeline.upload("a"))
+    assert line["outcome"] == "archived"
+    assert line["notes"] == ["process returned a str; what it returns is ignored"]
+
+
+def test_a_user_who_closes_stdout_loses_no_outcome_line(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = io.StringIO()
+    closed.close()
+    kept = io.StringIO()
+    monkeypatch.setattr(sys, "__stdout__", kept)
+    pipeline.process_with(lambda file: monkeypatch.setattr(sys, "stdout", closed))
+    handler({"Records": [pipeline.upload("a")]}, pipeline.context)
+    monkeypatch.undo()
+    assert json.loads(kept.getvalue())["outcome"] == "archived"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no-colon", "module:function"),
+        ("no_such_module:process", "importing 'no_such_module' failed"),
+        ("json:no_such_function", "no function"),
+        ("tests.processor.test_handler:_coroutine", "coroutine"),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_said_and_archives_nothing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    monkeypatch.setenv("TWOBUCKETS_PROCESS", name)
+    with pytest.raises(RecordsFailedError, match="ConfigurationError"):
+        pipeline.invoke(pipeline.upload("a"))
+    assert says in pipeline.lines[0]["error"]["message"]
+    assert pipeline.archived() == {}
+
+
+def test_a_broken_user_module_is_tried_again_in_the_next_invocation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "brokenmodule.py"
+    module.write_text("raise SystemExit(1)")
+    with pytest.raises(ConfigurationError, match="SystemExit"):
+        load_process("brokenmodule:process")
+    module.write_text("def process(file): pass")
+    assert callable(load_process("brokenmodule:process"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ARCHIVE_BUCKET", ""),
+        ("TWOBUCKETS_RECORD_CONCURRENCY", "many"),
+        ("TWOBUCKETS_COPY_CONCURRENCY", "0"),
+    ],
+)
+def test_a_wrong_setting_names_its_variable(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        pipeline.invoke(pipeline.upload("a"))
+
+
+def test_an_archive_that_is_the_staging_bucket_is_refused(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHIVE_BUCKET", STAGING)
+    with pytest.raises(RecordsFailedError, match="only copy"):
+        pipeline.invoke(pipeline.upload("a"))
+    assert set(pipeline.staged()) == {"a"}
+
+
+def test_an_unknown_event_is_an_error(lambda_environment: Any) -> None:
+    with pytest.raises(UnknownEventError, match="greeting"):
+        handler({"greeting": "hello"}, None)
+
+
+def sqs(*bodies: object) -> dict[str, Any]:
+    return {
+        "Records": [
+            {
+                "messageId": f"m{number}",
+                "eventSource": "aws:sqs",
+                "body": json.dumps(body),
+                "attributes": {"ApproximateReceiveCount": "2"},
+            }
+            for number, body in enumerate(bodies)
+        ]
+    }
+
+
+def test_only_the_failed_messages_of_a_queue_come_back(pipeline: Pipeline) -> None:
+    def process(file: File) -> None:
+        if file.key == "bad":
+            raise ValueError
+        if file.key == "rejected":
+            raise Reject
+
+    pipeline.process_with(process)
+    records = [pipeline.upload(key) for key in ("good", "bad", "rejected", "also good")]
+    bodies: list[object] = [{"Records": [record]} for record in records]
+    answer = handler(sqs(*bodies, {"no": "event"}), pipeline.context)
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}, {"itemIdentifier": "m4"}]}
+    assert {line["attempt"] for line in pipeline.outcomes()} == {2}
+    assert set(pipeline.archived()) == {"good", "also good"}
+
+
+def test_the_attempt_counts_the_retries_that_this_environment_has_seen(
+    pipeline: Pipeline,
+) -> None:
+    def process(file: File) -> None:
+        raise ValueError
+
+    pipeline.process_with(process)
+    record = pipeline.upload("a")
+    for attempt in (1, 2):
+        with pytest.raises(RecordsFailedError):
+            pipeline.invoke(record)
+        assert pipeline.lines[0]["attempt"] == attempt
+
+
+def test_records_run_side_by_side_when_told_to(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWOBUCKETS_RECORD_CONCURRENCY", "3")
+    together = threading.Barrier(3, timeout=5)
+    pipeline.process_with(lambda file: together.wait() and None)
+    lines = pipeline.invoke(*(pipeline.upload(key) for key in "abc"))
+    assert [line["outcome"] for line in lines] == ["archived"] * 3
+
+
+def test_a_wake_up_event_archives_exactly_the_version_it_names(pipeline: Pipeline) -> None:
+    record = pipeline.upload("a+b %2B c", b"stuck")
+    item = record["s3"]["object"]
+    wake = {
+        "bucket": STAGING,
+        "key": "a+b %2B c",
+        "version_id": item.get("versionId"),
+        "etag": item["eTag"],
+        "size": 5,
+    }
+    handler({"twobuckets": 1, "wake": [wake]}, pipeline.context)
+    assert pipeline.archived() == {"a+b %2B c": b"stuck"}
+    assert pipeline.staged() == {}
+
+
+def test_time_running_out_is_written_down_before_it_does(pipeline: Pipeline) -> None:
+    deadline = time.monotonic() + 0.8
+    pipeline.context = SimpleNamespace(
+        aws_request_id="r",
+        get_remaining_time_in_millis=lambda: int((deadline - time.monotonic()) * 1000),
+    )
+
+    def process(file: File) -> None:
+        file.open().read(3)
+        if file.key == "slow":
+            time.sleep(0.9)
+
+    pipeline.process_with(process)
+    slow, waiting = pipeline.upload("slow", b"0123456789"), pipeline.upload("waiting")
+    lines = pipeline.invoke(slow, waiting)
+
+    foretold = [line for line in lines if line["outcome"] == "failed"]
+    assert [line["key"] for line in foretold] == ["slow", "waiting"]
+    assert foretold[0]["error"]["type"] == "TimeoutForeseen"
+    assert "bytes read of 10" in foretold[0]["error"]["message"]
+    # It went on after all, and the last line of a version is the one that counts.
+    assert [line["outcome"] for line in lines[2:]] == ["archived", "archived"]
+
+
+def test_a_replaced_file_that_breaks_the_reader_is_superseded_and_not_failed(
+    pipeline: Pipeline,
+) -> None:
+    def process(file: File) -> None:
+        stream = file.open()
+        stream.read(1)
+        pipeline.upload("a", b"y" * 1_000_000)
+        stream.seek(900_000)
+        if stream.read(10) == b"x" * 10:  # a version can be read on, an ETag cannot
+            assert file.version_id is not None
+
+    pipeline.process_with(process)
+    [line] = pipeline.invoke(pipeline.upload("a", b"x" * 1_000_000))
+    assert line["outcome"] == "superseded"
+    assert pipeline.archived() == {}
+
+
+def test_secrets_and_signed_urls_are_taken_out_of_errors(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    url = "https://b.s3.amazonaws.com/k?X-Amz-Credential=AKIAX&X-Amz-Signature=abc123def&x=1"
+
+    def process(file: File) -> None:
+        token = "hunter2"
+        raise ValueError(f"{url} {secret} password={token} AKIAIOSFODNN7EXAMPLE")
+
+    pipeline.process_with(process)
+    with pytest.raises(RecordsFailedError) as raised:
+        pipeline.invoke(pipeline.upload("a"))
+    text = json.dumps(pipeline.lines) + str(raised.value)
+    for hidden in ("abc123def", secret, "AKIAIOSFODNN7EXAMPLE", "=hunter2"):
+        assert hidden not in text
+    assert "https://b.s3.amazonaws.com/k" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "GET https://h/k?X-Amz-Signature=ff&a=b failed",
+            "GET https://h/k?[signature removed] failed",
+        ),
+        ("Authorization: AWS4-HMAC-SHA256 Credential=x/y", "Authorization: [removed]"),
+        ("postgres://me:pw@host/db", "postgres://me:[removed]@host/db"),
+        ('{"aws_session_token": "abc"}', '{"aws_session_token": "[removed]"}'),
+        ("an ordinary line, key=value", "an ordinary line, key=value"),
+    ],
+)
+def test_redaction_leaves_the_rest_of_a_line(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def test_a_long_error_is_trimmed_to_its_telling_end(pipeline: Pipeline) -> None:
+    def process(file: File) -> None:
+        raise ValueError("x" * 100_000)
+
+    pipeline.process_with(process)
+    with pytest.raises(RecordsFailedError) as raised:
+        pipeline.invoke(pipeline.upload("a"))
+    assert len(json.dumps(pipeline.lines[0])) < 20_000
+    assert len(str(raised.value)) < 1_000
+
+
+AWKWARD_KEYS = [
+    "a b",
+    "a+b",
+    "a%2Bb",
+    "%",
+    "\u00fc",
+    "u\u0308",
+    "🪣/🪣",
+    "/leading",
+    "trailing/",
+    "a//b",
+    "a/../b",
+    "..",
+    "x" * 1024,
+    "\u00e9" * 512,
+    "line\nbreak\r\ttab",
+    "bell\x07\x1b[31m",
+    "quote'\"",
+    "*?",
+    "${aws:username}",
+    "[bold]x[/bold]",
+    " leading and trailing ",
+    "a&b=c;d#e",
+    "<xml>&amp;",
+]
+
+
+def test_any_key_goes_round_unchanged(pipeline: Pipeline) -> None:
+    keys = AWKWARD_KEYS
+    if pipeline.s3.get_bucket_versioning(Bucket=STAGING).get("Status") == "Enabled":
+        # moto cannot list versions of keys with control characters; the embedded AWS can.
+        keys = [key for key in AWKWARD_KEYS if "\x07" not in key]
+    given: list[str] = []
+    pipeline.process_with(lambda file: given.append(file.key))
+    lines = pipeline.invoke(*(pipeline.upload(key, key.encode()) for key in keys))
+    assert [(line["outcome"], line["key"]) for line in lines] == [("archived", k) for k in keys]
+    assert given == keys
+    for key in keys:
+        body = pipeline.s3.get_object(Bucket=ARCHIVE, Key=key)["Body"].read()
+        assert body == key.encode()
+    assert pipeline.s3.list_objects_v2(Bucket=STAGING)["KeyCount"] == 0
+
+
+def test_metadata_without_room_for_our_record_is_kept_whole(pipeline: Pipeline) -> None:
+    def refuse(params: Any, **_: Any) -> None:
+        if "twobuckets-origin" in params["Metadata"]:
+            error: Any = {"Error": {"Code": "MetadataTooLarge", "Message": "2 KB"}}
+            raise ClientError(error, "CopyObject")
+
+    record = pipeline.upload("a", Metadata={"long": "x" * 1_900})
+    events = pipeline.s3.meta.events
+    events.register("before-parameter-build.s3.CopyObject", refuse)
+    try:
+        pipeline.invoke(record)
+    finally:
+        events.unregister("before-parameter-build.s3.CopyObject", refuse)
+    head = pipeline.s3.head_object(Bucket=ARCHIVE, Key="a")
+    assert head["Metadata"] == {"long": "x" * 1_900}
+
+
+def test_an_origin_record_that_an_uploader_forged_is_not_believed(pipeline: Pipeline) -> None:
+    forged = json.dumps(
+        {
+            "bucket": STAGING,
+            "version_id": None,
+            "etag": "x",
+            "sequencer": "FFFF",
+            "staged_at": "2999-01-01T00:00:00Z",
+        }
+    )
+    seen: list[dict[str, str]] = []
+    pipeline.process_with(lambda file: seen.append(dict(file.metadata)))
+    pipeline.invoke(pipeline.upload("a", b"1", Metadata={"twobuckets-origin": forged, "x": "y"}))
+    [line] = pipeline.invoke(pipeline.upload("a", b"2"))
+    assert line["outcome"] == "archived"
+    assert seen[0] == {"x": "y"}
+    assert pipeline.archived() == {"a": b"2"}

@@ -1,0 +1,79 @@
+"""`python -m twobuckets.processor`: the user's function on a local file, without AWS."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+USER = """
+from twobuckets.processor import File, Reject
+
+def process(file: File) -> None:
+    if file.size == 0:
+        raise Reject("it is empty")
+    with file.open() as stream:
+        lines = sum(1 for _ in stream)
+    assert file.text().count("\\n") == lines
+    print(file.key, file.content_type, file.size, lines)
+    if "bad" in file.key:
+        raise ValueError("bad file")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "processor.py").write_text(USER)
+    (tmp_path / "good.csv").write_text("a\nb\n")
+    (tmp_path / "bad.csv").write_text("a\n")
+    (tmp_path / "empty").write_text("")
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "twobuckets.processor", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_local_file_is_processed(folder: Path) -> None:
+    done = run(folder, "processor.py:process", "good.csv")
+    assert done.stdout == "good.csv text/csv 4 2\nprocessed good.csv\n"
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_a_module_can_be_named_as_an_import(folder: Path) -> None:
+    assert run(folder, "processor:process", "good.csv").returncode == 0
+
+
+def test_a_failure_shows_its_trace_and_the_other_files_go_on(folder: Path) -> None:
+    done = run(folder, "processor.py:process", "bad.csv", "empty", "missing", "good.csv")
+    assert "failed bad.csv: ValueError: bad file" in done.stdout
+    assert "rejected empty: it is empty" in done.stdout
+    assert "failed missing: FileNotFoundError" in done.stdout
+    assert "processed good.csv" in done.stdout
+    assert "in process" in done.stderr
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["processor.py:process"], "usage"),
+        (["missing.py:process", "good.csv"], "there is no file 'missing.py'"),
+        (["processor.py:other", "good.csv"], "has no function 'other'"),
+        (["processor", "good.csv"], "module:function"),
+    ],
+)
+def test_wrong_arguments_are_said(folder: Path, arguments: list[str], says: str) -> None:
+    done = run(folder, *arguments)
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
