@@ -60,16 +60,22 @@ def find_open_blocks(site: Site) -> Iterator[Finding]:
         block = site.public_access_block(bucket)
         off = [name for name in _BLOCKS if not block.get(name)]
         if off:
-            switches = ",".join(f"{name}=true" for name in _BLOCKS)
             yield Finding(
                 check="public-access-block",
                 severity=Severity.PROBLEM,
                 subject=f"s3://{bucket}",
                 detail=f"The {_role(site, bucket)} bucket does not block public access fully: "
                 f"{', '.join(off)} off. One policy or ACL by mistake opens the files to anybody.",
-                remedy=f"{site.aws_cli} s3api put-public-access-block "
-                f"--bucket {shell_word(bucket)} --public-access-block-configuration {switches}",
+                remedy=_block_public_access(site, bucket),
             )
+
+
+def _block_public_access(site: Site, bucket: str) -> str:
+    switches = ",".join(f"{name}=true" for name in _BLOCKS)
+    return (
+        f"{site.aws_cli} s3api put-public-access-block --bucket {shell_word(bucket)} "
+        f"--public-access-block-configuration {switches}"
+    )
 
 
 @finder("buckets", Check("public-bucket", "Anybody can read or write a bucket."))
@@ -93,7 +99,7 @@ def _public_policy(site: Site, bucket: str) -> Iterator[Finding]:
             detail=f"The policy of the {_role(site, bucket)} bucket opens it to anybody: "
             + (", ".join(json.dumps(s.get("Action")) for s in public) or "S3 calls it public")
             + ".",
-            remedy=f"{site.aws_cli} s3api get-bucket-policy --bucket {shell_word(bucket)}",
+            remedy=_block_public_access(site, bucket),
         )
 
 
@@ -261,7 +267,8 @@ def find_losing_rules(site: Site) -> Iterator[Finding]:
     if not site.bucket_exists(site.staging):
         return
     frozen = {"GLACIER", "DEEP_ARCHIVE"}
-    for rule in site.lifecycle(site.staging):
+    rules = site.lifecycle(site.staging)
+    for rule in rules:
         if rule.get("Status") != "Enabled":
             continue
         expiration = rule.get("Expiration", {})
@@ -277,10 +284,25 @@ def find_losing_rules(site: Site) -> Iterator[Finding]:
             check="lifecycle-loses-files",
             severity=Severity.PROBLEM,
             subject=f"s3://{site.staging}",
-            detail=f"The lifecycle rule {name} {harm}.",
-            remedy=f"{site.aws_cli} s3api get-bucket-lifecycle-configuration "
-            f"--bucket {shell_word(site.staging)}",
+            detail=f"The lifecycle rule {name} {harm}. The remedy switches the rule off.",
+            remedy=_without_rule(site, rules, rule),
         )
+
+
+def _without_rule(
+    site: Site, rules: Sequence[dict[str, Any]], losing: dict[str, Any]
+) -> str | None:
+    if any(
+        "Date" in part for part in (losing.get("Expiration", {}), *losing.get("Transitions", []))
+    ):
+        # A date is no JSON as the CLI reads it; the rule is a person's to rewrite.
+        return None
+    off = [rule | {"Status": "Disabled"} if rule is losing else rule for rule in rules]
+    return (
+        f"{site.aws_cli} s3api put-bucket-lifecycle-configuration "
+        f"--bucket {shell_word(site.staging)} --lifecycle-configuration "
+        + shell_word(json.dumps({"Rules": off}, default=str))
+    )
 
 
 @finder(

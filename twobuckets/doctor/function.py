@@ -7,8 +7,9 @@ invocation"; CloudFormation user guide, "Stack status codes".
 from __future__ import annotations
 
 import json
+import re
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.findings import Check, Finding, Gone, Severity, finder
 from twobuckets.text import shell_word
@@ -236,7 +237,6 @@ def find_lost_failures(site: Site) -> Iterator[Finding]:
     if any(":sqs:" in source.get("EventSourceArn", "") for source in site.event_sources()):
         # The queue's own redrive policy rules there.
         return
-    name = shell_word(site.function_name)
     config = site.invoke_config() or {}
     if config.get("MaximumRetryAttempts") == 0:
         yield Finding(
@@ -245,13 +245,12 @@ def find_lost_failures(site: Site) -> Iterator[Finding]:
             subject=site.function_name,
             detail="Lambda does not retry failed events of this function (MaximumRetryAttempts "
             "is 0): one bad second leaves a file stuck.",
-            remedy=f"{site.aws_cli} lambda update-function-event-invoke-config "
-            f"--function-name {name} --maximum-retry-attempts 2",
+            remedy=_put_invoke_config(site, config | {"MaximumRetryAttempts": 2}),
         )
     destination = config.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
     destination = destination or function.get("DeadLetterConfig", {}).get("TargetArn")
     if destination is None:
-        yield _failures_vanish(site, name)
+        yield _failures_vanish(site, config)
     elif ":sqs:" in destination and site.queue_at(destination) is None:
         queue_name = destination.rpartition(":")[2]
         yield Finding(
@@ -263,21 +262,34 @@ def find_lost_failures(site: Site) -> Iterator[Finding]:
         )
 
 
-def _failures_vanish(site: Site, name: str) -> Finding:
+def _failures_vanish(site: Site, config: dict[str, Any]) -> Finding:
     url = site.pipeline.failure_queue_url
     queue = site.queue(url) if url else None
-    destination = json.dumps({"OnFailure": {"Destination": (queue or {}).get("QueueArn")}})
+    destination = {"OnFailure": {"Destination": (queue or {}).get("QueueArn")}}
     return Finding(
         check="failures-vanish",
         severity=Severity.NOTICE,
         subject=site.function_name,
         detail="The function has no on-failure destination and no dead-letter queue: what Lambda "
         "gives up on leaves no trace but the log.",
-        remedy=f"{site.aws_cli} lambda put-function-event-invoke-config --function-name {name} "
-        f"--destination-config {shell_word(destination)}"
+        remedy=_put_invoke_config(site, config | {"DestinationConfig": destination})
         if queue
         else None,
     )
+
+
+def _put_invoke_config(site: Site, config: dict[str, Any]) -> str:
+    """Return the command that writes the whole configuration: what it leaves out is forgotten."""
+    words = [f"{site.aws_cli} lambda put-function-event-invoke-config"]
+    words.append(f"--function-name {shell_word(site.function_name)}")
+    words.append(f"--qualifier {shell_word(site.qualifier or '$LATEST')}")
+    for option in ("MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig"):
+        value = config.get(option)
+        if value is None:
+            continue
+        name = re.sub("(?<!^)(?=[A-Z])", "-", option).lower()
+        words.append(f"--{name} {shell_word(json.dumps(value))}")
+    return " ".join(words)
 
 
 @finder(

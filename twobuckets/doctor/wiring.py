@@ -7,6 +7,7 @@ event notifications with Lambda".
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -266,20 +267,23 @@ def find_loop(site: Site) -> Iterator[Finding]:
         )
         return
     try:
-        routes = routes_of(site.notification(site.archive))
-        looping = [route for route in routes if leads_to(route.target_arn, site)]
+        notification = site.notification(site.archive)
     except Gone:
         return
-    if looping:
-        yield Finding(
-            check="loop",
-            severity=Severity.PROBLEM,
-            subject=_url(site.archive),
-            detail=f"The archive bucket notifies the processor {site.function_name}, so every "
-            "archived file wakes it again. Lambda may stop the function for recursion.",
-            remedy=f"{site.aws_cli} s3api get-bucket-notification-configuration "
-            f"--bucket {shell_word(site.archive)}",
-        )
+    if not any(leads_to(route.target_arn, site) for route in routes_of(notification)):
+        return
+    kind, target = TARGETS[0]
+    kept = [c for c in notification.get(kind, []) if not leads_to(c[target], site)]
+    yield Finding(
+        check="loop",
+        severity=Severity.PROBLEM,
+        subject=_url(site.archive),
+        detail=f"The archive bucket notifies the processor {site.function_name}, so every "
+        "archived file wakes it again. Lambda may stop the function for recursion.",
+        remedy=f"{site.aws_cli} s3api put-bucket-notification-configuration "
+        f"--bucket {shell_word(site.archive)} --notification-configuration "
+        + shell_word(json.dumps(notification | {kind: kept})),
+    )
 
 
 FINDERS: Final = (
