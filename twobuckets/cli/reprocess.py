@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from twobuckets.cli.app import App
     from twobuckets.logs.lines import Outcome
     from twobuckets.logs.waiting import Tracker
+    from twobuckets.reprocess.batch import Place
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.plan import Action, Found, Rules
     from twobuckets.reprocess.run import Planned, Rate, Reprocessed
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _WORKERS: Final = 32
 """Threads that wake the processor or ask Glacier; each waits for one answer."""
 _FAILED_SINCE: Final = timedelta(days=1)
+_JOB_PAUSE: Final = 15.0
 _KEPT: Final = timedelta(days=30)
 """How long the journal of an ended run is kept."""
 
@@ -163,6 +165,10 @@ class Summary:
               help="How long to wait for outcomes.")  # fmt: skip
 @click.option("--failed-to", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write what failed there, for --from-file.")  # fmt: skip
+@click.option("--batch", is_flag=True, help="Let S3 Batch Operations make the copies.")
+@click.option("--batch-role", metavar="ARN", help="The role of its job; without, what it needs.")
+@click.option("--batch-bucket", metavar="NAME",
+              help="For manifest and report; else the account's artifact bucket.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with the last unfinished run.")
 @click.option("--restart", is_flag=True, help="Plan anew instead of going on.")
 @click.option("--status", "show_status", is_flag=True, help="Show how far the last run came.")
@@ -179,6 +185,9 @@ def reprocess(
     wait: bool,
     timeout: timedelta,
     failed_to: Path | None,
+    batch: bool,
+    batch_role: str | None,
+    batch_bucket: str | None,
     resume: bool,
     restart: bool,
     show_status: bool,
@@ -200,7 +209,7 @@ def reprocess(
     import twobuckets.cli.views.reprocess
     import twobuckets.cli.views.waiting  # noqa: F401 - both register views
     from twobuckets.prices import US_EAST_1
-    from twobuckets.reprocess.run import Rate, summarize
+    from twobuckets.reprocess.run import BATCH_OBJECTS, Rate, summarize
 
     if show_status:
         _show_status(app)
@@ -223,6 +232,13 @@ def reprocess(
             app.finish(_summary(journal))
             return
         journal.approve()
+        if batch or journal.job_id is not None:
+            place = _batch_place(app, batch_bucket)
+            if not _hand_over(app, journal, place, role_arn=batch_role, wait=wait):
+                app.finish(_summary(journal))
+                return
+        elif planned.moves + planned.copies >= BATCH_OBJECTS:
+            app.out.note("So many objects go faster with --batch: S3 itself copies them")
         run = _Run(app, sender, journal, Rate(rate), min(concurrency, _WORKERS), timeout)
         with _failures(failed_to) as run.failures:
             run.go(planned.objects, canary=canary, wait=wait)
@@ -450,6 +466,50 @@ def _failures(path: Path | None) -> Iterator[TextIO | None]:
         raise UsageError(f"Could not write failures to {path}: {error.strerror}") from None
     with file:
         yield file
+
+
+def _batch_place(app: App, bucket: str | None) -> Place:
+    """Return where a batch job runs; its manifest goes beside the artifacts unless told else."""
+    from twobuckets.reprocess.batch import Place
+    from twobuckets.stack.artifacts import artifact_bucket, find_account
+    from twobuckets.stack.template import Place as StackPlace
+
+    account, partition = find_account(app.aws.sts)
+    beside = artifact_bucket(StackPlace(account, app.aws.region, partition, uses_tls=True))
+    pipeline = app.pipeline
+    return Place(account, partition, pipeline.staging, pipeline.archive, bucket or beside)
+
+
+def _hand_over(
+    app: App, journal: Journal, place: Place, *, role_arn: str | None, wait: bool
+) -> bool:
+    """Let a batch job make the copies; tell whether it has ended and was read back."""
+    from twobuckets.reprocess import batch
+
+    if journal.job_id is None:
+        if role_arn is None:
+            app.out.raw(json.dumps(batch.permissions(place), indent=2) + "\n")
+            raise UsageError(
+                "S3 Batch Operations needs a role that may copy; its trust and permissions are "
+                "the documents above",
+                hint="Create it, then run the command again with --batch-role ARN.",
+            )
+        batch.require_versions(app.aws.s3, place.staging)
+        batch.submit(
+            app.aws.s3, app.aws.s3control, journal, place, role_arn=role_arn, now=app.now()
+        )
+    job_id = journal.job_id
+    assert job_id is not None
+    while True:
+        job = batch.describe(app.aws.s3control, place.account, job_id)
+        app.out.record(job)
+        if job.has_ended:
+            batch.collect(app.aws.s3, journal, place, job)
+            return True
+        if not wait:
+            app.out.note("The same command, run again, reads the job back and goes on from there")
+            return False
+        app.sleep(_JOB_PAUSE)
 
 
 @dataclass(slots=True)

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 _SCHEMA: Final = """
 CREATE TABLE run (
   fingerprint TEXT NOT NULL, description TEXT NOT NULL, planned_at TEXT NOT NULL,
-  approved INTEGER NOT NULL DEFAULT 0, ended_at TEXT
+  approved INTEGER NOT NULL DEFAULT 0, ended_at TEXT,
+  job_id TEXT
 );
 CREATE TABLE item (
   id INTEGER PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL, version_id TEXT, etag TEXT,
@@ -47,6 +48,7 @@ CREATE TABLE item (
   upload_id TEXT
 );
 CREATE INDEX item_state ON item (state, id);
+CREATE INDEX item_key ON item (key);
 """
 _SELECT_ITEMS: Final = (
     "SELECT id, key, kind, version_id, etag, size, state, reason, staged_version_id, began_at,"
@@ -232,8 +234,8 @@ class Journal:
             ).fetchall()
             if not rows:
                 return
-            for identity, key, kind, version_id, etag, size, state, *rest in rows:
-                yield Item(identity, key, kind, version_id, etag, size, State(state), *rest)
+            for row in rows:
+                yield _item(row)
             last = rows[-1][0]
 
     def counts(self) -> list[Count]:
@@ -245,6 +247,32 @@ class Journal:
         return [
             Count(kind, State(state), reason, n, int(size)) for kind, state, reason, n, size in rows
         ]
+
+    def begin_all(self, now: float, *, kinds: tuple[str, ...]) -> None:
+        """Note that every planned item of these kinds is begun."""
+        with self.db:
+            self.db.executemany(
+                "UPDATE item SET state = ?, began_at = ? WHERE state = ? AND kind = ?",
+                [(State.BEGUN, now, State.PLANNED, kind) for kind in kinds],
+            )
+
+    def find(self, key: str, version_id: str | None) -> Item | None:
+        """Return the item of one version, or None."""
+        row = self.db.execute(
+            f"{_SELECT_ITEMS} WHERE key = ? AND version_id IS ?", (key, version_id)
+        ).fetchone()
+        return None if row is None else _item(row)
+
+    @property
+    def job_id(self) -> str | None:
+        """The S3 Batch Operations job that does the copies, until its report was read."""
+        found: tuple[str | None] = self.db.execute("SELECT job_id FROM run").fetchone()
+        return found[0]
+
+    def note_job(self, job_id: str | None) -> None:
+        """Write down the job that does the copies, or that it is over."""
+        with self.db:
+            self.db.execute("UPDATE run SET job_id = ?", (job_id,))
 
     def note_upload(self, item: Item, upload_id: str) -> None:
         """Write down a multipart copy in the breath that creates it, so that it can be aborted."""
@@ -364,6 +392,11 @@ def _run_of(journal: Journal) -> tuple[str, int, str | None, str] | None:
     except sqlite3.DatabaseError:
         return None
     return row
+
+
+def _item(row: tuple[Any, ...]) -> Item:
+    identity, key, kind, version_id, etag, size, state, *rest = row
+    return Item(identity, key, kind, version_id, etag, size, State(state), *rest)
 
 
 def _marks(values: tuple[object, ...]) -> str:

@@ -11,9 +11,7 @@ the journal, and gathers the deletes into batches.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
 import re
 import time
 from collections.abc import Generator
@@ -28,6 +26,14 @@ from twobuckets.errors import AccessError
 from twobuckets.reprocess.journal import Change, Item, State
 from twobuckets.reprocess.plan import CHECKSUMS, NO_VERSION, Kind, head, require_found
 from twobuckets.s3 import Request, Response, SendError
+from twobuckets.s3.objects import (
+    LONGEST_COPY_BYTES,
+    MOST_DELETES,
+    ObjectVersion,
+    copy_request,
+    iter_delete_requests,
+    read_deletes,
+)
 from twobuckets.s3.xmltext import find_text
 
 if TYPE_CHECKING:
@@ -41,22 +47,18 @@ T = TypeVar("T")
 Talk = Generator[list[Request], list[Answer], T]
 """A conversation with S3: what it asks, what it hears, and what it returns at its end."""
 
-# CopyObject's limit (S3 API reference, CopyObject).
-MAX_COPY_BYTES: Final = 5 * 1024**3
 # A part of a copied upload: at most 5 GiB, and 10,000 of them (S3 user guide, "Multipart upload
 # limits"). Parts of 1 GiB go faster side by side.
 _COPY_PART_BYTES: Final = 1024**3
 _MAX_PARTS: Final = 10_000
-_DELETE_BATCH: Final = 1000
 _PAGE: Final = 256
 """Items that are noted as begun in one transaction."""
 _FLUSH_SECONDS: Final = 0.25
 # LastModified has whole seconds.
 _CLOCK_SLACK: Final = timedelta(seconds=2)
 _EXPIRED: Final = frozenset({"ExpiredToken", "TokenRefreshRequired", "InvalidToken"})
-_DELETE_ENTRY: Final = re.compile(rb"<(Deleted|Error)>(.*?)</\1>", re.DOTALL)
-_Place = tuple[str, str | None]
-_NOT_IN_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]|\r")
+# Where from, and that it still is what was planned: the first headers of a copy.
+_SOURCE_HEADERS: Final = 2
 
 NEWER_WAITS: Final = "a newer file with this key waits in staging, and nothing may be put over it"
 VERSION_GONE: Final = "the archived version is gone: moved or deleted by somebody else"
@@ -146,14 +148,8 @@ class Mover:
     def _delete_requests(self) -> Iterator[Request]:
         """Begin to delete the archived versions of what is safely in staging."""
         while self._copied:
-            batch, self._copied = self._copied[:_DELETE_BATCH], self._copied[_DELETE_BATCH:]
-            alone = [item for item in batch if _NOT_IN_XML.search(item.key)]
-            for item in alone:
-                yield from _ask(_Talk({item.id: item}, self._delete_one(item)))
-            together = [item for item in batch if not _NOT_IN_XML.search(item.key)]
-            if together:
-                talk = _Talk({item.id: item for item in together}, self._delete_many(together))
-                yield from _ask(talk)
+            batch, self._copied = self._copied[:MOST_DELETES], self._copied[MOST_DELETES:]
+            yield from _ask(_Talk({item.id: item for item in batch}, self._delete(batch)))
 
     def _drive(self, requests: Iterator[Request]) -> Iterator[Moved]:
         """Keep conversations going until each has come to its end."""
@@ -168,7 +164,7 @@ class Mover:
                         flight.add(following)
                 except StopIteration as ended:
                     yield from self._note(talk, ended.value)
-            if len(self._copied) >= _DELETE_BATCH:
+            if len(self._copied) >= MOST_DELETES:
                 for following in self._delete_requests():
                     flight.add(following)
             self._flush()
@@ -199,7 +195,7 @@ class Mover:
         since = _instant(item.began_at or began_at)
         if echo and (settled := (yield from self._settle(item, since))) is not None:
             return [settled]
-        if item.size > MAX_COPY_BYTES:
+        if item.size > LONGEST_COPY_BYTES:
             answer = yield from self._copy_large(item)
         else:
             (answer,) = yield [self._copy_request(item)]
@@ -212,21 +208,7 @@ class Mover:
         return [self._refused(item, answer)]
 
     def _copy_request(self, item: Item) -> Request:
-        return Request(
-            "PUT",
-            self._staging,
-            item.key,
-            headers=(*self._source(item), ("if-none-match", "*")),
-        )
-
-    def _source(self, item: Item) -> tuple[tuple[str, str], ...]:
-        source = f"/{self._archive}/{quote(item.key, safe='/~')}"
-        if item.version_id is not None:
-            source += f"?versionId={quote(item.version_id, safe='')}"
-        return (
-            ("x-amz-copy-source", source),
-            ("x-amz-copy-source-if-match", f'"{item.etag}"'),
-        )
+        return copy_request(self._archive, _version(item), self._staging, item.key, if_absent=True)
 
     def _compare(self, item: Item, answer: Response) -> Talk[Change]:
         """Prove that what arrived is what was archived, before anything is deleted."""
@@ -303,37 +285,23 @@ class Mover:
             case status, code:
                 return Change(item.id, State.FAILED, f"{code or status}: {answer.message}")
 
-    def _delete_one(self, item: Item) -> Talk[list[Change]]:
-        """Delete one version whose key XML can't hold."""
-        assert item.version_id is not None
-        query = (("versionId", item.version_id),)
-        (answer,) = yield [Request("DELETE", self._archive, item.key, query=query)]
-        if isinstance(answer, Response) and answer.ok:
-            return [Change(item.id, State.DONE)]
-        return [_not_deleted(item, _reason(answer))]
-
-    def _delete_many(self, items: list[Item]) -> Talk[list[Change]]:
-        """Delete versions in one request, believing only what its answer says of each."""
-        listed = "".join(
-            f"<Object><Key>{escape(item.key)}</Key>"
-            f"<VersionId>{escape(item.version_id or '')}</VersionId></Object>"
-            for item in items
+    def _delete(self, items: list[Item]) -> Talk[list[Change]]:
+        """Delete archived versions, believing only what S3 says of each."""
+        requests = list(
+            iter_delete_requests(self._archive, [_version(item, pins=False) for item in items])
         )
-        body = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{listed}</Delete>'.encode()
-        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-        headers = (("content-md5", digest), ("content-type", "application/xml"))
-        (answer,) = yield [
-            Request("POST", self._archive, query=(("delete", ""),), headers=headers, body=body)
-        ]
-        if isinstance(answer, SendError) or not answer.ok:
-            return [_not_deleted(item, _reason(answer)) for item in items]
-        deleted, refused = _parse_deleted(answer.body)
-        return [
-            Change(item.id, State.DONE)
-            if (place := (item.key, item.version_id)) in deleted
-            else _not_deleted(item, refused.get(place, "S3 did not say"))
-            for item in items
-        ]
+        answers = yield requests
+        results = {
+            (result.key, result.version_id): result
+            for request, answer in zip(requests, answers, strict=True)
+            for result in read_deletes(request, _checked(answer))
+        }
+        changes = []
+        for item in items:
+            result = results[item.key, item.version_id or ""]
+            why = f"{result.code}: {result.message}" if result.code else None
+            changes.append(_not_deleted(item, why) if why else Change(item.id, State.DONE))
+        return changes
 
     def _copy_large(self, item: Item) -> Talk[Answer]:
         """Copy more than CopyObject takes: part by part, every part with the pin."""
@@ -365,7 +333,7 @@ class Mover:
                 item.key,
                 query=(("partNumber", str(number)), ("uploadId", upload_id)),
                 headers=(
-                    *self._source(item),
+                    *self._copy_request(item).headers[:_SOURCE_HEADERS],
                     ("x-amz-copy-source-range", f"bytes={at}-{min(at + size, item.size) - 1}"),
                 ),
             )
@@ -427,6 +395,11 @@ def _listed_part(number: int, part: Response) -> str:
     )
 
 
+def _version(item: Item, *, pins: bool = True) -> ObjectVersion:
+    """Return an item's archived version, pinned to its ETag as well."""
+    return ObjectVersion(item.key, item.version_id or "", (item.etag or "") if pins else "")
+
+
 def _abort(bucket: str, key: str, upload_id: str) -> Request:
     return Request("DELETE", bucket, key, query=(("uploadId", upload_id),))
 
@@ -435,13 +408,6 @@ def _not_deleted(item: Item, reason: str) -> Change:
     return Change(
         item.id, State.FAILED, f"copied to staging, but the archived version stays: {reason}"
     )
-
-
-def _reason(answer: Answer) -> str:
-    if isinstance(_checked(answer), SendError):
-        return f"no answer from S3: {cast('SendError', answer).cause}"
-    refused = cast("Response", answer)
-    return f"{refused.code or refused.status}: {refused.message}"
 
 
 def _instant(seconds: float) -> datetime:
@@ -466,20 +432,6 @@ def _parse_result(body: bytes) -> dict[str, str]:
         if value := find_text(body, name.encode()):
             found[name] = value
     return found
-
-
-def _parse_deleted(body: bytes) -> tuple[set[_Place], dict[_Place, str]]:
-    """Return what DeleteObjects deleted, and of what it refused the reason."""
-    deleted: set[_Place] = set()
-    refused: dict[_Place, str] = {}
-    for match in _DELETE_ENTRY.finditer(body):
-        entry = match.group(2)
-        place = (find_text(entry, b"Key"), find_text(entry, b"VersionId"))
-        if match.group(1) == b"Deleted":
-            deleted.add(place)
-        else:
-            refused[place] = f"{find_text(entry, b'Code')}: {find_text(entry, b'Message')}"
-    return deleted, refused
 
 
 def _parse_tags(body: bytes) -> str:

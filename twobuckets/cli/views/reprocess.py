@@ -7,6 +7,7 @@ from rich.text import Text
 from twobuckets.cli.reprocess import RunStatus, Summary
 from twobuckets.cli.views import human
 from twobuckets.prices import format_usd
+from twobuckets.reprocess.batch import BatchJob
 from twobuckets.reprocess.journal import Count, Item, State
 from twobuckets.reprocess.run import Planned, Reprocessed
 from twobuckets.text import visible
@@ -61,6 +62,15 @@ def _(result: Reprocessed) -> Text:
     line.append(visible(result.key))
     if result.reason:
         line.append(f"  {visible(result.reason)}", style="dim")
+    return line
+
+
+@human.register(BatchJob)
+def _(job: BatchJob) -> Text:
+    line = Text(f"S3 Batch Operations job {visible(job.job_id)}: {visible(job.status)}")
+    line.append(f", {job.succeeded:,} of {job.tasks:,} copied, {job.failed:,} failed")
+    if job.reason:
+        line.append(f"  {visible(job.reason)}", style="yellow")
     return line
 
 
