@@ -7,28 +7,35 @@ import itertools
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
 from twobuckets import settings as settings_
 from twobuckets.cli import command
-from twobuckets.cli.options import SIZE, dry_run_option
+from twobuckets.cli.options import DURATION, SIZE, dry_run_option
 from twobuckets.cli.output import json_line
 from twobuckets.cli.views import upload as views
-from twobuckets.errors import UsageError
+from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
 from twobuckets.upload.journal import Journal
 from twobuckets.upload.parts import require_part_bytes
 from twobuckets.upload.plan import plan
-from twobuckets.upload.run import Resume, Run, Warned, Wishes
-from twobuckets.upload.send import Upload, UploadSummary, drop
+from twobuckets.upload.run import Resume, Run, Uploaded, Warned, Wishes
+from twobuckets.upload.send import Upload, UploadSummary, discard_kept, drop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import timedelta
 
     from twobuckets.cli.app import App
+    from twobuckets.logs.waiting import Fate
+
+# What `--wait` takes as a good end; a newer version of a key has its own.
+ARCHIVED: Final = "archived"
+SUPERSEDED: Final = "superseded"
 
 
 @command("upload")
@@ -51,6 +58,11 @@ if TYPE_CHECKING:
 @click.option("--part-size", type=SIZE, help="Default: 8 MiB, more for huge files.")
 @click.option("--bandwidth-limit", type=SIZE, metavar="SIZE", help="Bytes a second at most.")
 @click.option("--failed-to", metavar="FILE", help="List what failed there, for --from-file.")
+@click.option("--discard", is_flag=True, help="Drop what interrupted uploads left; upload nothing.")
+@click.option("--wait", is_flag=True, help="Until each file is archived or has failed.")
+@click.option(
+    "--timeout", type=DURATION, default="15m", show_default=True, help="How long to wait."
+)
 @dry_run_option
 @click.pass_obj
 def upload(
@@ -72,6 +84,9 @@ def upload(
     part_size: int | None,
     bandwidth_limit: int | None,
     failed_to: str | None,
+    discard: bool,
+    wait: bool,
+    timeout: timedelta,
     dry_run: bool,
 ) -> None:
     """Upload files to staging: resumable, verified, many at once.
@@ -115,10 +130,80 @@ def upload(
         most_parts=min(concurrency or 15, 63),
         resume=Resume.RESTART if restart else Resume.CONTINUE if resume else Resume.IGNORE,
     )
-    with contextlib.ExitStack() as stack:
-        failures = stack.enter_context(_failure_list(failed_to))
-        summary = _upload(app, files, wishes, concurrency, bandwidth_limit, failures)
-    app.finish(summary, attention=summary.failed > 0)
+    if discard:
+        _discard(app, files, wishes.bucket)
+        return
+    with _failure_list(failed_to) as failures:
+        outcomes = Outcomes(app, timeout, failures) if wait else None
+        summary = _upload(app, files, wishes, concurrency, bandwidth_limit, failures, outcomes)
+        if outcomes is not None:
+            summary = replace(summary, outcomes=outcomes.wait())
+    unhappy = outcomes is not None and set(summary.outcomes or ()) - {ARCHIVED, SUPERSEDED}
+    app.finish(summary, attention=summary.failed > 0 or bool(unhappy))
+
+
+class Outcomes:
+    """Follows uploaded files until each is archived or has failed."""
+
+    def __init__(self, app: App, timeout: timedelta, failures: TextIO | None) -> None:
+        import twobuckets.cli.views.waiting  # noqa: F401 - registers the view
+        from twobuckets.logs.waiting import Policy, Tracker, find_attempts
+
+        pipeline = app.pipeline
+        attempts = Policy().attempts
+        if pipeline.function is not None:
+            # Without the permission, Lambda's own number is right unless somebody changed it.
+            with contextlib.suppress(TwoBucketsError):
+                attempts = find_attempts(app.aws.functions, pipeline.function)
+        self._tracker = Tracker(
+            s3=app.aws.s3,
+            staging=pipeline.staging,
+            archive=pipeline.archive,
+            logs=app.aws.logs if pipeline.log_group is not None else None,
+            log_group=pipeline.log_group,
+            now=app.now,
+            sleep=app.sleep,
+            policy=Policy(attempts=attempts, tells_retries=True),
+        )
+        self._app = app
+        self._timeout = timeout
+        self._failures = failures
+        self._paths: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, uploaded: Uploaded) -> None:
+        """Wait for one more file, and show what is known of the others by now."""
+        from twobuckets.logs.waiting import Staged
+
+        self._paths[uploaded.key] = uploaded.path
+        self._tracker.add(
+            Staged(
+                uploaded.key,
+                uploaded.version_id,
+                uploaded.etag,
+                uploaded.uploaded_at,
+                uploaded.size_bytes,
+            )
+        )
+        self._show(self._tracker.poll())
+
+    def wait(self) -> dict[str, int]:
+        """Show the rest as it comes; return how many files had each fate."""
+        self._show(self._tracker.wait(self._timeout))
+        for problem in self._tracker.problems:
+            self._app.out.warn(f"{problem.message}; what became of files may be told late or not")
+        return self._counts
+
+    def _show(self, fates: Iterable[Fate]) -> None:
+        for fate in fates:
+            self._app.out.record(fate)
+            if not fate.is_final:
+                continue
+            self._counts[fate.fate] = self._counts.get(fate.fate, 0) + 1
+            if self._failures is not None and fate.fate not in (ARCHIVED, SUPERSEDED):
+                reason = fate.error.message if fate.error is not None else fate.detail or fate.fate
+                failed = Failed(self._paths.get(fate.key, ""), fate.key, f"{fate.fate}: {reason}")
+                self._failures.write(json_line(failed) + "\n")
 
 
 def _upload(
@@ -128,6 +213,7 @@ def _upload(
     concurrency: int | None,
     bandwidth_limit: int | None,
     failures: TextIO | None,
+    outcomes: Outcomes | None,
 ) -> UploadSummary:
     started_at = app.now()
     limits = {
@@ -142,6 +228,7 @@ def _upload(
             wishes,
             _open_journal(app, wishes.bucket),
             initiator=lambda: _find_identity(app),
+            now=app.now,
             on_sent=progress.sent if progress is not None else None,
         )
         uploading = Upload(
@@ -160,6 +247,8 @@ def _upload(
                 if progress is not None:
                     progress.done(record)
                 app.out.record(record)
+                if isinstance(record, Uploaded) and outcomes is not None:
+                    outcomes.add(record)
         finally:
             _tell_what_stays(app, uploading, wishes)
     return uploading.summary(app.now() - started_at)
@@ -178,6 +267,16 @@ def _tell_what_stays(app: App, uploading: Upload, wishes: Wishes) -> None:
                 )
 
 
+def _discard(app: App, files: Iterable[File | Failed], bucket: str) -> None:
+    """Drop the incomplete uploads that the journal knows of these files."""
+    failed = 0
+    with app.connect() as sender:
+        for record in discard_kept(sender, files, bucket, _open_journal(app, bucket)):
+            failed += isinstance(record, Failed)
+            app.out.record(record)
+    app.finish(attention=failed > 0)
+
+
 def _open_journal(app: App, bucket: str) -> Journal:
     endpoint = app.aws.s3_address.url
     directory = settings_.state_directory(app.environ, "uploads")
@@ -191,17 +290,18 @@ def _open_journal(app: App, bucket: str) -> Journal:
         return Journal(None, endpoint=endpoint, bucket=bucket)
 
 
-def _find_identity(app: App) -> str | None:
-    from twobuckets.errors import TwoBucketsError
-
+def _find_identity(app: App) -> frozenset[str]:
     try:
         from twobuckets.aws import attempt
 
         with attempt("find out which identity is in use"):
-            return app.aws.sts.get_caller_identity()["Arn"]
+            me = app.aws.sts.get_caller_identity()
     except TwoBucketsError:
         # What can't be proven to be ours is left alone.
-        return None
+        return frozenset()
+    # S3 shows the ARN of users and sessions; some endpoints show the account for its root.
+    names = {me["Arn"], me["Account"]} if me["Arn"].endswith(":root") else {me["Arn"]}
+    return frozenset(names)
 
 
 def _read_list(name: str, prefix: str) -> Iterator[File | Failed]:

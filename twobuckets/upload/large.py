@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 STREAM_MEMORY_BYTES: Final = 48 * 1024 * 1024
 """How much of a stream is in memory at once, unless a single part is larger."""
 
+IN_USE: Final = "another process is uploading it to the same key right now"
+IN_USE_HINT: Final = "Wait for that one, or end it."
+
 _MOST_ABORTS: Final = 5
 _STANDARD_DOLLARS_PER_GIB_MONTH: Final = 0.023
 """S3 Standard in us-east-1; other regions differ by less than a factor of two."""
@@ -283,7 +286,7 @@ class Large:
             said = find_element(outcome, "ChecksumCRC64NVME")
             etag = find_element(outcome, "ETag")
             if said == checksum.encode(self._whole_crc) or self._is_expected_etag(etag):
-                self._finish(etag, outcome.headers.get("x-amz-version-id"))
+                self._finish(etag, outcome)
             else:
                 self._look_at_result(outcome)
         elif isinstance(outcome, SendError) or (
@@ -318,7 +321,7 @@ class Large:
             if is_right_size and (
                 said == checksum.encode(self._whole_crc) or self._is_expected_etag(etag)
             ):
-                self._finish(etag, outcome.headers.get("x-amz-version-id"))
+                self._finish(etag, outcome)
                 return
         if isinstance(because, Response) and because.ok:
             self._note_gone()
@@ -329,7 +332,7 @@ class Large:
         else:
             self._end_refused(because)
 
-    def _finish(self, etag: str, version_id: str | None) -> None:
+    def _finish(self, etag: str, answer: Response) -> None:
         self._note_gone()
         self.close()
         self.is_over = True
@@ -338,9 +341,10 @@ class Large:
                 self.file.path,
                 self.file.key,
                 self.done_bytes,
-                etag,
-                version_id,
+                etag.strip('"'),
+                answer.headers.get("x-amz-version-id"),
                 checksum.encode(self._whole_crc),
+                self.run.answered_at(answer),
                 resumed_bytes=self._resumed_bytes(),
                 replaced=self._replaced,
             )
@@ -513,8 +517,12 @@ class LargeFile(Large):
                 self._list_uploads(after)
                 return
         if self._others:
-            me = self.run.initiator()
-            self._others = [u for u in self._others if me is not None and u.initiator == me]
+            ours = self.run.initiator()
+            self._others = [
+                other
+                for other in self._others
+                if other.initiator in ours and other.takes_our_checksums
+            ]
         self._try_other()
 
     def _try_other(self) -> None:
@@ -736,11 +744,7 @@ def open_large(run: Run, file: File) -> LargeFile | None:
     try:
         claim = run.journal.claim(file.path, file.key)
     except InUseError:
-        run.fail(
-            file,
-            "another process is uploading it to the same key right now",
-            "Wait for that one, or end it.",
-        )
+        run.fail(file, IN_USE, IN_USE_HINT)
         return None
     except OSError as error:
         run.warn_once(file, f"No journal of uploads can be kept: {error}")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import unescape
 
 from twobuckets.s3 import Request
+from twobuckets.upload.run import parse_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from twobuckets.s3 import Response
 
@@ -26,7 +26,16 @@ class Incomplete:
 
     upload_id: str
     initiator: str
-    begun: str
+    algorithm: str
+    checksum_type: str
+
+    @property
+    def takes_our_checksums(self) -> bool:
+        """Whether parts with CRC64NVME and a checksum of the whole object fit it.
+
+        S3 refuses parts with another checksum than the upload was begun with.
+        """
+        return self.algorithm in ("", "CRC64NVME") and self.checksum_type in ("", "FULL_OBJECT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,8 @@ def parse_uploads(answer: Response, key: str) -> tuple[list[Incomplete], tuple[s
             Incomplete(
                 _text(block, "UploadId"),
                 _text(initiator.group(1), "ID") if initiator else "",
-                _text(block, "Initiated"),
+                _text(block, "ChecksumAlgorithm"),
+                _text(block, "ChecksumType"),
             )
         )
     more = _text(text, "IsTruncated") == "true" and not past
@@ -129,11 +139,7 @@ def find_part_bytes(parts: Mapping[int, KeptPart], size_bytes: int) -> int | Non
 
 def find_abort_at(answer: Response) -> datetime | None:
     """Return when a lifecycle rule will abort the upload that an answer is about, if one will."""
-    text = answer.headers.get("x-amz-abort-date")
-    try:
-        return parsedate_to_datetime(text).astimezone(UTC) if text else None
-    except ValueError:
-        return None
+    return parse_date(answer.headers.get("x-amz-abort-date", ""))
 
 
 def find_element(answer: Response, name: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.s3 import FileChangedError, Request, Response, SendError
@@ -16,7 +18,6 @@ from twobuckets.upload.files import Failed, File
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
-    from datetime import datetime
 
     from twobuckets.upload.checksum import Body
     from twobuckets.upload.journal import Journal
@@ -76,8 +77,9 @@ class Wishes:
 class Uploaded:
     """A file that S3 has, proven by the checksum of what was read.
 
-    `resumed_bytes` were there from an earlier run. `replaced` tells that the key was in the bucket
-    already: an object that nothing had processed yet. `checksum` is CRC64NVME as S3 writes it.
+    `uploaded_at` is S3's own time. `resumed_bytes` were there from an earlier run. `replaced` tells
+    that the key was in the bucket already: an object that nothing had processed yet. `checksum` is
+    CRC64NVME as S3 writes it.
     """
 
     path: str
@@ -86,6 +88,7 @@ class Uploaded:
     etag: str
     version_id: str | None
     checksum: str
+    uploaded_at: datetime
     resumed_bytes: int = 0
     replaced: bool = False
 
@@ -119,6 +122,9 @@ class Warned:
 class Run:
     """What the files of one run share.
 
+    `initiator` returns the names under which S3 lists what the identity in use begins, none when
+    they can't be known; it is asked only about uploads of a key that the journal does not know.
+
     `tells_crc` is whether the endpoint says which CRC64NVME it stored, None until it has shown;
     `has_conditions` is whether it knows `If-None-Match` on writes; `has_contact`, whether it ever
     did what was asked.
@@ -129,7 +135,8 @@ class Run:
         wishes: Wishes,
         journal: Journal,
         *,
-        initiator: Callable[[], str | None],
+        initiator: Callable[[], frozenset[str]],
+        now: Callable[[], datetime],
         on_sent: Callable[[File, int], None] | None = None,
         tells_crc: bool | None = None,
     ) -> None:
@@ -137,6 +144,7 @@ class Run:
         self.journal = journal
         self.initiator = initiator
         self.on_sent = on_sent
+        self._now = now
         self.tells_crc = tells_crc
         self.has_conditions = True
         self.next: deque[Request] = deque()
@@ -170,6 +178,10 @@ class Run:
         if message not in self._warned:
             self._warned.add(message)
             self.records.append(Warned(file.path, file.key, message))
+
+    def answered_at(self, answer: Response) -> datetime:
+        """Return when S3 gave an answer, by its clock where it tells."""
+        return parse_date(answer.headers.get("date", "")) or self._now()
 
     def content_type(self, file: File) -> str:
         """Return the content type that a file is stored with."""
@@ -253,6 +265,15 @@ class Run:
         return Failed(
             file.path, file.key, error.message.removeprefix(f"Could not {what}: "), error.hint
         )
+
+
+@lru_cache(maxsize=8)
+def parse_date(text: str) -> datetime | None:
+    """Return the instant that a header names, aware, in UTC; None for anything else."""
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def lacks_condition(answer: Response) -> bool:

@@ -21,16 +21,25 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 from twobuckets.s3 import Request, Response
 from twobuckets.upload.checksum import read_body
 from twobuckets.upload.files import STDIN, Failed, File
-from twobuckets.upload.large import LargeFile, LargeStream, open_large, read_block
+from twobuckets.upload.journal import InUseError
+from twobuckets.upload.large import (
+    IN_USE,
+    IN_USE_HINT,
+    LargeFile,
+    LargeStream,
+    open_large,
+    read_block,
+)
 from twobuckets.upload.parts import THRESHOLD_BYTES, stream_part_bytes
 from twobuckets.upload.run import Uploaded
 from twobuckets.upload.small import Small, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
 
     from twobuckets.s3 import Sender
+    from twobuckets.upload.journal import Journal
     from twobuckets.upload.large import Large
     from twobuckets.upload.run import Kept, Outcome, Run, Warned
 
@@ -42,7 +51,10 @@ _CHECKED_AT_ONCE_BYTES: Final = 128 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class UploadSummary:
-    """How a run ended; `resumed_bytes` of `total_bytes` were in S3 from earlier runs."""
+    """How a run ended; `resumed_bytes` of `total_bytes` were in S3 from earlier runs.
+
+    `outcomes` counts what became of the uploaded files, None when nobody waited for that.
+    """
 
     type_name = "summary"
 
@@ -52,6 +64,7 @@ class UploadSummary:
     sent_bytes: int
     resumed_bytes: int
     duration: timedelta
+    outcomes: Mapping[str, int] | None = None
 
 
 class Upload:
@@ -203,6 +216,42 @@ class Upload:
         self._active.append(large)
         large.create()
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """An incomplete upload that was dropped because somebody asked for it."""
+
+    path: str
+    key: str
+    upload_id: str
+
+
+def discard_kept(
+    sender: Sender, files: Iterable[File | Failed], bucket: str, journal: Journal
+) -> Iterator[Discarded | Failed]:
+    """Drop what the journal says earlier runs left of these files; yield what was dropped.
+
+    Raises OSError when the journal can't be read.
+    """
+    for file in files:
+        if isinstance(file, Failed):
+            yield file
+            continue
+        try:
+            claim = journal.claim(file.path, file.key)
+        except InUseError:
+            yield Failed(file.path, file.key, IN_USE, IN_USE_HINT)
+            continue
+        with claim:
+            if claim.begun is None:
+                continue
+            upload_id = claim.begun.upload_id
+            if list(drop(sender, bucket, [(file.key, upload_id)])):
+                yield Failed(file.path, file.key, f"its upload {upload_id} could not be dropped")
+            else:
+                claim.forget()
+                yield Discarded(file.path, file.key, upload_id)
 
 
 def drop(

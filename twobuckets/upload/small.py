@@ -132,9 +132,10 @@ class Small:
                 self.file.path,
                 self.file.key,
                 self.body.length,
-                answer.headers.get("etag", ""),
+                answer.headers.get("etag", "").strip('"'),
                 answer.headers.get("x-amz-version-id"),
                 checksum.encode(self.body.crc or 0),
+                self.run.answered_at(answer),
                 replaced=self.replaced,
             )
         )

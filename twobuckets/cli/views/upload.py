@@ -15,7 +15,7 @@ from twobuckets.upload.files import Failed, File
 from twobuckets.upload.parts import THRESHOLD_BYTES
 from twobuckets.upload.plan import Planned, PlanSummary
 from twobuckets.upload.run import Kept, Uploaded
-from twobuckets.upload.send import UploadSummary
+from twobuckets.upload.send import Discarded, UploadSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -99,6 +99,13 @@ def _kept(record: Kept) -> Text:
     return line.append(f"twobuckets upload --discard {shell_word(record.path)}", style="not bold")
 
 
+@human.register(Discarded)
+def _discarded(record: Discarded) -> Text:
+    line = Text("dropped", style="yellow").append("  ", style="default")
+    line.append_text(remote(record.path, "default"))
+    return line.append(f": its incomplete upload {remote(record.upload_id).plain}", style="dim")
+
+
 @human.register(PlanSummary)
 def _plan_summary(record: PlanSummary) -> Text:
     text = f"{_files(record.planned)}, {format_bytes(record.total_bytes)} would be uploaded"
@@ -114,7 +121,10 @@ def _summary(record: UploadSummary) -> Text:
     )
     if record.resumed_bytes:
         text += f", {format_bytes(record.resumed_bytes)} of it were there already"
-    return _with_failures(Text(text, style="bold"), record.failed)
+    line = _with_failures(Text(text, style="bold"), record.failed)
+    for fate, count in sorted((record.outcomes or {}).items()):
+        line.append(f", {count:,} {fate}", style="bold" if fate == "archived" else "bold red")
+    return line
 
 
 def _tell_file(verb: str, style: str, path: str, key: str, size_bytes: int) -> _Pieces:
