@@ -26,7 +26,7 @@ def test_a_small_file_arrives_with_its_content_type(staging: Staging, tmp_path: 
     assert stored["ContentType"] == "text/csv"
 
 
-@pytest.mark.parametrize("size", [0, 1, 512 * 1024, 5 * MIB + 1, 16 * MIB, 21 * MIB + 17])
+@pytest.mark.parametrize("size", [0, 1, 512 * 1024, 16 * MIB, 16 * MIB + 17])
 def test_files_of_every_size_arrive_byte_for_byte(staging: Staging, tmp_path: Path, size: int):
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
@@ -38,12 +38,12 @@ def test_files_of_every_size_arrive_byte_for_byte(staging: Staging, tmp_path: Pa
     assert staging.body("a key/with + %2B ü") == content
     assert staging.uploads() == []
     in_parts = size >= 16 * MIB
-    assert uploaded["etag"].strip('"').endswith("-3") is (size > 20 * MIB)
+    assert uploaded["etag"].endswith("-3") is (size > 16 * MIB)
     assert ("-" in uploaded["etag"]) is in_parts
 
 
 def test_standard_input_of_unknown_length_arrives(staging: Staging):
-    for size in (0, 10, 8 * MIB, 19 * MIB):
+    for size in (0, 10, 9 * MIB):
         content = os.urandom(size)
         ran = staging.upload("-", "--key", f"stream-{size}", stdin=content)
         assert ran.exit_code == 0, ran.output
