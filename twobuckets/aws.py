@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
-__all__ = ["Aws", "ClientError", "FixedIdentity", "action_of", "attempt", "error_code", "explain"]
+__all__ = [
+    "Aws",
+    "ClientError",
+    "FixedIdentity",
+    "action_of",
+    "attempt",
+    "error_code",
+    "explain",
+    "named_action",
+]
 
 EXPIRED_CODES: Final = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
@@ -433,12 +442,18 @@ def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
 
 def action_of(error: ClientError) -> str:
     """Return the IAM action that the failed operation needs, such as `s3:GetObject`."""
-    named = _NAMED_ACTION.search(str(error))
-    if named:
-        return named.group(1)
+    named = named_action(str(error))
+    if named is not None:
+        return named
     operation = str(error.operation_name)
     # S3 alone does not name the action, and most of its actions are called as their operation.
     return _ACTIONS.get(operation, f"s3:{operation}")
+
+
+def named_action(text: str) -> str | None:
+    """Return the IAM action that AWS's words say is not allowed, None when they name none."""
+    named = _NAMED_ACTION.search(text)
+    return named.group(1) if named else None
 
 
 def _isolated_session() -> Session:

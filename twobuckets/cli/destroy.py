@@ -75,11 +75,14 @@ def _count(app: App, buckets: Sequence[str]) -> list[Contents]:
     from twobuckets.stack.destroy import count_contents
 
     found = []
-    with app.out.progress("{task.description}", "{task.completed:,} versions") as progress:
+    with (
+        app.out.progress("{task.description}", "{task.completed:,} versions") as progress,
+        app.connect() as sender,
+    ):
         for bucket in buckets:
             task = progress.add_task(f"Listing {bucket}", total=None)
             report = partial(_report, progress, task)
-            contents = count_contents(app.aws.s3, bucket, report=report)
+            contents = count_contents(sender, bucket, report=report)
             if contents is not None:
                 found.append(contents)
     return found
@@ -106,9 +109,12 @@ def _remove(app: App, bucket: Contents, *, delete_data: bool) -> tuple[int, int]
     from twobuckets.stack.destroy import remove_bucket
 
     versions = uploads = 0
-    with app.out.progress("{task.description}", "{task.completed:,}/{task.total:,}") as progress:
+    with (
+        app.out.progress("{task.description}", "{task.completed:,}/{task.total:,}") as progress,
+        app.connect() as sender,
+    ):
         task = progress.add_task(f"Emptying {bucket.bucket}", total=bucket.steps)
-        for step in remove_bucket(app.aws.s3, bucket.bucket, delete_data=delete_data):
+        for step in remove_bucket(app.aws.s3, sender, bucket.bucket, delete_data=delete_data):
             versions, uploads = versions + step.versions, uploads + step.uploads
             progress.update(task, completed=versions + uploads)
     return versions, uploads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from twobuckets.cli.app import App
     from twobuckets.settings import Pipeline
+
+_RECENT = timedelta(hours=1)
 
 
 @command("status")
@@ -93,8 +96,33 @@ def _iter_parts(app: App, pipeline: Pipeline) -> Iterator[object]:
                 pipeline.function,
             ),
         ]
+    if pipeline.log_group is not None:
+        reads.append(partial(_read_outcomes, app, pipeline.log_group))
     if pipeline.failure_queue_url is not None:
         reads.append(partial(describe.describe_failure_queue, aws.sqs, pipeline.failure_queue_url))
     done = dict(map_unordered(lambda part: (part[0], part[1]()), enumerate(reads)))
     yield from (done[number] for number in sorted(done))
     yield describe.describe_settings(app.settings, pipeline)
+
+
+def _read_outcomes(app: App, log_group: str) -> object:
+    """Return the outcomes of the last hour; of a processor that is not ours, its failures."""
+    from twobuckets.logs.events import iter_events
+    from twobuckets.logs.lines import (
+        OUTCOME_OR_FAILURE_PATTERN,
+        FailedInvocation,
+        Outcome,
+        iter_entries,
+    )
+    from twobuckets.stack.describe import count_outcomes
+
+    now = app.now()
+    events = iter_events(
+        app.aws.logs, log_group, start_at=now - _RECENT, pattern=OUTCOME_OR_FAILURE_PATTERN
+    )
+    outcomes = (
+        (entry.logged_at, entry.outcome if isinstance(entry, Outcome) else "failed")
+        for entry in iter_entries(events)
+        if isinstance(entry, Outcome | FailedInvocation)
+    )
+    return count_outcomes(log_group, outcomes, since=now - _RECENT, now=now)

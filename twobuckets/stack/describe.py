@@ -6,6 +6,7 @@ Nothing here changes anything, and it needs no stack: a pair made by hand is des
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
@@ -40,6 +41,9 @@ SLOTS: Final = 12
 
 _GLANCE_PAGES: Final = 100
 """Where counting a bucket stops: 100 pages of 1,000 are some seconds."""
+
+_GLANCE_OUTCOMES: Final = 50_000
+"""Where counting outcomes stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +163,16 @@ class FailureQueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class OutcomesStatus:
-    """Outcomes since `since`, by kind, and over time in `SLOTS` slots, the latest last."""
+    """Outcomes since `since`, by kind, and over time in `SLOTS` slots, the latest last.
+
+    `is_all` is false when counting stopped early: there are at least as many.
+    """
 
     log_group: str
     since: datetime
     counts: Mapping[str, int]
     over_time: tuple[int, ...]
-    failed_over_time: tuple[int, ...]
+    is_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,18 +345,25 @@ def count_outcomes(
     *,
     since: datetime,
     now: datetime,
-) -> OutcomesStatus:
-    """Return outcomes, each with its instant, counted by kind and over time."""
-    counts: dict[str, int] = {}
+) -> OutcomesStatus | PartUnread:
+    """Return outcomes, each with its instant, counted by kind and over time.
+
+    Counts no further than a glance takes.
+    """
+    counts: Counter[str] = Counter()
     over_time = [0] * SLOTS
-    failed = [0] * SLOTS
-    for happened_at, outcome in outcomes:
-        counts[outcome] = counts.get(outcome, 0) + 1
-        slot = int(SLOTS * ((happened_at - since) / (now - since)))
-        slot = min(max(slot, 0), SLOTS - 1)
-        over_time[slot] += 1
-        failed[slot] += outcome == "failed"
-    return OutcomesStatus(log_group, since, counts, tuple(over_time), tuple(failed))
+    try:
+        for happened_at, outcome in outcomes:
+            counts[outcome] += 1
+            slot = int(SLOTS * ((happened_at - since) / (now - since)))
+            over_time[min(max(slot, 0), SLOTS - 1)] += 1
+            if counts.total() == _GLANCE_OUTCOMES:
+                break
+    except TwoBucketsError as error:
+        why = unread(error, f"the log group {log_group}")
+        return PartUnread("Last hour", why.reason, why.action)
+    is_all = counts.total() < _GLANCE_OUTCOMES
+    return OutcomesStatus(log_group, since, dict(counts), tuple(over_time), is_all)
 
 
 def _or_empty(read: Callable[[], Any]) -> Mapping[str, Any]:

@@ -7,14 +7,17 @@ the stack, so that a run that was interrupted anywhere can be run again.
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from twobuckets.aws import ClientError, attempt, error_code
-from twobuckets.errors import AccessError, TwoBucketsError
-from twobuckets.parallel import map_unordered
+from twobuckets.aws import ClientError, attempt, error_code, explain
+from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
+from twobuckets.s3 import Request, Response
+from twobuckets.s3.listing import ListingError, iter_uploads, iter_versions
+from twobuckets.s3.objects import MOST_DELETES, ObjectVersion, iter_deletes
 from twobuckets.stack.events import (
     StackEvent,
     events_of_last_operation,
@@ -31,16 +34,12 @@ if TYPE_CHECKING:
 
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
-_KEYS_A_CALL: Final = 1000
-"""The most keys of one DeleteObjects request (S3 API reference, DeleteObjects)."""
+    from twobuckets.s3 import Sender
+    from twobuckets.s3.answers import DeleteResult, ListedVersion
 
 _ROUNDS: Final = 20
 """Bounds a race against clients that go on uploading."""
-
-# What XML 1.0 can't carry can't be named in the body of DeleteObjects, only in a URL.
-_NOT_IN_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """One step of emptying a bucket: versions and delete markers deleted, uploads aborted."""
+    """One step of emptying a bucket: a version or delete marker deleted, or an upload aborted."""
 
     bucket: str
     versions: int = 0
@@ -85,13 +84,6 @@ class DestroySummary:
     outcome: str
     versions: int
     uploads: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    key: str
-    code: str
-    message: str
 
 
 def require_destroyable(cloudformation: CloudFormationClient, name: str) -> Stack:
@@ -128,27 +120,25 @@ def find_buckets(cloudformation: CloudFormationClient, stack: Stack) -> list[str
 
 
 def count_contents(
-    s3: S3Client, bucket: str, *, report: Callable[[int], None] = lambda _: None
+    sender: Sender, bucket: str, *, report: Callable[[int], None] = lambda _: None
 ) -> Contents | None:
     """Return what a bucket holds, None when there is no such bucket.
 
-    Reads every page of the listing and calls `report` with the number of versions so far.
+    Reads the whole listing and calls `report` with the number of versions so far now and then.
     """
     counts: Counter[str] = Counter()
-    with attempt(f"list the bucket {bucket}"):
-        try:
-            for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-                for version in page.get("Versions", []):
-                    counts["objects" if version["IsLatest"] else "noncurrent"] += 1
-                    counts["bytes"] += version["Size"]
-                counts["markers"] += len(page.get("DeleteMarkers", []))
-                report(counts["objects"] + counts["noncurrent"] + counts["markers"])
-            for uploads in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
-                counts["uploads"] += len(uploads.get("Uploads", []))
-        except ClientError as error:
-            if error_code(error) == "NoSuchBucket":
-                return None
-            raise
+    try:
+        with _listing("ListObjectVersions", bucket):
+            for number, version in enumerate(iter_versions(sender, bucket), 1):
+                kind = "objects" if version.is_latest else "noncurrent"
+                counts["markers" if version.is_delete_marker else kind] += 1
+                counts["bytes"] += version.size_bytes or 0
+                if number % MOST_DELETES == 0:
+                    report(number)
+        with _listing("ListMultipartUploads", bucket):
+            counts["uploads"] = sum(1 for _ in iter_uploads(sender, bucket))
+    except NotFoundError:
+        return None
     return Contents(
         bucket=bucket,
         objects=counts["objects"],
@@ -159,43 +149,9 @@ def count_contents(
     )
 
 
-def empty(s3: S3Client, bucket: str) -> Iterator[Removed]:
-    """Delete all versions and delete markers, abort all uploads, and look again until none is left.
-
-    1,000 keys a call, calls in parallel; yields after each. Raises TwoBucketsError, or AccessError,
-    with the first key that S3 refuses to delete; what was deleted before is gone.
-    """
-    for _ in range(_ROUNDS):
-        found = removed = 0
-        refused: list[_Refused] = []
-        with attempt(f"empty the bucket {bucket}"):
-            batches = _iter_batches(_iter_versions(s3, bucket))
-            for versions, errors in map_unordered(lambda b: _delete(s3, bucket, b), batches):
-                found += versions + len(errors)
-                removed += versions
-                refused += errors
-                yield Removed(bucket, versions=versions)
-            for _upload in map_unordered(
-                lambda upload: _abort(s3, bucket, *upload), _iter_uploads(s3, bucket)
-            ):
-                # A part in flight can outlive the abort, so the next round looks again
-                # (S3 API reference, AbortMultipartUpload).
-                found += 1
-                removed += 1
-                yield Removed(bucket, uploads=1)
-        if not found:
-            return
-        # SlowDown and InternalError mend themselves; a round that deletes nothing will not.
-        lasting = [r for r in refused if r.code == "AccessDenied"] or refused
-        if lasting and (not removed or lasting[0].code == "AccessDenied"):
-            raise _refusal(bucket, lasting[0], len(refused))
-    raise TwoBucketsError(
-        f"Could not empty the bucket {bucket}: something keeps uploading to it",
-        hint="Stop the clients that upload, then run the command again.",
-    )
-
-
-def remove_bucket(s3: S3Client, bucket: str, *, delete_data: bool) -> Iterator[Removed]:
+def remove_bucket(
+    s3: S3Client, sender: Sender, bucket: str, *, delete_data: bool
+) -> Iterator[Removed]:
     """Delete a bucket, with `delete_data` whatever is in it, else only delete markers.
 
     Yields each step. S3 itself refuses to delete a bucket that holds something, so what arrives
@@ -203,7 +159,7 @@ def remove_bucket(s3: S3Client, bucket: str, *, delete_data: bool) -> Iterator[R
     the bucket stays. Raises TwoBucketsError then.
     """
     for _ in range(_ROUNDS):
-        yield from empty(s3, bucket) if delete_data else _remove_markers(s3, bucket)
+        yield from empty(sender, bucket) if delete_data else _delete_markers(sender, bucket)
         if _delete_bucket(s3, bucket):
             return
         if not delete_data:
@@ -215,13 +171,60 @@ def remove_bucket(s3: S3Client, bucket: str, *, delete_data: bool) -> Iterator[R
     )
 
 
-def _remove_markers(s3: S3Client, bucket: str) -> Iterator[Removed]:
-    with attempt(f"remove the delete markers of the bucket {bucket}"):
-        batches = _iter_batches(_iter_markers(s3, bucket))
-        for removed, refused in map_unordered(lambda b: _delete(s3, bucket, b), batches):
-            if refused:
-                raise _refusal(bucket, refused[0], len(refused))
-            yield Removed(bucket, versions=removed)
+def empty(sender: Sender, bucket: str) -> Iterator[Removed]:
+    """Delete all versions and delete markers, abort all uploads, and look again until none is left.
+
+    1,000 keys a call, many calls at a time. Raises TwoBucketsError, or AccessError, with the first
+    key that S3 refuses to delete; what was deleted before is gone.
+    """
+    for _ in range(_ROUNDS):
+        steps = chain(_delete_versions(sender, bucket), _abort_uploads(sender, bucket))
+        found = False
+        for step in steps:
+            found = True
+            yield step
+        # A part in flight can outlive the abort of its upload (S3 API reference,
+        # AbortMultipartUpload), and a client can have gone on.
+        if not found:
+            return
+    raise TwoBucketsError(
+        f"Could not empty the bucket {bucket}: something keeps uploading to it",
+        hint="Stop the clients that upload, then run the command again.",
+    )
+
+
+def _delete_versions(sender: Sender, bucket: str) -> Iterator[Removed]:
+    with _listing("ListObjectVersions", bucket):
+        yield from _delete(sender, bucket, iter_versions(sender, bucket))
+
+
+def _delete_markers(sender: Sender, bucket: str) -> Iterator[Removed]:
+    with _listing("ListObjectVersions", bucket):
+        listed = iter_versions(sender, bucket)
+        yield from _delete(sender, bucket, (v for v in listed if v.is_delete_marker))
+
+
+def _delete(sender: Sender, bucket: str, versions: Iterable[ListedVersion]) -> Iterator[Removed]:
+    pinned = (ObjectVersion(version.key, version.version_id) for version in versions)
+    for result in iter_deletes(sender, bucket, pinned):
+        if result.code:
+            raise _refusal(bucket, result)
+        yield Removed(bucket, versions=1)
+
+
+def _abort_uploads(sender: Sender, bucket: str) -> Iterator[Removed]:
+    with _listing("ListMultipartUploads", bucket):
+        aborts = (
+            Request("DELETE", bucket, u.key, query=(("uploadId", u.upload_id),))
+            for u in iter_uploads(sender, bucket)
+        )
+        for request, answer in sender.send_all(aborts):
+            # A 404: completed or aborted by somebody else; the next look finds what came of it.
+            if isinstance(answer, Response) and (answer.ok or answer.status == 404):
+                yield Removed(bucket, uploads=1)
+                continue
+            what = f"abort the upload of {request.key!r} to the bucket {bucket}"
+            raise _explain(answer, "AbortMultipartUpload", what)
 
 
 def _delete_bucket(s3: S3Client, bucket: str) -> bool:
@@ -259,77 +262,29 @@ def delete_stack(
         )
 
 
-def _iter_versions(s3: S3Client, bucket: str) -> Iterator[ObjectIdentifierTypeDef]:
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-        for version in page.get("Versions", []):
-            yield {"Key": version["Key"], "VersionId": version["VersionId"]}
-        for marker in page.get("DeleteMarkers", []):
-            yield {"Key": marker["Key"], "VersionId": marker["VersionId"]}
-
-
-def _iter_markers(s3: S3Client, bucket: str) -> Iterator[ObjectIdentifierTypeDef]:
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-        for marker in page.get("DeleteMarkers", []):
-            yield {"Key": marker["Key"], "VersionId": marker["VersionId"]}
-
-
-def _iter_uploads(s3: S3Client, bucket: str) -> Iterator[tuple[str, str]]:
-    for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
-        for upload in page.get("Uploads", []):
-            yield upload["Key"], upload["UploadId"]
-
-
-def _iter_batches(
-    versions: Iterable[ObjectIdentifierTypeDef],
-) -> Iterator[list[ObjectIdentifierTypeDef]]:
-    """Yield batches of one DeleteObjects each; a key that XML can't carry is one of its own."""
-    batch: list[ObjectIdentifierTypeDef] = []
-    for version in versions:
-        if _NOT_IN_XML.search(version["Key"]):
-            yield [version]
-            continue
-        batch.append(version)
-        if len(batch) == _KEYS_A_CALL:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _delete(
-    s3: S3Client, bucket: str, batch: list[ObjectIdentifierTypeDef]
-) -> tuple[int, list[_Refused]]:
-    """Delete a batch and return how many went and which S3 refused."""
-    if len(batch) == 1:
-        [version] = batch
-        s3.delete_object(
-            Bucket=bucket, Key=version["Key"], VersionId=version.get("VersionId", "null")
-        )
-        return 1, []
-    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-    refused = [
-        _Refused(e.get("Key", ""), e.get("Code", ""), e.get("Message", ""))
-        for e in answer.get("Errors", [])
-    ]
-    return len(batch) - len(refused), refused
-
-
-def _abort(s3: S3Client, bucket: str, key: str, upload_id: str) -> None:
+@contextlib.contextmanager
+def _listing(operation: str, bucket: str) -> Iterator[None]:
+    """Raise a listing's error as ours."""
     try:
-        s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
-    except ClientError as error:
-        # Completed or aborted by somebody else meanwhile; the next round finds what came of it.
-        if error_code(error) != "NoSuchUpload":
-            raise
+        yield
+    except ListingError as error:
+        raise _explain(error.reason, operation, f"list the bucket {bucket}") from error
 
 
-def _refusal(bucket: str, first: _Refused, count: int) -> TwoBucketsError:
-    others = f" and {count - 1:,} more" if count > 1 else ""
+def _explain(answer: Response | Exception, operation: str, what: str) -> TwoBucketsError:
+    if not isinstance(answer, Response):
+        return TwoBucketsError(f"Could not {what}: {answer}", hint="Run the command again.")
+    code = answer.code or str(answer.status)
+    error = ClientError({"Error": {"Code": code, "Message": answer.message}}, operation)
+    return explain(error, what)
+
+
+def _refusal(bucket: str, refused: DeleteResult) -> TwoBucketsError:
     message = (
-        f"Could not empty the bucket {bucket}: S3 refused to delete {first.key!r}{others}: "
-        f"{first.message or first.code}"
+        f"Could not empty the bucket {bucket}: S3 refused to delete {refused.key!r}: "
+        f"{refused.message or refused.code}"
     )
-    if first.code == "AccessDenied":
+    if refused.code == "AccessDenied":
         return AccessError(
             message,
             hint="The identity in use needs s3:DeleteObject and s3:DeleteObjectVersion there, and "

@@ -7,8 +7,8 @@ from datetime import datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.aws import ClientError, attempt
-from twobuckets.errors import TwoBucketsError
+from twobuckets.aws import ClientError, attempt, named_action
+from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.stack.stacks import find_stack, is_busy
 
 if TYPE_CHECKING:
@@ -144,10 +144,11 @@ def failed(what: str, failure: Failure | None, status: str, hint: str) -> TwoBuc
     """Return the error that names the first failing resource and AWS's reason."""
     if failure is None:
         return TwoBucketsError(f"Could not {what}: it ended as {status}", hint=hint)
-    return TwoBucketsError(
-        f"Could not {what}: {failure.resource} ({failure.resource_type}): {failure.reason}",
-        hint=hint,
-    )
+    message = f"Could not {what}: {failure.resource} ({failure.resource_type}): {failure.reason}"
+    action = named_action(failure.reason)
+    if action is not None:
+        return AccessError(message, hint=f"Whoever deploys needs {action}. {hint}")
+    return TwoBucketsError(message, hint=hint)
 
 
 def _failure(event: StackEvent) -> Failure:

@@ -42,7 +42,7 @@ _DIM: Final = "dim"
 
 def _line(label: str, *parts: Text | str) -> Text:
     """Return a line with its label; parts follow each other with a dot between them."""
-    line = Text(f"{label:<{_LABEL}}", style="bold")
+    line = Text().append(f"{label:<{_LABEL}}", style="bold")
     line.append_text(Text(" · ").join([p if isinstance(p, Text) else Text(p) for p in parts]))
     return line
 
@@ -55,10 +55,10 @@ def _unread(what: Unread) -> Text:
     return Text(f"not readable, needs {what.action}" if what.action else visible(what.reason), _BAD)
 
 
-def _fact(value: bool | Unread, yes: str, no: str) -> Text:
+def _fact(value: bool | Unread, yes: str, no: str, *, bad: str = _BAD) -> Text:
     if isinstance(value, Unread):
         return Text(f"{yes}? ").append_text(_unread(value))
-    return Text(yes, _OK) if value else Text(no, _BAD)
+    return Text(yes, _OK) if value else Text(no, bad)
 
 
 @human.register(StackStatus)
@@ -84,7 +84,7 @@ def _(bucket: BucketStatus) -> Text:
         _unread(bucket.versioning)
         if isinstance(bucket.versioning, Unread)
         else _fact(bucket.versioning == "Enabled", "versioned", "NOT VERSIONED"),
-        _fact(bucket.is_tls_only, "TLS only", "plain HTTP allowed"),
+        _fact(bucket.is_tls_only, "TLS only", "plain HTTP allowed", bad="yellow"),
     ]
     return _lines(
         [
@@ -220,7 +220,7 @@ def _(outcomes: OutcomesStatus) -> Text:
         Text(f"{count:,} {visible(kind)}", _BAD if kind == "failed" else "")
         for kind, count in sorted(outcomes.counts.items())
     ]
-    line = _line("Last hour", *counts)
+    line = _line("Last hour", *([] if outcomes.is_all else ["more than"]), *counts)
     return line.append(f"  {_sparkline(outcomes.over_time)}")
 
 

@@ -1,0 +1,241 @@
+"""The artifact bucket, what status reads of buckets, and rules of others, on moto."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.awsrequest import AWSResponse, HTTPHeaders
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from hypothesis import given
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from twobuckets.aws import Aws
+from twobuckets.errors import AccessError, TwoBucketsError
+from twobuckets.stack import artifacts, describe
+from twobuckets.stack.foreign import find_foreign
+from twobuckets.stack.template import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mypy_boto3_s3 import S3Client
+
+PLACE = Place("123456789012", "eu-central-1", "aws", uses_tls=False)
+BUCKET = "twobuckets-artifacts-123456789012-eu-central-1"
+NOW = datetime(2026, 5, 4, 13, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def aws(fake_credentials: None) -> Iterator[Aws]:
+    with mock_aws():
+        yield Aws(region="eu-central-1")
+
+
+@pytest.fixture
+def s3(aws: Aws) -> S3Client:
+    return aws.s3
+
+
+@pytest.fixture
+def bucket(s3: S3Client) -> str:
+    """A versioned bucket."""
+    s3.create_bucket(
+        Bucket="pile", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+    s3.put_bucket_versioning(Bucket="pile", VersioningConfiguration={"Status": "Enabled"})
+    return "pile"
+
+
+def deny(client: Any, *operations: str):
+    """Make operations fail as S3 does without the permission."""
+    answer = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+
+    def refuse(**_: Any) -> AWSResponse:
+        raw: Any = io.BytesIO(answer)
+        raw.stream = lambda *_, **__: iter([answer])
+        return AWSResponse("https://s3", 403, HTTPHeaders(), raw)
+
+    for operation in operations:
+        client.meta.events.register_first(f"before-send.s3.{operation}", refuse)
+
+
+# --- artifacts -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    path = tmp_path / "processor.zip"
+    path.write_bytes(b"zip")
+    return path
+
+
+SHA256 = hashlib.sha256(b"zip").hexdigest()
+
+
+def test_the_artifact_bucket_is_made_private_encrypted_versioned_and_tls_only(s3: S3Client):
+    # moto takes no notice of a policy's condition, so nothing can be put into it any more.
+    artifacts._require_bucket(s3, BUCKET, replace(PLACE, uses_tls=True))
+    found = describe.describe_bucket(s3, "artifacts", BUCKET)
+    assert (found.is_private, found.encryption, found.versioning, found.is_tls_only) == (
+        True,
+        "AES256",
+        "Enabled",
+        True,
+    )
+
+
+def test_an_artifact_that_is_there_is_not_sent_again(s3: S3Client, artifact: Path):
+    assert artifacts.upload(s3, PLACE, artifact, SHA256)
+    assert s3.get_object(Bucket=BUCKET, Key=f"{SHA256}.zip")["Body"].read() == b"zip"
+    assert not artifacts.upload(s3, PLACE, artifact, SHA256)
+    versions = s3.list_object_versions(Bucket=BUCKET)["Versions"]
+    assert len(versions) == 1
+
+
+def test_other_bytes_of_the_same_size_under_the_name_are_replaced(s3: S3Client, artifact: Path):
+    artifacts.upload(s3, PLACE, artifact, SHA256)
+    s3.put_object(Bucket=BUCKET, Key=f"{SHA256}.zip", Body=b"ZIP", ChecksumAlgorithm="SHA256")
+    assert artifacts.upload(s3, PLACE, artifact, SHA256)
+    assert s3.get_object(Bucket=BUCKET, Key=f"{SHA256}.zip")["Body"].read() == b"zip"
+
+
+def test_an_artifact_bucket_of_another_account_is_not_used(s3: S3Client, artifact: Path):
+    with Stubber(s3) as stub:
+        stub.add_client_error(
+            "head_bucket",
+            "403",
+            http_status_code=403,
+            expected_params={"Bucket": BUCKET, "ExpectedBucketOwner": "123456789012"},
+        )
+        with pytest.raises(AccessError, match="access denied") as refused:
+            artifacts.upload(s3, PLACE, artifact, SHA256)
+    assert "s3:ListBucket" in (refused.value.hint or "")
+
+
+def test_an_artifact_bucket_name_that_somebody_took_says_so(s3: S3Client, artifact: Path):
+    with Stubber(s3) as stub:
+        stub.add_client_error("head_bucket", "404", http_status_code=404)
+        stub.add_client_error("create_bucket", "BucketAlreadyExists", http_status_code=409)
+        with pytest.raises(TwoBucketsError, match="another account owns"):
+            artifacts.upload(s3, PLACE, artifact, SHA256)
+
+
+# --- status --------------------------------------------------------------------------------------
+
+
+def test_what_is_denied_is_named_and_hides_nothing_else(s3: S3Client, bucket: str):
+    deny(s3, "GetBucketVersioning", "GetPublicAccessBlock", "ListMultipartUploads")
+    found = describe.describe_bucket(s3, "staging", bucket)
+    assert isinstance(found.versioning, describe.Unread)
+    assert found.versioning.action == "s3:GetBucketVersioning"
+    assert isinstance(found.is_private, describe.Unread)
+    assert found.is_private.action == "s3:GetBucketPublicAccessBlock"
+    assert found.is_tls_only is False
+    assert describe.count_unread(found) == 2
+    staging = describe.describe_staging(s3, bucket, now=NOW)
+    assert isinstance(staging.uploads, describe.Unread)
+    assert staging.uploads.action == "s3:ListBucketMultipartUploads"
+    assert not isinstance(staging.staged, describe.Unread)
+
+
+def test_a_rule_for_a_part_of_the_bucket_is_no_rule_for_the_bucket(s3: S3Client, bucket: str):
+    def rule(prefix: str, days: int) -> dict[str, Any]:
+        return {
+            "ID": f"{prefix}{days}",
+            "Status": "Enabled",
+            "Filter": {"Prefix": prefix},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days},
+        }
+
+    def put(*rules: Any):
+        s3.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": list(rules)}
+        )
+
+    put(rule("tmp/", 1))
+    assert describe.describe_bucket(s3, "staging", bucket).abort_uploads_days is None
+    put(rule("tmp/", 1), rule("", 7))
+    assert describe.describe_bucket(s3, "staging", bucket).abort_uploads_days == 7
+
+
+@given(st.lists(st.timedeltas(timedelta(0), timedelta(days=30)), max_size=50))
+def test_every_outcome_is_counted_once_and_in_the_slot_of_its_time(ages: list[timedelta]):
+    since = NOW - timedelta(days=30)
+    outcomes = [(NOW - age, "archived") for age in ages]
+    counted = describe.count_outcomes("group", outcomes, since=since, now=NOW)
+    assert isinstance(counted, describe.OutcomesStatus)
+    assert sum(counted.over_time) == counted.counts.get("archived", 0) == len(ages)
+    for slot, count in enumerate(counted.over_time):
+        begins = since + slot * (NOW - since) / describe.SLOTS
+        later = [at for at, _ in outcomes if at >= begins + timedelta(microseconds=1)]
+        assert sum(counted.over_time[slot:]) >= len(later) or count == 0
+
+
+def test_a_log_group_that_is_not_there_is_a_part_that_could_not_be_read():
+    def read(name: str) -> tuple[datetime, str]:
+        raise TwoBucketsError(f"Could not read the log group {name}: it does not exist")
+
+    counted = describe.count_outcomes("g", map(read, "g"), since=NOW - timedelta(hours=1), now=NOW)
+    assert counted == describe.PartUnread("Last hour", "it does not exist", None)
+
+
+# --- foreign rules -------------------------------------------------------------------------------
+
+
+def test_only_what_the_deployment_writes_is_looked_at_and_ours_is_not_foreign(
+    s3: S3Client, bucket: str
+):
+    rules: Any = [
+        {"ID": name, "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 9}}
+        for name in ("twobuckets-ours", "theirs")
+    ]
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+    lifecycle, notification = "LifecycleConfiguration", "NotificationConfiguration"
+    assert list(find_foreign(s3, bucket, {lifecycle}, function="f")) == [
+        "the lifecycle rule theirs"
+    ]
+    assert list(find_foreign(s3, bucket, {notification}, function="f")) == []
+    assert list(find_foreign(s3, bucket, {"CorsConfiguration"}, function="f")) == []
+
+
+def test_notifications_of_others_are_foreign_whatever_they_go_to(s3: S3Client):
+    def arn(function: str) -> str:
+        return f"arn:aws:lambda:eu-central-1:123456789012:function:{function}"
+
+    with Stubber(s3) as stub:
+        stub.add_response(
+            "get_bucket_notification_configuration",
+            {
+                "LambdaFunctionConfigurations": [
+                    {"LambdaFunctionArn": arn("f"), "Events": ["s3:ObjectCreated:*"]},
+                    {"LambdaFunctionArn": arn("g"), "Events": ["s3:ObjectCreated:*"]},
+                ],
+                "QueueConfigurations": [{"QueueArn": "arn:q", "Events": ["s3:ObjectCreated:*"]}],
+                "TopicConfigurations": [{"TopicArn": "arn:t", "Events": ["s3:ObjectCreated:*"]}],
+                "EventBridgeConfiguration": {},
+            },
+        )
+        found = list(find_foreign(s3, "pile", {"NotificationConfiguration"}, function="f"))
+    assert found == [
+        f"the notification to {arn('g')}",
+        "the notification to arn:q",
+        "the notification to arn:t",
+        "the notification to EventBridge",
+    ]
+
+
+def test_a_denied_look_at_foreign_rules_stops_the_deployment(s3: S3Client, bucket: str):
+    deny(s3, "GetBucketLifecycleConfiguration")
+    with pytest.raises(AccessError) as refused:
+        list(find_foreign(s3, bucket, {"LifecycleConfiguration"}, function="f"))
+    assert "s3:GetLifecycleConfiguration" in (refused.value.hint or "")
+    with pytest.raises(ClientError):
+        s3.get_bucket_lifecycle_configuration(Bucket=bucket)
