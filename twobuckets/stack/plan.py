@@ -238,7 +238,13 @@ def apply(
     """
     before = newest_event_id(cloudformation, planned.stack_id)
     with attempt(f"deploy the stack {planned.stack}"):
-        cloudformation.execute_change_set(ChangeSetName=planned.change_set_id)
+        try:
+            cloudformation.execute_change_set(ChangeSetName=planned.change_set_id)
+        except ClientError:
+            # AWS said no, so nothing is under way.
+            with contextlib.suppress(TwoBucketsError):
+                discard(cloudformation, planned)
+            raise
     yield from _watch(cloudformation, planned.stack, planned.stack_id, before, sleep)
 
 
