@@ -100,10 +100,17 @@ def require_idle(stack: Stack, verb: str) -> None:
     if not stack.is_busy:
         return
     since = f" since {stack.changed_at:%H:%M:%S} UTC" if stack.changed_at else ""
+    hint = (
+        f"`twobuckets --stack {stack.name} deploy --follow` watches it to its end; then {verb} "
+        "again."
+    )
+    if stack.status == "UPDATE_IN_PROGRESS":
+        hint += (
+            " It can be called off with: aws cloudformation cancel-update-stack --stack-name "
+            + stack.name
+        )
     raise TwoBucketsError(
         f"Could not {verb} the stack {stack.name}: an operation is under way{since} "
         f"({stack.status})",
-        hint=f"`twobuckets --stack {stack.name} deploy --follow` watches it to its end; then "
-        f"{verb} again. An update can be called off with: aws cloudformation cancel-update-stack "
-        f"--stack-name {stack.name}",
+        hint=hint,
     )

@@ -1,0 +1,239 @@
+"""What a person at a terminal meets: questions, progress, Ctrl-C, and pairs made by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from tests.embedded.pair import ARCHIVE, STAGING, make_pair
+from twobuckets.cli import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from twobuckets import local
+    from twobuckets.aws import Aws
+
+PATIENCE_SECONDS = 60
+
+
+class Terminal:
+    """The program on a terminal of its own, 80 columns wide."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._controller, terminal = pty.openpty()
+        self.program = subprocess.Popen(
+            [sys.executable, "-m", "twobuckets", *arguments],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env={**os.environ, "COLUMNS": "80", "TERM": "xterm"},
+            start_new_session=True,
+        )
+        os.close(terminal)
+        self.shown = ""
+
+    def read_until(self, words: str) -> None:
+        """Read what the program shows until the words are there."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while words not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            if not self._read() and self.program.poll() is not None:
+                raise AssertionError(self.shown)
+
+    def type(self, text: str) -> None:
+        """Type text and the return key."""
+        os.write(self._controller, f"{text}\n".encode())
+
+    def end(self) -> int:
+        """Return the exit status, with everything shown read."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.program.poll() is None:
+            assert time.monotonic() < deadline, self.shown
+            self._read()
+        while self._read():
+            pass
+        os.close(self._controller)
+        return self.program.returncode
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._controller], [], [], 0.1)
+        if not ready:
+            return False
+        # The terminal is gone once the program is.
+        with contextlib.suppress(OSError):
+            read = os.read(self._controller, 65_536).decode(errors="replace")
+            self.shown += read
+            return bool(read)
+        return False
+
+
+@pytest.fixture
+def project(embedded: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a processor, which is the working directory."""
+    (tmp_path / "processor.py").write_text("def process(file):\n    return None\n")
+    (tmp_path / "twobuckets.toml").write_text('stack = "local"\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def at_terminal() -> Iterator[Callable[..., Terminal]]:
+    """Run the program on a terminal; what still runs at the end is killed."""
+    started = []
+
+    def start(*arguments: str) -> Terminal:
+        started.append(Terminal(*arguments))
+        return started[-1]
+
+    yield start
+    for terminal in started:
+        if terminal.program.poll() is None:
+            terminal.program.kill()
+            terminal.program.wait()
+
+
+def test_deploy_asks_and_no_is_no(
+    project: Path, at_terminal: Callable[..., Terminal], embedded: Aws
+):
+    terminal = at_terminal("deploy")
+    terminal.read_until("Deploy local? [y/N]")
+    terminal.type("n")
+    assert terminal.end() == 0
+    assert "Nothing was changed." in terminal.shown
+    assert embedded.s3.list_buckets()["Buckets"] == []
+    assert embedded.cloudformation.list_change_sets(StackName="local")["Summaries"] == []
+
+
+def test_deploy_asks_and_yes_is_followed_to_the_end_and_destroy_wants_the_name(
+    project: Path, at_terminal: Callable[..., Terminal], embedded: Aws
+):
+    terminal = at_terminal("deploy")
+    terminal.read_until("Deploy local? [y/N]")
+    terminal.type("y")
+    assert terminal.end() == 0
+    assert "Deployed local." in terminal.shown
+
+    wrong = at_terminal("destroy")
+    wrong.read_until("Type the stack's name, local, to destroy it:")
+    wrong.type("y")
+    assert wrong.end() == 0
+    assert "Nothing was changed." in wrong.shown
+    assert len(embedded.s3.list_buckets()["Buckets"]) == 3
+
+    right = at_terminal("destroy")
+    right.read_until("to destroy it:")
+    right.type("local")
+    assert right.end() == 0
+    assert "Destroyed local" in right.shown
+    assert len(embedded.s3.list_buckets()["Buckets"]) == 1
+
+
+def test_interrupting_the_question_takes_the_plan_back(
+    project: Path, at_terminal: Callable[..., Terminal], embedded: Aws
+):
+    terminal = at_terminal("deploy")
+    terminal.read_until("Deploy local? [y/N]")
+    terminal.program.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert embedded.s3.list_buckets()["Buckets"] == []
+    stacks = embedded.cloudformation.list_stacks()["StackSummaries"]
+    assert [s for s in stacks if s["StackStatus"] != "DELETE_COMPLETE"] == []
+
+
+def test_an_operation_under_way_is_recognised_and_ctrl_c_says_that_it_goes_on(
+    project: Path, at_terminal: Callable[..., Terminal], embedded: Aws
+):
+    # A stack like ours that takes its time: nobody ever signals what it waits for.
+    template = {
+        "Parameters": {
+            name: {"Type": "String"} for name in ("StagingBucketName", "ArchiveBucketName")
+        },
+        "Resources": {
+            "Signal": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
+            "Wait": {
+                "Type": "AWS::CloudFormation::WaitCondition",
+                "Properties": {"Handle": {"Ref": "Signal"}, "Timeout": "15"},
+            },
+        },
+    }
+    embedded.cloudformation.create_stack(
+        StackName="local",
+        TemplateBody=json.dumps(template),
+        Parameters=[
+            {"ParameterKey": name, "ParameterValue": "x"} for name in template["Parameters"]
+        ],
+    )
+    refused = CliRunner().invoke(cli, ["deploy", "--yes"])
+    assert refused.exit_code == 1
+    assert "an operation is under way since " in refused.stderr
+    assert "(CREATE_IN_PROGRESS)" in refused.stderr
+    assert "deploy --follow" in refused.stderr
+    assert CliRunner().invoke(cli, ["destroy", "--yes"]).exit_code == 1
+
+    following = at_terminal("deploy", "--follow")
+    following.read_until("CREATE_IN_PROGRESS")
+    following.program.send_signal(signal.SIGINT)
+    assert following.end() == 130
+    assert "goes on in AWS" in following.shown
+    assert "twobuckets --stack local deploy --follow" in following.shown
+
+    # It did go on; following it again sees it fail, and why.
+    again = CliRunner().invoke(cli, ["deploy", "--follow"])
+    assert again.exit_code == 1
+    assert "Wait (AWS::CloudFormation::WaitCondition)" in again.stderr
+    assert "ROLLBACK_COMPLETE" in again.stdout
+
+
+def test_status_of_a_pair_made_by_hand(
+    embedded: Aws,
+    embedded_server: local.Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    make_pair(embedded)
+    (tmp_path / "twobuckets.toml").write_text(
+        f'staging = "{STAGING}"\narchive = "{ARCHIVE}"\nfunction = "hand-processor"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", embedded_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", embedded_server.secret_key)
+    monkeypatch.setenv("TWOBUCKETS_ENDPOINT_URL", embedded_server.endpoint_url)
+    monkeypatch.setenv("AWS_REGION", embedded_server.region)
+    embedded.s3.put_object(Bucket=STAGING, Key="will fail", Body=b"x")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    shown = CliRunner().invoke(cli, ["status"])
+    while "3 failed" not in shown.stdout and time.monotonic() < deadline:
+        time.sleep(0.5)
+        shown = CliRunner().invoke(cli, ["status"])
+    for words in (
+        STAGING,
+        "NOT VERSIONED",
+        "uploads NEVER ABORTED",
+        "1 objects, 1 B",
+        "woken by s3:ObjectCreated:* · S3 may invoke it",
+        # Lambda's three attempts.
+        "3 failed",
+        "none built here to compare",
+        f"twobuckets.toml: staging={STAGING}",
+        "log_group",
+    ):
+        assert words in shown.stdout, (words, shown.stdout, shown.stderr)
+    assert shown.exit_code == 0
+    # There is no stack to deploy or destroy, and that is said.
+    for command in ("deploy", "destroy"):
+        refused = CliRunner().invoke(cli, [command, "--yes"])
+        assert refused.exit_code == 2
+        assert "which stack is meant" in refused.stderr
