@@ -415,6 +415,14 @@ def explain(error: Exception, what: str) -> TwoBucketsError:
             return TwoBucketsError(f"{failed}{error}")
 
 
+def explain_refusal(code: str, message: str, operation: str, what: str) -> TwoBucketsError:
+    """Return in words, as `explain` does, why AWS refused a request that was signed by hand.
+
+    `operation` is AWS's name for it, such as `ListObjectsV2`.
+    """
+    return explain(ClientError({"Error": {"Code": code, "Message": message}}, operation), what)
+
+
 def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
     code = error_code(error)
     reason = _OPERATION_CALL.sub("", str(error)).strip() or code

@@ -99,6 +99,16 @@ def _whole(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def _price(value: object) -> float:
+    try:
+        price = float(value) if isinstance(value, int | float | str) else -1.0
+    except ValueError:
+        price = -1.0
+    if isinstance(value, bool) or not 0 < price < 1000:
+        raise _Invalid("a price above 0 in US dollars, such as 0.023")
+    return price
+
+
 def _duration(low: timedelta, high: timedelta, says: str) -> Callable[[object], timedelta]:
     def parse(value: object) -> timedelta:
         try:
@@ -185,6 +195,9 @@ class Settings:
         "deploy.noncurrent_version_days", _whole(1, 3650), default=30
     )
     log_retention_days: int = _setting("deploy.log_retention_days", _whole(1, 3653), default=30)
+
+    # Estimates of costs start from this price of S3 Standard.
+    usd_per_gb_month: float = _setting("prices.usd_per_gb_month", _price, default=0.023)
 
     origins: Mapping[str, str] = field(default_factory=dict)
     directory: Path = field(default_factory=Path)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from twobuckets.aws import Aws, S3Keys
+    from twobuckets.prices import Prices
     from twobuckets.s3 import Endpoint, Keys, Sender, SigV4Signer
     from twobuckets.settings import Pipeline, Settings
 
@@ -138,6 +139,13 @@ class App:
                 "TWOBUCKETS_STACK, or name it in twobuckets.toml.",
             )
         return self.settings.stack
+
+    @property
+    def prices(self) -> Prices:
+        """What storage and requests cost, as far as an estimate can know."""
+        from twobuckets.prices import US_EAST_1
+
+        return US_EAST_1.scaled_to(self.settings.usd_per_gb_month)
 
     def connect(self, **limits: Any) -> Sender:
         """Return a sender for S3's hot loops; `limits` are those of Sender."""

@@ -131,6 +131,13 @@ class Output:
         """Write text that is itself the result, such as a template, exactly as it is."""
         self._write(text)
 
+    def lines(self, text: str) -> None:
+        """Write lines made elsewhere: rows of a listing, for which a record each costs too much.
+
+        With `json` they have to be lines of JSON.
+        """
+        self._write(text if self.json else _harmless(text))
+
     @contextlib.contextmanager
     def bulk(self) -> Iterator[None]:
         """Write what the body shows in large pieces: a listing may have millions of lines.
@@ -244,11 +251,11 @@ class Output:
 
 
 def _harmless(text: str) -> str:
-    """Return text of the same length in which nothing but the line ends acts on a terminal.
+    """Return text of the same length in which only line ends and tabs act on a terminal.
 
     The last guard: views show remote text with `visible`, which says what the character was.
     """
     # What is printable in Python's sense hides nothing; asking for a whole text costs little.
-    if text.replace("\n", "").isprintable():
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    return "".join("\ufffd" if is_hidden(c) and c != "\n" else c for c in text)
+    return "".join("\ufffd" if is_hidden(c) and c not in "\n\t" else c for c in text)

@@ -1,0 +1,213 @@
+"""`twobuckets ls`: what is in staging, in the archive, or uploaded in part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import click
+
+from twobuckets.cli import command
+from twobuckets.cli.options import DURATION, SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from twobuckets.cli.app import App
+    from twobuckets.errors import TwoBucketsError
+    from twobuckets.s3.answers import ListedObject, ListedUpload
+    from twobuckets.s3.listing import ListingError
+    from twobuckets.s3.uploads import IncompleteUpload
+
+Row = TypeVar("Row")
+
+# One page of S3's: the first rows are shown as soon as they are there.
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LsSummary:
+    """What was listed, together; `month_usd` is an estimate at list prices."""
+
+    type_name: ClassVar[str] = "summary"
+    bucket: str
+    count: int
+    size_bytes: int
+    month_usd: float
+
+
+@dataclass(slots=True)
+class _Sum:
+    count: int = 0
+    size_bytes: int = 0
+    month_usd: float = 0.0
+    unreadable: int = 0
+
+
+@command("ls")
+@click.argument("place", type=click.Choice(["staging", "archive", "uploads"]))
+@click.option("--prefix", default="", metavar="TEXT", help="Only keys that begin with this.")
+@click.option("--older-than", type=DURATION, help="Only what is older, such as 15m or 2d.")
+@click.option("--newer-than", type=DURATION, help="Only what is newer.")
+@click.option("--larger-than", type=SIZE, help="Only what is larger, such as 100MB.")
+@click.pass_obj
+def ls(
+    app: App,
+    place: str,
+    prefix: str,
+    older_than: timedelta | None,
+    newer_than: timedelta | None,
+    larger_than: int | None,
+) -> None:
+    """List objects, or incomplete multipart uploads, in key order.
+
+    `staging` shows the age of each object, `uploads` those of staging with their parts and bytes
+    so far, what they cost a month, and when a lifecycle rule aborts them. A pipe gets lines with
+    tabs between the fields: time, bytes, key.
+
+    \b
+      twobuckets ls staging --older-than 15m
+      twobuckets ls uploads
+    """
+    now = app.now()
+    chosen = _Chosen(
+        before=now - older_than if older_than is not None else None,
+        after=now - newer_than if newer_than is not None else None,
+        larger_than=larger_than,
+    )
+    bucket = app.pipeline.archive if place == "archive" else app.pipeline.staging
+    from twobuckets.s3.listing import ListingError
+
+    listing = "ListMultipartUploads" if place == "uploads" else "ListObjectsV2"
+    try:
+        if place == "uploads":
+            total = _list_uploads(app, bucket, prefix, chosen, now)
+        else:
+            total = _list_objects(app, bucket, prefix, chosen, now if place == "staging" else None)
+    except ListingError as error:
+        raise _explained(error, listing) from error
+    if total.unreadable:
+        app.out.warn(
+            f"The parts of {total.unreadable:,} uploads could not be read: access denied. "
+            "The identity in use needs s3:ListMultipartUploadParts."
+        )
+    _finish(app, bucket, place, total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Which rows are asked for."""
+
+    before: datetime | None
+    after: datetime | None
+    larger_than: int | None
+
+    @property
+    def is_all(self) -> bool:
+        return self.before is None and self.after is None and self.larger_than is None
+
+    def has(self, at: datetime, size_bytes: int | None) -> bool:
+        """Tell whether something of this time and size is asked for; None is of any size."""
+        return (
+            (self.before is None or at <= self.before)
+            and (self.after is None or at >= self.after)
+            and (self.larger_than is None or size_bytes is None or size_bytes > self.larger_than)
+        )
+
+
+def _list_objects(
+    app: App, bucket: str, prefix: str, chosen: _Chosen, now: datetime | None
+) -> _Sum:
+    from twobuckets.cli import rows
+    from twobuckets.s3.listing import iter_objects
+
+    write: Callable[[list[ListedObject]], str]
+    if app.json:
+        write = lambda batch: rows.object_json(batch, now=now)  # noqa: E731
+    elif app.out.is_terminal:
+        write = lambda batch: rows.object_table(batch, now=now)  # noqa: E731
+    else:
+        write = rows.object_lines
+    total, prices = _Sum(), app.prices
+    by_class: dict[str, int] = {}
+    with app.connect() as sender, app.out.bulk():
+        for batch in _batches(iter_objects(sender, bucket, prefix=prefix)):
+            if not chosen.is_all:
+                batch = [o for o in batch if chosen.has(o.modified_at, o.size_bytes)]
+            total.count += len(batch)
+            for o in batch:
+                by_class[o.storage_class] = by_class.get(o.storage_class, 0) + o.size_bytes
+            app.out.lines(write(batch))
+    total.size_bytes = sum(by_class.values())
+    total.month_usd = sum(prices.month_usd(size, name) for name, size in by_class.items())
+    return total
+
+
+def _list_uploads(app: App, bucket: str, prefix: str, chosen: _Chosen, now: datetime) -> _Sum:
+    from twobuckets.cli import rows
+    from twobuckets.s3.uploads import iter_incomplete_uploads
+
+    total, prices = _Sum(), app.prices
+
+    def wanted(upload: ListedUpload) -> bool:
+        return chosen.has(upload.initiated_at, None)
+
+    def write(batch: list[IncompleteUpload]) -> str:
+        if app.json:
+            return rows.upload_json(batch, now=now, prices=prices)
+        if app.out.is_terminal:
+            return rows.upload_table(batch, now=now, prices=prices)
+        return rows.upload_lines(batch)
+
+    with app.connect() as sender, app.out.bulk():
+        uploads = iter_incomplete_uploads(sender, bucket, prefix=prefix, wanted=wanted)
+        for batch in _batches(uploads):
+            batch = [u for u in batch if chosen.has(u.initiated_at, u.stored_bytes)]
+            total.count += len(batch)
+            for upload in batch:
+                if upload.stored_bytes is None:
+                    total.unreadable += 1
+                    continue
+                total.size_bytes += upload.stored_bytes
+                total.month_usd += prices.month_usd(upload.stored_bytes, upload.storage_class)
+            app.out.lines(write(batch))
+    return total
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _finish(app: App, bucket: str, place: str, total: _Sum) -> None:
+    if app.json:
+        summary = LsSummary(bucket, total.count, total.size_bytes, round(total.month_usd, 6))
+        app.finish(summary)
+        return
+    from twobuckets.prices import format_usd
+    from twobuckets.units import format_bytes
+
+    things = "incomplete uploads" if place == "uploads" else "objects"
+    app.out.note(
+        f"{total.count:,} {things}, {format_bytes(total.size_bytes)} in {bucket}, "
+        f"{format_usd(total.month_usd)} a month at list price"
+    )
+
+
+def _explained(error: ListingError, operation: str) -> TwoBucketsError:
+    from twobuckets.aws import explain_refusal
+    from twobuckets.errors import TwoBucketsError
+    from twobuckets.s3.records import Response
+
+    what = f"list the bucket {error.bucket}"
+    reason: Any = error.reason
+    if isinstance(reason, Response):
+        code = reason.code or str(reason.status)
+        return explain_refusal(code, reason.message, operation, what)
+    return TwoBucketsError(
+        f"Could not {what}: {reason}",
+        hint="Check the network, --region and --endpoint-url, then run the command again.",
+    )
