@@ -201,7 +201,8 @@ class Answers:
         end = min(start + most, UPLOADS)
         more = end < UPLOADS
         following = (
-            f"<NextKeyMarker>up/{end - 1:05}</NextKeyMarker><NextUploadIdMarker>u</NextUploadIdMarker>"
+            f"<NextKeyMarker>up/{end - 1:05}</NextKeyMarker>"
+            "<NextUploadIdMarker>u</NextUploadIdMarker>"
             if more
             else ""
         )

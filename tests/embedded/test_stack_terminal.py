@@ -157,10 +157,9 @@ def test_an_operation_under_way_is_recognised_and_ctrl_c_says_that_it_goes_on(
     project: Path, at_terminal: Callable[..., Terminal], embedded: Aws
 ):
     # A stack like ours that takes its time: nobody ever signals what it waits for.
+    names = ("StagingBucketName", "ArchiveBucketName")
     template = {
-        "Parameters": {
-            name: {"Type": "String"} for name in ("StagingBucketName", "ArchiveBucketName")
-        },
+        "Parameters": {name: {"Type": "String"} for name in names},
         "Resources": {
             "Signal": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
             "Wait": {
@@ -172,9 +171,7 @@ def test_an_operation_under_way_is_recognised_and_ctrl_c_says_that_it_goes_on(
     embedded.cloudformation.create_stack(
         StackName="local",
         TemplateBody=json.dumps(template),
-        Parameters=[
-            {"ParameterKey": name, "ParameterValue": "x"} for name in template["Parameters"]
-        ],
+        Parameters=[{"ParameterKey": name, "ParameterValue": "x"} for name in names],
     )
     refused = CliRunner().invoke(cli, ["deploy", "--yes"])
     assert refused.exit_code == 1
