@@ -12,6 +12,32 @@ Environment variables:
 - `TWOBUCKETS_DEADLINE_MARGIN`: seconds before the function's time-out at which unfinished records
   are written down as failed, by default 3 (at most a quarter of the time there is).
 
+What is guaranteed, without a database:
+
+- An object version leaves staging only after a verified copy of it is in the archive. A crash
+  between any two calls leaves it in staging, in the archive, or in both, and the next event for it
+  goes on from there.
+- Only what `process` was done with is archived. A version that was replaced or deleted meanwhile
+  is not, and stays as it is: its outcome is `superseded` or `missing`.
+- `process` runs at least once for a version, and not again once that version is the archive's
+  current object. Two deliveries of one event at the same time can both run it.
+- The archive's current object of a key is the latest upload that was archived. S3's own order
+  decides: the `sequencer` of the events, else the times; where neither can tell, the version stays
+  in staging and its outcome is `superseded`.
+- Older versions under an archived one in a versioned staging bucket get a delete marker on top and
+  go when the bucket's rule for noncurrent versions says so.
+
+What takes versions in the buckets: without versions in staging, two uploads of the same bytes under
+one key cannot be told apart; without versions in the archive, three uploads A, B, A of one key that
+are processed within the same moment can end with B. What needs a database: exactly one run of
+`process` for a version, and waiting for an earlier upload of the same key.
+
+The archived object's metadata has `twobuckets-origin`, a JSON object that names the staged version:
+bucket, version_id, etag, sequencer, staged_at. It is left out where the uploader's own metadata
+leaves no room for it; then repeats of that file are not recognised.
+
+SQS event sources need `ReportBatchItemFailures`: only the failed messages come back.
+
 Permissions. On staging's objects: s3:GetObject, s3:GetObjectVersion, s3:GetObjectTagging,
 s3:GetObjectVersionTagging, s3:DeleteObject, s3:DeleteObjectVersion; on the staging bucket:
 s3:ListBucket (without it S3 answers 403 for what is gone) and s3:ListBucketVersions. On the

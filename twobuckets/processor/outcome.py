@@ -116,19 +116,27 @@ def failure_of(error: BaseException) -> Failure:
     )
 
 
-_SECRET_PATTERNS = (
+_SECRETS = (
     # The query of a presigned URL (SigV4 and SigV2) is a credential as a whole.
-    (re.compile(r"(?i)\?[^\s\"'<>]*\b(?:x-amz-signature|x-amz-security-token|signature)=[^\s\"'<>]*"),
-     "?[signature removed]"),
-    (re.compile(r"(?i)\b(x-amz-(?:signature|credential|security-token))(=|:\s*)[^\s&\"',;]+"),
-     r"\1\2[removed]"),
-    (re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?)(?:AWS4-HMAC-SHA256|Bearer|Basic)?[^\"'\r\n]+"),
-     r"\1[removed]"),
-    (re.compile(r"(?i)\b((?:[a-z0-9_-]*(?:password|passwd|secret|token|api_?key|access_?key))"
-                r"[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;)}]+"), r"\1[removed]"),
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s/:@]+):[^\s/@]+@"), r"\1:[removed]@"),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), "[access key removed]"),
-)  # fmt: skip
+    (
+        r"\?[^\s\"'<>]*\b(?:x-amz-signature|x-amz-security-token|signature)=[^\s\"'<>]*",
+        "?[signature removed]",
+    ),
+    (
+        r"\b(x-amz-(?:signature|credential|security-token))(=|:\s*)[^\s&\"',;]+",
+        r"\1\2[removed]",
+    ),
+    (r"\b(authorization[\"']?\s*[:=]\s*[\"']?)[^\"'\r\n]+", r"\1[removed]"),
+    (
+        (
+            r"\b((?:[a-z0-9_-]*(?:password|passwd|secret|token|api_?key|access_?key))"
+            r"[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;)}]+"
+        ),
+        r"\1[removed]",
+    ),
+    (r"\b([a-z][a-z0-9+.-]*://[^\s/:@]+):[^\s/@]+@", r"\1:[removed]@"),
+    (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", "[access key removed]"),
+)
 _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 
 
@@ -138,8 +146,8 @@ def redact(text: str) -> str:
         secret = os.environ.get(name)
         if secret:
             text = text.replace(secret, "[removed]")
-    for pattern, substitute in _SECRET_PATTERNS:
-        text = pattern.sub(substitute, text)
+    for pattern, substitute in _SECRETS:  # compiled on first use: most cold starts need none
+        text = re.sub(pattern, substitute, text, flags=re.IGNORECASE)
     return text
 
 
