@@ -67,7 +67,7 @@ class Status:
     region: str | None = None
     waiting: int = 0
 
-    type_name: ClassVar[str] = "local-status"
+    type_name: ClassVar[str] = "summary"
 
 
 def find_status(state_dir: Path) -> Status:

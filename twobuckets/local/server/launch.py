@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.metadata
 import logging
 import os
@@ -134,22 +135,33 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
 
 def _listen(state: StateDirectory, port: int | None) -> socket.socket:
     """Return a socket that accepts connections from now on; they wait for the server."""
-    wanted = [port] if port is not None else [_last_port(state), 0]
-    for candidate in wanted:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if port is None:
+        try:
+            return _bind(_last_port(state))
+        except (OSError, OverflowError):
+            return _bind(0)
+    try:
+        return _bind(port)
+    except (OSError, OverflowError) as error:
+        is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        reason = "is taken by another program" if is_taken else f"cannot be used: {error}"
+        raise StartError(
+            f"Port {port} on {HOST} {reason}",
+            "Give another --port, or leave it out to take a free one",
+        ) from None
+
+
+def _bind(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            listener.bind((HOST, candidate))
-        except (OSError, OverflowError):
-            listener.close()
-            continue
+        listener.bind((HOST, port))
         listener.listen(1024)
-        return listener
-    raise StartError(
-        f"Port {port} on {HOST} is taken by another program",
-        "give another --port, or leave it out to take a free one",
-    )
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _last_port(state: StateDirectory) -> int:
@@ -177,7 +189,7 @@ def _require_emulator() -> None:
             "The embedded AWS is not installed"
             if found is None
             else f"The embedded AWS needs ministack {MINISTACK_VERSION}, and {found} is installed",
-            "install it: pip install 'twobuckets[local]'",
+            "Install it: pip install 'twobuckets[local]'",
         )
 
 
