@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.config import Config
 
 from tests.embedded.conftest import aws_of
 from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, make_pair, zip_of
@@ -209,6 +210,24 @@ def test_a_server_that_does_not_end_is_ended(state_dir: Path):
     os.kill(server.pid, signal.SIGSTOP)
     assert local.stop(state_dir, timeout=local.lifecycle.POLL * 20) == server
     assert processes_of(state_dir) == []
+
+
+def test_an_end_does_not_wait_for_whoever_waits_for_an_answer(state_dir: Path):
+    server = start(state_dir)
+    pair = make_pair(aws_of(server), timeout_seconds=60)
+    event = {"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": "sleep"}}}]}
+    functions = pair.aws.session.client(
+        "lambda", endpoint_url=server.endpoint_url, config=Config(retries={"total_max_attempts": 1})
+    )
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(
+            functions.invoke, FunctionName=FUNCTION, Payload=json.dumps(event).encode()
+        )
+        pair.wait_for_lines('"saw": "sleep"', 1)
+        started = time.monotonic()
+        local.stop(state_dir)
+        assert time.monotonic() - started < 15
+    assert answer.exception() is not None or "FunctionError" in answer.result()
 
 
 def test_an_end_while_files_are_processed_runs_them_again_later(state_dir: Path):

@@ -11,6 +11,7 @@ import secrets
 import signal
 import socket
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,7 +26,7 @@ from twobuckets.local.server import (
     s3_gaps,
     template_gaps,
 )
-from twobuckets.local.server.checkpoint import Checkpoint
+from twobuckets.local.server.checkpoint import Checkpoint, save
 from twobuckets.local.state import (
     Credentials,
     ServerRecord,
@@ -51,6 +52,8 @@ SERVICES = (
 )
 LOCK_PATIENCE_SECONDS = 2.0
 GRACE_SECONDS = 1.0
+# From Python 3.12 on, a server waits for its connections however long they take.
+END_SECONDS = 6.0
 
 
 class StartError(Exception):
@@ -125,9 +128,16 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
         workers.close()
         checkpoint.close()
 
+    def give_up() -> None:
+        logger.warning("Connections are still open; ending without them")
+        end()
+        save()
+        state.discard_temporary()
+        os._exit(0)
+
     server = Gate(chosen, credentials.access_key, checkpoint.touch, ready, end)
     try:
-        asyncio.run(_run(server, listener))
+        asyncio.run(_run(server, listener, give_up))
     finally:
         end()
         state.discard_temporary()
@@ -273,7 +283,7 @@ class Gate:
         self._access_key = access_key
         self._touch = touch
         self._ready = ready
-        self._end = end
+        self.end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the server's start and end."""
@@ -289,7 +299,7 @@ class Gate:
         async def receive_and_end() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                await asyncio.to_thread(self._end)
+                await asyncio.to_thread(self.end)
             return message
 
         async def send_when_ready(message: Message) -> None:
@@ -334,7 +344,8 @@ def _is_form_upload(method: str, headers: dict[str, str]) -> bool:
     return method == "POST" and headers.get("content-type", "").startswith("multipart/form-data")
 
 
-async def _run(server: Gate, listener: socket.socket) -> None:
+async def _run(server: Gate, listener: socket.socket, give_up: Callable[[], None]) -> None:
+    """Serve until a signal; `give_up` is called when connections do not end after it."""
     from hypercorn.asyncio import serve as serve_http
     from hypercorn.config import Config
 
@@ -344,8 +355,17 @@ async def _run(server: Gate, listener: socket.socket) -> None:
     config.graceful_timeout = GRACE_SECONDS
     config.loglevel = "WARNING"
     ended = asyncio.Event()
+
+    def end() -> None:
+        ended.set()
+        # At once: whoever waits for the answer of a function would be waited for.
+        asyncio.get_running_loop().run_in_executor(None, server.end)
+        timer = threading.Timer(END_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     # The terminal that this was started from may close.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     application: Any = server
