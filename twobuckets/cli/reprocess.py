@@ -322,7 +322,7 @@ def _actions(app: App, sender: Sender, selection: Selection) -> Iterator[Action]
     rules = selection.rules()
     if selection.prefix is not None:
         actions = plan_listed(
-            _archived(app, selection.prefix), _staged(app, selection.prefix), rules
+            _archived(app, sender, selection.prefix), _staged(app, sender, selection.prefix), rules
         )
     else:
         actions = plan_keys(
@@ -335,16 +335,16 @@ def _actions(app: App, sender: Sender, selection: Selection) -> Iterator[Action]
     return limited(actions, selection.limit)
 
 
-def _archived(app: App, prefix: str) -> Iterator[Found]:
+def _archived(app: App, sender: Sender, prefix: str) -> Iterator[Found]:
     from twobuckets.reprocess.plan import iter_archived
 
-    return iter_archived(app.aws.s3, app.pipeline.archive, prefix)
+    return iter_archived(sender, app.pipeline.archive, prefix)
 
 
-def _staged(app: App, prefix: str) -> Iterator[Found]:
+def _staged(app: App, sender: Sender, prefix: str) -> Iterator[Found]:
     from twobuckets.reprocess.plan import iter_staged
 
-    return iter_staged(app.aws.s3, app.pipeline.staging, prefix)
+    return iter_staged(sender, app.pipeline.staging, prefix)
 
 
 def _wanted(app: App, selection: Selection) -> Iterator[Wanted]:

@@ -6,6 +6,7 @@ be put over it; any other is moved back from the archive.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import fnmatch
 import itertools
@@ -14,17 +15,17 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 
-from twobuckets.aws import attempt
+from twobuckets.aws import ClientError, explain
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.s3 import Request, Response, SendError
+from twobuckets.s3.listing import ListingError, iter_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mypy_boto3_s3 import S3Client
-
     from twobuckets.reprocess.selection import Wanted
     from twobuckets.s3 import Sender
+    from twobuckets.s3.answers import ListedVersion
 
 # Objects in these classes can't be read before they are restored (S3 user guide, "Working with
 # archived objects"). GLACIER_IR can.
@@ -259,53 +260,50 @@ def plan_keys(
                 yield action
 
 
-def iter_archived(s3: S3Client, bucket: str, prefix: str) -> Iterator[Found]:
-    """Yield every version under a prefix of the archive, newest first for each key."""
-    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
-    with attempt(f"list the versions in s3://{bucket}/{prefix}"):
-        for page in pages:
-            versions = [
-                Found(
-                    version["Key"],
-                    version["VersionId"],
-                    version["ETag"].strip('"'),
-                    version["Size"],
-                    version["LastModified"],
-                    version.get("StorageClass", "STANDARD"),
-                )
-                for version in page.get("Versions", [])
-            ]
-            versions += [
-                Found(
-                    marker["Key"],
-                    marker["VersionId"],
-                    "",
-                    0,
-                    marker["LastModified"],
-                    is_delete_marker=True,
-                )
-                for marker in page.get("DeleteMarkers", [])
-            ]
-            # S3 lists versions and markers of a key newest first, but botocore parts the two.
-            versions.sort(key=lambda found: found.modified_at, reverse=True)
-            versions.sort(key=lambda found: _order(found.key))
-            yield from versions
+def iter_archived(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
+    """Yield every version under a prefix of the archive, newest first for each key.
+
+    Raises AccessError, NotFoundError or TwoBucketsError.
+    """
+    with _explained(f"list the versions in s3://{bucket}/{prefix}"):
+        for row in iter_versions(sender, bucket, prefix=prefix):
+            yield _as_found(row)
 
 
-def iter_staged(s3: S3Client, bucket: str, prefix: str) -> Iterator[Found]:
-    """Yield the objects that wait in staging under a prefix."""
-    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
-    with attempt(f"list s3://{bucket}/{prefix}"):
-        for page in pages:
-            for version in page.get("Versions", []):
-                if version["IsLatest"]:
-                    yield Found(
-                        version["Key"],
-                        version["VersionId"],
-                        version["ETag"].strip('"'),
-                        version["Size"],
-                        version["LastModified"],
-                    )
+def iter_staged(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
+    """Yield the objects that wait in staging under a prefix. Raises as iter_archived does."""
+    with _explained(f"list s3://{bucket}/{prefix}"):
+        for row in iter_versions(sender, bucket, prefix=prefix):
+            if row.is_latest and not row.is_delete_marker:
+                yield _as_found(row)
+
+
+def _as_found(row: ListedVersion) -> Found:
+    return Found(
+        row.key,
+        row.version_id,
+        row.etag,
+        row.size_bytes or 0,
+        row.modified_at,
+        row.storage_class,
+        is_delete_marker=row.is_delete_marker,
+    )
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ListingError as error:
+        answer = error.reason
+        if not isinstance(answer, Response):
+            hint = "Check the network and run the command again."
+            raise TwoBucketsError(f"Could not {what}: {error}", hint=hint) from error
+        code = answer.code or str(answer.status)
+        refusal = ClientError(
+            {"Error": {"Code": code, "Message": answer.message}}, "ListObjectVersions"
+        )
+        raise explain(refusal, what) from error
 
 
 @dataclass(slots=True)

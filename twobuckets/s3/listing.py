@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from operator import itemgetter
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_plus
@@ -61,6 +60,7 @@ class _Names(NamedTuple):
 class _Kind(Generic[Row]):
     names: _Names
     parse: Callable[[bytes], list[Row]]
+    order: Callable[[Row], tuple[str, bool]] | None = None
 
 
 _OBJECTS = _Kind(_Names((("list-type", "2"),), "max-keys", "start-after", "", b""), parse_objects)
@@ -69,12 +69,15 @@ _VERSIONS = _Kind(
         (("versions", ""),), "max-keys", "key-marker", "version-id-marker", b"NextVersionIdMarker"
     ),
     parse_versions,
+    # Some implementations list all delete markers after all versions.
+    lambda row: (row.key, not row.is_latest),
 )
 _UPLOADS = _Kind(
     _Names(
         (("uploads", ""),), "max-uploads", "key-marker", "upload-id-marker", b"NextUploadIdMarker"
     ),
     parse_uploads,
+    lambda row: (row.key, False),
 )
 
 
@@ -144,8 +147,8 @@ def _read_rows(kind: _Kind[Row], bucket: str, part: Slice) -> list[Row]:
         rows = kind.parse(part.page.content)
     except (AnswerError, KeyError, ValueError) as error:
         raise ListingError(bucket, error) from error
-    if kind.names.next_id:
-        rows.sort(key=itemgetter(0))
+    if kind.order is not None:
+        rows.sort(key=kind.order)
     end = part.end
     if end is None or (part.page.last_key is not None and part.page.last_key <= end):
         return rows
