@@ -1,13 +1,20 @@
-"""An S3 over HTTP for fast tests: moto's server, one for the session, a bucket for each test."""
+"""An S3 over HTTP for fast tests: moto's server, one for the session, a bucket for each test.
+
+Another S3 takes its place when the environment names one, such as Ceph's gateway:
+
+    UPLOAD_TEST_ENDPOINT=http://127.0.0.1:7480 UPLOAD_TEST_ACCESS_KEY=… UPLOAD_TEST_SECRET_KEY=…
+"""
 
 from __future__ import annotations
 
+import os
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import boto3
 import pytest
+from botocore.config import Config
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 
@@ -47,9 +54,19 @@ class Staging:
         return [(upload["Key"], upload["UploadId"]) for upload in listed]
 
 
+OTHER_ENDPOINT = os.environ.get("UPLOAD_TEST_ENDPOINT")
+OTHER_KEYS = (
+    os.environ.get("UPLOAD_TEST_ACCESS_KEY", ""),
+    os.environ.get("UPLOAD_TEST_SECRET_KEY", ""),
+)
+
+
 @pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """The URL of a moto server."""
+def s3_url() -> Iterator[str]:
+    """The URL of the server that the tests upload to."""
+    if OTHER_ENDPOINT is not None:
+        yield OTHER_ENDPOINT
+        return
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -58,17 +75,24 @@ def moto_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def staging(moto_url: str, fake_credentials: None, monkeypatch: pytest.MonkeyPatch) -> Staging:
+def staging(s3_url: str, fake_credentials: None, monkeypatch: pytest.MonkeyPatch) -> Staging:
     """An empty bucket that the command line uploads to."""
+    if OTHER_ENDPOINT is not None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", OTHER_KEYS[0])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OTHER_KEYS[1])
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
     bucket = f"staging-{uuid.uuid4().hex[:12]}"
-    s3 = boto3.client("s3", endpoint_url=moto_url)
-    s3.create_bucket(
-        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
-    )
+    s3 = boto3.client("s3", endpoint_url=s3_url, config=Config(signature_version="s3v4"))
+    if OTHER_ENDPOINT is not None:
+        s3.create_bucket(Bucket=bucket)
+    else:
+        s3.create_bucket(
+            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+        )
     for name, value in (
         ("TWOBUCKETS_STAGING", bucket),
         ("TWOBUCKETS_ARCHIVE", f"{bucket}-archive"),
-        ("TWOBUCKETS_ENDPOINT_URL", moto_url),
+        ("TWOBUCKETS_ENDPOINT_URL", s3_url),
     ):
         monkeypatch.setenv(name, value)
-    return Staging(s3, bucket, moto_url)
+    return Staging(s3, bucket, s3_url)

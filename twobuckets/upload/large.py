@@ -87,6 +87,7 @@ class Large:
         self._drops = False
         self._aborts = 0
         self._replaced = False
+        self._was_taken = False
 
     @property
     def done_bytes(self) -> int:
@@ -187,7 +188,7 @@ class Large:
             if found is None:
                 return None
             number, body = found
-            headers = self.run.checksum_headers(body)
+            headers = self.run.checksum_headers(body, is_part=True)
         except (OSError, FileChangedError):
             self._end_changed()
             return None
@@ -346,7 +347,7 @@ class Large:
                 checksum.encode(self._whole_crc),
                 self.run.answered_at(answer),
                 resumed_bytes=self._resumed_bytes(),
-                replaced=self._replaced,
+                replaced=self._replaced or (self._was_taken and self.run.tells_crc is False),
             )
         )
 
@@ -468,10 +469,11 @@ class LargeFile(Large):
 
     def begin(self) -> None:
         """Ask for the first request."""
-        if self.run.wishes.overwrite:
+        if self.run.wishes.overwrite and self.run.tells_crc is True:
             self._find_earlier()
         else:
             # Known before gigabytes were sent for nothing; the condition on complete decides.
+            # Endpoints without checksums, such as Ceph's gateway, know no condition there either.
             self.run.head(self.file, self._looked)
 
     def close(self) -> None:
@@ -482,10 +484,12 @@ class LargeFile(Large):
             self._claim.close()
 
     def _looked(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Response) and outcome.ok:
+        is_taken = isinstance(outcome, Response) and outcome.ok
+        if is_taken and not self.run.wishes.overwrite:
             self._end(existing(self.file))
-        else:
-            self._find_earlier()
+            return
+        self._was_taken = is_taken
+        self._find_earlier()
 
     # What an earlier run left.
 

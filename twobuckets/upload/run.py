@@ -189,7 +189,7 @@ class Run:
             file.path if file.path != "-" else file.key
         )
 
-    def checksum_headers(self, body: Body) -> list[tuple[str, str]]:
+    def checksum_headers(self, body: Body, *, is_part: bool = False) -> list[tuple[str, str]]:
         """Return the headers with which S3 refuses a body that was changed on its way.
 
         A CRC that is not known yet is computed by the sender, and its header added there. MD5 goes
@@ -199,7 +199,9 @@ class Run:
         headers = []
         if body.crc is not None:
             headers.append((checksum.HEADER, checksum.encode(body.crc)))
-        if self.tells_crc is not True:
+        # A part is no object yet: it is soon enough to compare what S3 says of the first ones.
+        needs_md5 = self.tells_crc is False if is_part else self.tells_crc is not True
+        if needs_md5:
             headers.append(("content-md5", checksum.encode_md5(body.md5)))
         return headers
 

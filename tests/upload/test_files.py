@@ -1,0 +1,183 @@
+"""The walk: which files are meant, which keys they get, and what is said of the others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from twobuckets.errors import UsageError
+from twobuckets.upload.content_type import guess_content_type
+from twobuckets.upload.files import Failed, File, Selection, find_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def keys_in(folder: Path, selection: Selection | None = None, prefix: str = "") -> list[str]:
+    found = find_files([str(folder)], recursive=True, selection=selection, prefix=prefix)
+    return sorted(file.key for file in found if isinstance(file, File))
+
+
+def failure_of(found: object) -> Failed:
+    assert isinstance(found, Failed)
+    return found
+
+
+def test_keys_are_paths_from_the_folder_behind_the_prefix(tmp_path: Path):
+    make(tmp_path, "a", "b/c d", "b/+%20ü", ".hidden/x")
+    assert keys_in(tmp_path, prefix="p") == ["p.hidden/x", "pa", "pb/+%20ü", "pb/c d"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection(include=("*.csv",)), ["a.csv", "d/b.csv"]),
+        (Selection(exclude=("*.csv",)), [".git/x", "d/c.txt", "tmp/e"]),
+        (Selection(exclude=(".git", "tmp")), ["a.csv", "d/b.csv", "d/c.txt"]),
+        (Selection(exclude=("d/*.csv",)), [".git/x", "a.csv", "d/c.txt", "tmp/e"]),
+        (Selection(include=("d/*",)), ["d/b.csv", "d/c.txt"]),
+        (Selection(include=("*.csv",), exclude=("d/",)), ["a.csv"]),
+        (Selection(hidden=False), ["a.csv", "d/b.csv", "d/c.txt", "tmp/e"]),
+    ],
+)
+def test_patterns_choose_files_and_prune_folders(
+    tmp_path: Path, selection: Selection, expected: list[str]
+):
+    make(tmp_path, "a.csv", "d/b.csv", "d/c.txt", "tmp/e", ".git/x")
+    assert keys_in(tmp_path, selection) == expected
+
+
+def test_links_count_as_what_they_lead_to_unless_told_otherwise(tmp_path: Path):
+    make(tmp_path, "real/x")
+    (tmp_path / "file").symlink_to("real/x")
+    (tmp_path / "folder").symlink_to("real")
+    assert keys_in(tmp_path) == ["file", "folder/x", "real/x"]
+    assert keys_in(tmp_path, Selection(follow_symlinks=False)) == ["real/x"]
+
+
+def test_a_loop_of_links_is_found_and_said(tmp_path: Path):
+    make(tmp_path, "d/x")
+    (tmp_path / "d" / "again").symlink_to("..")
+    found = list(find_files([str(tmp_path)], recursive=True))
+    assert [file.key for file in found if isinstance(file, File)] == ["d/x"]
+    [failed] = [file for file in found if isinstance(file, Failed)]
+    assert "leads back" in failed.reason
+
+
+def test_what_is_no_file_is_named_for_what_it_is(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "nowhere").symlink_to("missing")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        found = {
+            os.path.basename(file.path): failure_of(file).reason
+            for file in find_files([str(tmp_path)], recursive=True)
+        }
+    assert "named pipe" in found["pipe"]
+    assert "socket" in found["socket"]
+    assert "leads nowhere" in found["nowhere"]
+    [device] = find_files(["/dev/null"])
+    assert "a device" in failure_of(device).reason
+    [missing] = find_files([str(tmp_path / "missing")])
+    assert "no such file" in failure_of(missing).reason
+
+
+def test_a_name_that_is_not_utf_8_fails_alone(tmp_path: Path):
+    (tmp_path / "good").write_text("x")
+    (tmp_path / os.fsdecode(b"bad\xff")).write_text("x")
+    found = list(find_files([str(tmp_path)], recursive=True))
+    assert [file.key for file in found if isinstance(file, File)] == ["good"]
+    [failed] = [file for file in found if isinstance(file, Failed)]
+    assert "not UTF-8" in failed.reason
+    [named] = find_files([str(tmp_path / os.fsdecode(b"bad\xff"))], key="good name")
+    assert isinstance(named, File)
+
+
+def test_a_key_has_at_most_1024_bytes(tmp_path: Path):
+    make(tmp_path, "ü")
+    [fits] = find_files([str(tmp_path / "ü")], prefix="x" * 1022)
+    assert isinstance(fits, File)
+    [failed] = find_files([str(tmp_path / "ü")], prefix="x" * 1023)
+    assert "1,025 bytes" in failure_of(failed).reason
+
+
+def test_two_files_of_one_key_in_one_command_do_not_replace_each_other(tmp_path: Path):
+    make(tmp_path, "a/x", "b/x", "b/y", "c/x")
+    roots = [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "c" / "x")]
+    found = list(find_files(roots, recursive=True))
+    assert sorted(file.key for file in found if isinstance(file, File)) == ["x", "y"]
+    failures = [file for file in found if isinstance(file, Failed)]
+    assert len(failures) == 2
+    assert all("same key" in failed.reason for failed in failures)
+
+
+def test_requests_that_cannot_be_meant_are_refused_before_the_first_file(tmp_path: Path):
+    make(tmp_path, "a", "b")
+    for paths, wishes in (
+        ([tmp_path], {}),
+        ([tmp_path], {"key": "k", "recursive": True}),
+        ([tmp_path / "a", tmp_path / "b"], {"key": "k"}),
+        (["-"], {}),
+    ):
+        with pytest.raises(UsageError):
+            find_files([str(path) for path in paths], **wishes)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_without_permission_fails_alone(tmp_path: Path):
+    make(tmp_path, "closed/x", "open/y")
+    (tmp_path / "closed").chmod(0)
+    found = list(find_files([str(tmp_path)], recursive=True))
+    (tmp_path / "closed").chmod(0o700)
+    assert [file.key for file in found if isinstance(file, File)] == ["open/y"]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path):
+    for number in range(20_000):
+        if number % 5_000 == 0:
+            (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number // 5_000 * 5_000) / f"some file with a name {number}").touch()
+    script = (
+        "import resource, sys\n"
+        "from twobuckets.upload.files import find_files\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "count = sum(1 for _ in find_files([sys.argv[1]], recursive=True))\n"
+        "print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    count, grown_kib = map(int, ran.stdout.split())
+    assert count == 20_000
+    assert grown_kib < 3072
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("a/rows.CSV", "text/csv"),
+        ("rows.csv.gz", "application/gzip"),
+        ("x.tar.bz2", "application/x-bzip2"),
+        ("notes.md", "text/markdown"),
+        ("t.parquet", "application/vnd.apache.parquet"),
+        ("no-ending", "application/octet-stream"),
+        ("dir.d/no-ending", "application/octet-stream"),
+        ("odd.zzz", "application/octet-stream"),
+        ("C:\\x.png", "image/png"),
+        ("data:text/html,x.png", "image/png"),
+    ],
+)
+def test_the_content_type_follows_the_end_of_the_name(name: str, content_type: str):
+    assert guess_content_type(name) == content_type
