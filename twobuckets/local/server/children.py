@@ -258,7 +258,7 @@ class Children:
 
     def unpack(self, code_zip: bytes) -> Path:
         """Return the folder that holds an artifact's files; children share it."""
-        target = self._folder / "code" / hashlib.sha256(code_zip).hexdigest()
+        target = self._folder / "code" / hashlib.sha256(code_zip).hexdigest()[:16]
         with self._lock:
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
