@@ -129,6 +129,22 @@ def test_the_printed_command_line_uploads_what_was_signed(aws, tmp_path, key):
     assert stored(aws, key) == CONTENT
 
 
+@pytest.mark.parametrize("options", [[], ["--post"]])
+def test_a_file_whose_name_means_standard_input_to_curl_is_sent(
+    aws, tmp_path, monkeypatch, options
+):
+    (tmp_path / "-").write_bytes(CONTENT)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["presign", KEY, "--file", "-", *options])
+    assert result.exit_code == 0, result.stderr
+    (tmp_path / "script").write_text(result.stdout)
+    done = subprocess.run(
+        ["bash", "-e", "script"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert stored(aws) == CONTENT
+
+
 def test_a_signed_form_takes_up_to_its_limit_and_only_its_key(aws, tmp_path):
     file = tmp_path / "photo.jpg"
     command = ["presign", KEY, "--post", "--max-size", "10", "--content-type", "image/jpeg"]

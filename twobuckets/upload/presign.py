@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from twobuckets.aws import attempt
 from twobuckets.errors import AccessError, TwoBucketsError, UsageError
 from twobuckets.s3 import Request, SigV4Signer
-from twobuckets.text import shell_word
 from twobuckets.units import format_bytes, format_duration
+from twobuckets.upload import curl
 from twobuckets.upload.content_type import guess_content_type
 from twobuckets.upload.files import LONGEST_KEY_BYTES
 from twobuckets.upload.parts import (
@@ -208,7 +208,7 @@ def presign_put(signer: SigV4Signer, bucket: str, terms: Terms, life: Life) -> P
         terms.key,
         url,
         life.expires_at,
-        _curl_put(url, headers, key=terms.key, file=terms.file or _FILE),
+        curl.line(url, headers, curl.sending(terms.file or _FILE, terms.key), key=terms.key),
         headers,
         size_bytes=terms.size_bytes,
     )
@@ -261,7 +261,7 @@ def presign_post(
         terms.key,
         url,
         life.expires_at,
-        _curl_post(url, form, terms.file or _FILE),
+        curl.form_line(url, form, terms.file or _FILE),
         fields=form,
         size_bytes=terms.size_bytes,
         max_bytes=most_bytes,
@@ -305,7 +305,7 @@ def presign_multipart(
             s3.abort_multipart_upload(Bucket=bucket, Key=terms.key, UploadId=upload_id)
         raise
     part_bytes = None if plan is None else plan.part_bytes
-    split = None if plan is None else _split(terms.file or _FILE, plan.part_bytes)
+    split = None if plan is None else curl.split_line(terms.file or _FILE, plan.part_bytes)
     started = StartedUpload(bucket, terms.key, upload_id, parts, part_bytes, split, life.expires_at)
     return started, signed
 
@@ -342,7 +342,7 @@ def _steps(terms: Terms, parts: int, plan: PartPlan | None) -> Iterator[_Step]:
     for number in range(1, parts + 1):
         size_bytes = plan.part(number).length if plan is not None else None
         headers = {} if size_bytes is None else {"content-length": str(size_bytes)}
-        sending = _sending(_piece(terms.file or _FILE, number), terms.key)
+        sending = curl.sending(curl.piece(terms.file or _FILE, number), terms.key)
         # The answer's ETag is what completing needs.
         yield _Step("part", "PUT", ["--include", *sending], headers, number, size_bytes)
     headers = {}
@@ -383,7 +383,7 @@ def _presign_step(
         terms.key,
         url,
         life.expires_at,
-        _curl(url, step.headers, step.options, key=terms.key),
+        curl.line(url, step.headers, step.options, key=terms.key),
         step.headers,
         part_number=step.part_number,
         size_bytes=step.size_bytes,
@@ -429,44 +429,3 @@ def _measure(file: Path, *, hashed: bool) -> tuple[int, str | None]:
         raise TwoBucketsError(
             f"Could not read {file}: {error.strerror}", hint="Check --file."
         ) from error
-
-
-def _split(file: str, part_bytes: int) -> str:
-    words = ["split", "-d", "-a", "5", "-b", str(part_bytes), file, f"{file}.part"]
-    return " ".join(map(shell_word, words))
-
-
-def _piece(file: str, number: int) -> str:
-    # split counts from 0, parts from 1.
-    return f"{file}.part{number - 1:05}"
-
-
-def _curl_put(url: str, headers: Mapping[str, str], *, key: str, file: str) -> str:
-    return _curl(url, headers, _sending(file, key), key=key)
-
-
-def _sending(file: str, key: str) -> list[str]:
-    # curl appends the file's name to a path that ends in a slash.
-    if key.endswith("/"):
-        return ["--request", "PUT", "--data-binary", f"@{file}"]
-    return ["--upload-file", file]
-
-
-def _curl(url: str, headers: Mapping[str, str], options: list[str], *, key: str) -> str:
-    """Return the command line; the length is curl's own business, and is what the file has."""
-    words = ["curl", "--fail-with-body", "--globoff"]
-    if any(segment in (".", "..") for segment in key.split("/")):
-        words.append("--path-as-is")
-    for name, value in headers.items():
-        if name != "content-length":
-            words += ["--header", f"{name}: {value}"]
-    return " ".join(map(shell_word, [*words, *options, url]))
-
-
-def _curl_post(url: str, form: Mapping[str, str], file: str) -> str:
-    words = ["curl", "--fail-with-body"]
-    for name, value in form.items():
-        # Not --form, which reads a file for a value that begins with @ or <.
-        words += ["--form-string", f"{name}={value}"]
-    escaped = file.replace("\\", "\\\\").replace('"', '\\"')
-    return " ".join(map(shell_word, [*words, "--form", f'file=@"{escaped}"', url]))
