@@ -7,6 +7,7 @@ from dataclasses import fields
 import click
 
 from twobuckets.cli import COMMANDS, cli
+from twobuckets.doctor import list_checks
 from twobuckets.settings import Settings
 from twobuckets.units import format_duration
 
@@ -50,6 +51,16 @@ def settings_table() -> str:
             continue
         variables = ", ".join(f"`{name}`" for name in setting.metadata["environment"])
         rows.append(f"| `{setting.metadata['path']}` | {variables} | {_shown(setting.default)} |")
+    return "\n".join([*rows, ""])
+
+
+def checks_table() -> str:
+    """Return every check of doctor with its family and what it means as Markdown."""
+    rows = ["", "| finding | family | `--fix` | means |", "|---|---|---|---|"]
+    rows += [
+        f"| `{c.name}` | {c.family} | {'yes' if c.fixable else ''} | {c.says} |"
+        for c in list_checks()
+    ]
     return "\n".join([*rows, ""])
 
 

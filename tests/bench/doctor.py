@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import bisect
 import json
 import os
 import resource
@@ -33,6 +34,8 @@ ERRORS = (
     "ConnectionError: the ledger does not answer",
     "Reject: no table",
 )
+_LOG_PAGE = 1_400
+"""A page of CloudWatch Logs holds at most 1 MB."""
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:123456789012:function:bench"
 
 
@@ -63,6 +66,7 @@ class Answers:
             if is_stuck:
                 self.events.append(self._event(index, key, etag, old))
         self.rows = rows
+        self.upload_keys = [f"up/{n:05}" for n in range(UPLOADS)]
         self.uploads = [
             f"<Upload><Key>up/{n:05}</Key><UploadId>u{n:05}</UploadId><Initiator><ID>i</ID>"
             "<DisplayName>bench</DisplayName></Initiator><StorageClass>STANDARD</StorageClass>"
@@ -70,6 +74,13 @@ class Answers:
             "</Upload>"
             for n in range(UPLOADS)
         ]
+
+        self.log_pages: list[bytes] = []
+        for start in range(0, len(self.events), _LOG_PAGE):
+            page: dict[str, object] = {"events": self.events[start : start + _LOG_PAGE]}
+            if start + _LOG_PAGE < len(self.events):
+                page["nextToken"] = str(len(self.log_pages) + 1)
+            self.log_pages.append(json.dumps(page).encode())
 
     def _event(self, index: int, key: str, etag: str, old: datetime) -> dict[str, object]:
         error = ERRORS[len(self.events) % len(ERRORS)].format(n=index)
@@ -157,12 +168,14 @@ class Answers:
                 "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Part>"
             )
             return 200, f"<ListPartsResult>{part}</ListPartsResult>".encode()
-        if "notification" in query:
+        if "notification" in query and "staging" in path:
             route = (
                 f"<CloudFunctionConfiguration><CloudFunction>{FUNCTION_ARN}</CloudFunction>"
                 "<Event>s3:ObjectCreated:*</Event></CloudFunctionConfiguration>"
             )
             return 200, f"<NotificationConfiguration>{route}</NotificationConfiguration>".encode()
+        if "policy" in query:
+            return 404, b"<Error><Code>NoSuchBucketPolicy</Code></Error>"
         if "versioning" in query:
             return (
                 200,
@@ -171,8 +184,6 @@ class Answers:
         return 200, b"<Answer/>"
 
     def _versions(self, query: dict[str, list[str]]) -> bytes:
-        import bisect
-
         after = query.get("key-marker", [""])[0]
         most = int(query.get("max-keys", ["1000"])[0])
         start = bisect.bisect_right(self.keys, after)
@@ -195,9 +206,7 @@ class Answers:
             return b"<ListMultipartUploadsResult></ListMultipartUploadsResult>"
         after = query.get("key-marker", [""])[0]
         most = int(query.get("max-uploads", ["1000"])[0])
-        start = int(after[3:]) + 1 if after.startswith("up/") and after[3:].isdecimal() else 0
-        if after > "up/~":
-            start = UPLOADS
+        start = bisect.bisect_right(self.upload_keys, after)
         end = min(start + most, UPLOADS)
         more = end < UPLOADS
         following = (
@@ -215,14 +224,10 @@ class Answers:
 
     def _log_page(self, request: dict[str, object]) -> bytes:
         begin, end = int(str(request["startTime"])), int(str(request["endTime"]))
-        events = [e for e in self.events if begin <= int(str(e["timestamp"])) <= end]
-        start = int(str(request.get("nextToken", 0)))
-        # A page of CloudWatch Logs holds at most 1 MB.
-        stop = start + 1_400
-        answer: dict[str, object] = {"events": events[start:stop]}
-        if stop < len(events):
-            answer["nextToken"] = str(stop)
-        return json.dumps(answer).encode()
+        if not self.events or not begin <= int(str(self.events[0]["timestamp"])) <= end:
+            return b'{"events":[]}'
+        page = int(str(request.get("nextToken", 0)))
+        return self.log_pages[page]
 
 
 async def serve(answers: Answers, latency: float) -> None:

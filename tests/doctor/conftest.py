@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import urllib.request
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from click.testing import CliRunner
-from moto import mock_aws
+from moto.server import ThreadedMotoServer
 
 from twobuckets.cli import cli
 
@@ -127,31 +128,47 @@ def shared_models() -> Iterator[None]:
 
 
 def allow_all(params: dict[str, Any]) -> dict[str, Any]:
-    """Answer IAM's simulation, which moto has not, with yes."""
+    """Answer IAM's simulation with yes."""
     names = [v for k, v in params["body"].items() if k.startswith("ActionNames.member")]
     return {"EvaluationResults": [{"EvalActionName": n, "EvalDecision": "allowed"} for n in names]}
 
 
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """The URL of a moto server: listings go over the wire."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
 @pytest.fixture
 def pair(
-    fake_credentials: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, answers: Answers
-) -> Iterator[HandMadePair]:
+    moto_url: str,
+    fake_credentials: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    answers: Answers,
+) -> HandMadePair:
     """A healthy pair made by hand on moto; the settings name it by variables."""
+    # moto's simulation says no to everything.
     answers.give("SimulatePrincipalPolicy", allow_all)
+    urllib.request.urlopen(f"{moto_url}/moto-api/reset", b"").close()
+    monkeypatch.setenv("TWOBUCKETS_ENDPOINT_URL", moto_url)
     monkeypatch.setenv("TWOBUCKETS_STAGING", STAGING)
     monkeypatch.setenv("TWOBUCKETS_ARCHIVE", ARCHIVE)
     monkeypatch.setenv("TWOBUCKETS_FUNCTION", FUNCTION)
     monkeypatch.chdir(tmp_path)
-    with mock_aws():
-        yield make_pair()
+    return make_pair(moto_url)
 
 
-def make_pair() -> HandMadePair:
-    """Make the pair."""
-    s3: Any = boto3.client("s3", region_name=REGION)
-    functions: Any = boto3.client("lambda", region_name=REGION)
-    iam: Any = boto3.client("iam", region_name=REGION)
-    logs: Any = boto3.client("logs", region_name=REGION)
+def make_pair(url: str | None) -> HandMadePair:
+    """Make the pair, on AWS's own endpoints without a URL."""
+    s3: Any = boto3.client("s3", region_name=REGION, endpoint_url=url)
+    functions: Any = boto3.client("lambda", region_name=REGION, endpoint_url=url)
+    iam: Any = boto3.client("iam", region_name=REGION, endpoint_url=url)
+    logs: Any = boto3.client("logs", region_name=REGION, endpoint_url=url)
     for bucket in (STAGING, ARCHIVE):
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from moto import mock_aws
 
 from tests.doctor.conftest import (
     ARCHIVE,
@@ -17,6 +18,7 @@ from tests.doctor.conftest import (
     Answers,
     HandMadePair,
     lifecycle_rules,
+    make_pair,
     notify,
     run_doctor,
 )
@@ -157,7 +159,6 @@ BREAKAGES: dict[str, tuple[Callable[[HandMadePair], Any], set[str]]] = {
         ),
         {"public-access-block", "public-bucket"},
     ),
-    "plain HTTP is served": (lambda p: p.s3.delete_bucket_policy(Bucket=ARCHIVE), {"tls"}),
     "versions are suspended": (
         lambda p: p.s3.put_bucket_versioning(
             Bucket=STAGING, VersioningConfiguration={"Status": "Suspended"}
@@ -218,7 +219,6 @@ def test_many_breakages_at_once_are_all_named(pair: HandMadePair):
         "failures vanish",
         "the log is kept for ever",
         "public access is not blocked",
-        "plain HTTP is served",
         "versions are suspended",
         "encryption is off",
         "a rule deletes files that wait in staging",
@@ -263,7 +263,8 @@ def test_a_missing_permission_of_the_role_is_named_with_its_resource(
     found = run_doctor().of("role-permission")
     assert "s3:DeleteObject" in found["detail"]
     assert f"arn:aws:s3:::{STAGING}/*" in found["detail"]
-    assert found["remedy"].startswith("aws --region eu-central-1 iam put-role-policy")
+    assert found["remedy"].startswith("aws --region eu-central-1 --endpoint-url http")
+    assert " iam put-role-policy --role-name hand-role " in found["remedy"]
 
 
 def test_what_may_not_be_read_is_neither_a_finding_nor_a_pass(pair: HandMadePair, answers: Answers):
@@ -375,6 +376,19 @@ def test_an_event_source_that_is_off_is_named(pair: HandMadePair, answers: Answe
     answers.give("ListEventSourceMappings", {"EventSourceMappings": [source]})
     found = run_doctor("--check", "wiring").of("event-source-disabled")
     assert found["remedy"].endswith("update-event-source-mapping --uuid a-uuid --enabled")
+
+
+def test_plain_http_is_named_where_s3_speaks_tls_at_all(
+    pair: HandMadePair, monkeypatch: pytest.MonkeyPatch
+):
+    pair.s3.delete_bucket_policy(Bucket=ARCHIVE)
+    assert run_doctor("--check", "tls").checks == set()
+    monkeypatch.delenv("TWOBUCKETS_ENDPOINT_URL")
+    with mock_aws():
+        make_pair(None).s3.delete_bucket_policy(Bucket=ARCHIVE)
+        found = run_doctor("--check", "tls").of("tls")
+    assert found["subject"] == f"s3://{ARCHIVE}"
+    assert "put-bucket-policy" in found["remedy"]
 
 
 def test_retries_that_are_off_are_named(pair: HandMadePair, answers: Answers):

@@ -450,13 +450,13 @@ def test_a_file_that_was_archived_and_not_deleted(pipeline: Pipeline):
     mend_and_confirm(pipeline, run)
 
 
-def test_files_that_go_to_an_archive_that_does_not_exist(pipeline: Pipeline):
-    pipeline.configure(ARCHIVE_BUCKET="no-such-archive")
+def test_files_that_go_to_an_archive_that_is_not_the_pipelines(pipeline: Pipeline):
+    pipeline.configure(ARCHIVE_BUCKET="another-archive")
     pipeline.put("a")
     pipeline.wait_for_failures()
     run = doctor()
     assert run.checks == {"environment-archive", "stuck-failed"}
-    assert "NoSuchBucket" in run.of("stuck-failed")["error"]
+    assert "AccessDenied" in run.of("stuck-failed")["error"]
     mend_and_confirm(pipeline, run)
 
 

@@ -83,6 +83,7 @@ def doctor(
         aws=app.aws,
         pipeline=app.pipeline,
         now=app.now(),
+        connect=app.connect,
         older_than=older_than,
         uploads_older_than=uploads_older_than,
         program=_program(app),

@@ -8,6 +8,7 @@ any key are kept by time. What is held for an object is a reference to a cause t
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ _HEARD_CHARACTERS: Final = 20_000
 _ODD_KEYS: Final = 200
 _ERROR_CHARACTERS: Final = 300
 _VARYING: Final = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}(?:-[0-9a-f]{4,})*|\d+", re.IGNORECASE)
-_TRACE_END: Final = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|\w)): ?(.*)$", re.MULTILINE)
+_TRACE: Final = "Traceback (most recent call last):"
+_ERROR_LEVELS: Final = frozenset({"ERROR", "CRITICAL", "FATAL"})
 _CHECKS: Final = {
     REJECTED: "stuck-rejected",
     SUPERSEDED: "stuck-superseded",
@@ -257,7 +259,7 @@ def _hear_anything(
             continue
         request_id = entry.request_id
         invocation = heard.setdefault(request_id, _Heard())
-        _hear(entry, invocation)
+        _hear(entry, event.message, invocation)
         if isinstance(entry, InvocationReport) or len(heard) > _HEARD_INVOCATIONS:
             over = request_id if isinstance(entry, InvocationReport) else next(iter(heard))
             # A death is told after the report in text logs, before it in JSON ones: kept to the end
@@ -268,7 +270,7 @@ def _hear_anything(
         _attribute(invocation, stuck, odd, told)
 
 
-def _hear(entry: Entry, invocation: _Heard) -> None:
+def _hear(entry: Entry, raw: str, invocation: _Heard) -> None:
     match entry:
         case FailedInvocation(error=error):
             invocation.reason = entry.reason
@@ -276,20 +278,28 @@ def _hear(entry: Entry, invocation: _Heard) -> None:
             invocation.add(f"{error.message}\n{error.trace}", entry.logged_at)
         case LogLine(message=message, level=level):
             invocation.add(message, entry.logged_at)
-            if not invocation.reason and (
-                level in ("ERROR", "CRITICAL") or message.startswith("Traceback")
-            ):
-                invocation.error = _error_in(message) or invocation.error
-            elif not invocation.reason and invocation.error == "" and "Error" in message[:200]:
-                invocation.error = _error_in(message)
-        case PlatformLine(message=message):
+            if not invocation.reason and level in _ERROR_LEVELS:
+                invocation.error = _logged_error(raw) or _first_line(message)
+        case PlatformLine():
             invocation.last_at = entry.logged_at
 
 
-def _error_in(message: str) -> str:
-    """Return the exception that ends a trace, else the message's first line."""
-    found = list(_TRACE_END.finditer(message))
-    return found[-1].group(0) if found and "Traceback" in message else _first_line(message)
+def _logged_error(raw: str) -> str:
+    """Return the exception that Lambda's JSON log holds beside a message, "" if there is none."""
+    if not raw.startswith("{") or '"errorType"' not in raw:
+        return ""
+    try:
+        fields = json.loads(raw)
+    except ValueError:
+        return ""
+    return f"{fields.get('errorType')}: {_first_line(str(fields.get('errorMessage', '')))}"
+
+
+def _raised(texts: list[str]) -> str:
+    """Return the line that ends the last Python trace, which may be spread over events."""
+    _, found, after = "\n".join(texts).rpartition(_TRACE)
+    lines = after.splitlines()[1:] if found else []
+    return next((line for line in lines if line and not line[0].isspace()), "")[:_ERROR_CHARACTERS]
 
 
 def _attribute(
@@ -298,21 +308,24 @@ def _attribute(
     at = invocation.last_at
     if at is None:
         return
+    error = invocation.error
+    if not invocation.reason:
+        error = _raised(invocation.texts) or error
     keys = find_keys(invocation.texts, stuck)
     keys.update(key for key in odd if any(key in text for text in invocation.texts))
     if not keys and invocation.reason:
         check = _CHECKS.get(invocation.reason, _FAILED_CHECK)
-        told.deaths.append(Death(at, told.cause(check, invocation.error)))
+        told.deaths.append(Death(at, told.cause(check, error)))
     for key in keys:
         if at < stuck[key].arrived_at - _CLOCK_TOLERANCE:
             continue
-        if not invocation.error:
+        if not error:
             told.note(key, at, told.cause("stuck-left", ""))
             continue
         check = _CHECKS.get(invocation.reason, _FAILED_CHECK)
-        if check == _FAILED_CHECK and _is_undecoded(key, invocation.error):
+        if check == _FAILED_CHECK and _is_undecoded(key, error):
             check = "stuck-key"
-        told.note(key, at, told.cause(check, invocation.error, key))
+        told.note(key, at, told.cause(check, error, key))
 
 
 def _is_undecoded(key: str, error: str) -> bool:

@@ -23,6 +23,7 @@ from twobuckets.parallel import map_unordered
 if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.staging import StagedObject
+    from twobuckets.s3.answers import ListedUpload
 
 Wake = Callable[["StagedObject"], None]
 """Asks the processor, asynchronously, for exactly one staged version. Raises TwoBucketsError."""
@@ -211,14 +212,12 @@ def _plan_aborts(site: Site) -> Iterator[Planned]:
             yield Planned(action, partial(_abort_steps, site, bucket, orphaned))
 
 
-def _abort_steps(
-    site: Site, bucket: str, orphaned: Iterable[uploads.ListedUpload]
-) -> Iterator[_Step]:
+def _abort_steps(site: Site, bucket: str, orphaned: Iterable[ListedUpload]) -> Iterator[_Step]:
     for upload in orphaned:
         yield _Step(upload.key, partial(_abort, site, bucket, upload))
 
 
-def _abort(site: Site, bucket: str, upload: uploads.ListedUpload) -> str | None:
+def _abort(site: Site, bucket: str, upload: ListedUpload) -> str | None:
     """Abort one upload unless somebody still sends parts; else say why not."""
     before = uploads.weigh(site, bucket, upload)
     if before is None:

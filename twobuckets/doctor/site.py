@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from twobuckets.aws import Aws
     from twobuckets.doctor.stuck import Group
     from twobuckets.doctor.summary import Staged
+    from twobuckets.s3 import Sender
+    from twobuckets.s3.listing import ListingError
     from twobuckets.settings import Pipeline
 
 OUR_HANDLER: Final = "twobuckets.processor.handler"
 _LATEST: Final = "$LATEST"
 _NO_FUNCTION: Final = "nothing names the processor: set function in twobuckets.toml"
+FORBIDDEN: Final = 403
 ORPHANED_AFTER: Final = timedelta(days=1)
 # What S3 may need to tell Lambda, and Lambda to start: S3 user guide, NotificationHowTo,
 # "typically seconds, but can sometimes take a minute or longer".
@@ -51,17 +54,18 @@ _METRICS: Final = (
 class Site:
     """A pipeline, the instant of the examination, and what was read of it so far.
 
-    `older_than` is the age from which a staged object counts as stuck, None for what follows from
-    the function; `uploads_older_than` the age of an orphaned upload. `program` and `aws_cli` begin
-    the commands of remedies, with the flags that lead to this pipeline. `cors_origins` are the
-    origins that the settings want browsers to upload from. `staged` is what the listing of staging
-    added up to, None before it, and `stuck` what of it is stuck, by cause. Reads are safe from
-    several threads.
+    `connect` opens what lists buckets. `older_than` is the age from which a staged object counts
+    as stuck, None for what follows from the function; `uploads_older_than` the age of an orphaned
+    upload. `program` and `aws_cli` begin the commands of remedies, with the flags that lead to
+    this pipeline. `cors_origins` are the origins that the settings want browsers to upload from.
+    `staged` is what the listing of staging added up to, None before it, and `stuck` what of it is
+    stuck, by cause. Reads are safe from several threads.
     """
 
     aws: Aws
     pipeline: Pipeline
     now: datetime
+    connect: Callable[[], Sender]
     older_than: timedelta | None = None
     uploads_older_than: timedelta = ORPHANED_AFTER
     program: str = "twobuckets"
@@ -512,6 +516,13 @@ def _answer(
 def could_not_look(what: str, error: ClientError, permission: str) -> CouldNotLook:
     """Return what a failed read means for checks; only a denial is about the permission."""
     if error_code(error) in DENIED_CODES:
+        return CouldNotLook(what, "access denied", permission)
+    return CouldNotLook(what, str(error), None)
+
+
+def listing_stopped(what: str, error: ListingError, permission: str) -> CouldNotLook:
+    """Return what a listing that failed means for checks."""
+    if getattr(error.reason, "status", None) == FORBIDDEN:
         return CouldNotLook(what, "access denied", permission)
     return CouldNotLook(what, str(error), None)
 

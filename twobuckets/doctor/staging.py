@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, error_code
 from twobuckets.doctor.findings import Gone
-from twobuckets.doctor.site import could_not_look
+from twobuckets.doctor.site import could_not_look, listing_stopped
 from twobuckets.doctor.summary import Staged
+from twobuckets.s3.answers import ListedVersion
+from twobuckets.s3.listing import ListingError, iter_objects, iter_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from twobuckets.doctor.site import Site
+    from twobuckets.s3 import Sender
+    from twobuckets.s3.answers import ListedObject
 
 ORIGIN: Final = "twobuckets-origin"
 """Where our processor writes down which staged version it archived (twobuckets.processor)."""
@@ -33,8 +37,8 @@ class StagedObject:
     arrived_at: datetime
 
 
-def iter_staged(site: Site) -> Iterator[StagedObject]:
-    """Yield what is in staging now, in key order, and add it up in `site.staged`.
+def iter_stuck(site: Site) -> Iterator[StagedObject]:
+    """Yield what is stuck in staging, in key order, and add all that is there up in `site.staged`.
 
     Raises CouldNotLook, and Gone when there is no staging bucket.
     """
@@ -42,31 +46,37 @@ def iter_staged(site: Site) -> Iterator[StagedObject]:
         raise Gone(f"There is no bucket {site.staging}")
     site.staged = Staged()
     is_versioned = site.versioning(site.staging) != ""
-    listing = _iter_versions(site) if is_versioned else _iter_objects(site)
+    now, stuck_after = site.now, site.stuck_after
     try:
-        for staged in listing:
-            age = site.now - staged.arrived_at
-            site.staged.add(age, staged.size_bytes, is_stuck=age >= site.stuck_after)
-            yield staged
-    except ClientError as error:
+        with site.connect() as sender:
+            for row in _iter_current(sender, site.staging, is_versioned=is_versioned):
+                age, size_bytes = now - row.modified_at, row.size_bytes or 0
+                is_stuck = age >= stuck_after
+                site.staged.add(age, size_bytes, is_stuck=is_stuck)
+                if is_stuck:
+                    version_id = row.version_id if isinstance(row, ListedVersion) else None
+                    yield StagedObject(
+                        row.key,
+                        # "null" names whatever was written without a version: it pins nothing.
+                        None if version_id == "null" else version_id,
+                        row.etag,
+                        size_bytes,
+                        row.modified_at,
+                    )
+    except ListingError as error:
         permission = "s3:ListBucketVersions" if is_versioned else "s3:ListBucket"
-        raise could_not_look(f"what is in {site.staging}", error, permission) from error
+        raise listing_stopped(f"what is in {site.staging}", error, permission) from error
 
 
-def _iter_versions(site: Site) -> Iterator[StagedObject]:
-    for page in site.aws.s3.get_paginator("list_object_versions").paginate(Bucket=site.staging):
-        for row in page.get("Versions", []):
-            if row["IsLatest"]:
-                version_id = None if row["VersionId"] == "null" else row["VersionId"]
-                etag = row["ETag"].strip('"')
-                yield StagedObject(row["Key"], version_id, etag, row["Size"], row["LastModified"])
-
-
-def _iter_objects(site: Site) -> Iterator[StagedObject]:
-    for page in site.aws.s3.get_paginator("list_objects_v2").paginate(Bucket=site.staging):
-        for row in page.get("Contents", []):
-            etag = row["ETag"].strip('"')
-            yield StagedObject(row["Key"], None, etag, row["Size"], row["LastModified"])
+def _iter_current(
+    sender: Sender, bucket: str, *, is_versioned: bool
+) -> Iterator[ListedObject | ListedVersion]:
+    if not is_versioned:
+        yield from iter_objects(sender, bucket)
+        return
+    for row in iter_versions(sender, bucket):
+        if row.is_latest and not row.is_delete_marker:
+            yield row
 
 
 def is_archived(site: Site, staged: StagedObject) -> bool:

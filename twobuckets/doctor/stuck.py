@@ -16,7 +16,7 @@ from twobuckets.doctor import function, wiring
 from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
 from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity, finder
 from twobuckets.doctor.site import DELIVERY
-from twobuckets.doctor.staging import StagedObject, is_archived, iter_staged
+from twobuckets.doctor.staging import StagedObject, is_archived, iter_stuck
 from twobuckets.parallel import map_unordered
 from twobuckets.prices import US_EAST_1
 from twobuckets.units import format_duration
@@ -89,10 +89,7 @@ def find_stuck(site: Site) -> Iterator[Finding]:
     """
     stuck: dict[str, StagedObject] = {}
     more = 0
-    after = site.stuck_after
-    for staged in iter_staged(site):
-        if site.now - staged.arrived_at < after:
-            continue
+    for staged in iter_stuck(site):
         if len(stuck) < MOST_EXPLAINED:
             stuck[staged.key] = staged
         else:

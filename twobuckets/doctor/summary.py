@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -20,6 +21,7 @@ AGE_LIMITS: Final = (
     ("1d to 7d", timedelta(days=7)),
     ("over 7d", timedelta.max),
 )
+_LIMITS: Final = [limit for _, limit in AGE_LIMITS]
 _ORDER: Final = (Severity.PROBLEM, Severity.NOTICE, Severity.INFO)
 _NEEDS_YOU: Final = 3
 _COULD_NOT_LOOK: Final = 5
@@ -37,7 +39,7 @@ class Staged:
 
     def add(self, age: timedelta, size_bytes: int, *, is_stuck: bool) -> None:
         """Count one object."""
-        label = next(label for label, limit in AGE_LIMITS if age < limit)
+        label = AGE_LIMITS[bisect_right(_LIMITS, age)][0]
         self.ages[label] = self.ages.get(label, 0) + 1
         self.count += 1
         self.size_bytes += size_bytes

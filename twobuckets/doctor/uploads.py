@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, error_code
 from twobuckets.doctor.buckets import aborts_uploads
 from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Severity, finder
-from twobuckets.doctor.site import could_not_look
+from twobuckets.doctor.site import could_not_look, listing_stopped
 from twobuckets.parallel import map_unordered
 from twobuckets.prices import US_EAST_1
+from twobuckets.s3.listing import ListingError, iter_uploads
 from twobuckets.text import shell_word, visible
 from twobuckets.units import format_bytes, format_duration, format_instant
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.doctor.site import Site
+    from twobuckets.s3.answers import ListedUpload
 
 _EACH: Final = 10
 """Up to so many orphaned uploads of a bucket each get a finding of their own."""
@@ -29,14 +31,6 @@ _EXAMPLES: Final = 3
 _GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload"})
 
 CHECK: Final = Check("upload-orphaned", "Multipart uploads that nobody completed.", fixable=True)
-
-
-class ListedUpload(NamedTuple):
-    key: str
-    upload_id: str
-    initiated_at: datetime
-    initiator: str
-    storage_class: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +51,13 @@ def iter_orphaned(site: Site, bucket: str) -> Iterator[ListedUpload]:
     Raises CouldNotLook.
     """
     try:
-        for page in site.aws.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
-            for row in page.get("Uploads", []):
-                upload = ListedUpload(
-                    row["Key"],
-                    row["UploadId"],
-                    row["Initiated"],
-                    row.get("Initiator", {}).get("DisplayName", ""),
-                    row.get("StorageClass", "STANDARD"),
-                )
+        with site.connect() as sender:
+            for upload in iter_uploads(sender, bucket):
                 if site.now - upload.initiated_at >= site.uploads_older_than:
                     yield upload
-    except ClientError as error:
+    except ListingError as error:
         permission = "s3:ListBucketMultipartUploads"
-        raise could_not_look(f"the uploads in {bucket}", error, permission) from error
+        raise listing_stopped(f"the uploads in {bucket}", error, permission) from error
 
 
 def weigh(site: Site, bucket: str, upload: ListedUpload) -> Weighed | None:

@@ -73,6 +73,15 @@ _ROW = re.compile(
 )
 
 
+_VERSION_ROW = re.compile(
+    r"<Version><Key>([^<]*)</Key><VersionId>([^<]*)</VersionId><IsLatest>(\w+)</IsLatest>"
+    r"<LastModified>([^<]*)</LastModified><ETag>([^<]*)</ETag>"
+    r"(?:<Checksum\w+>[^<]*</Checksum\w+>)*<Size>(\d+)</Size>"
+    r"(?:<StorageClass>([^<]*)</StorageClass>)?"
+    r"(?:<Owner>(?:<\w+>[^<]*</\w+>)*</Owner>)?</Version>"
+)
+
+
 def parse_objects(body: bytes) -> list[ListedObject]:
     """Return the rows of a ListObjectsV2 page. Raises AnswerError if it is none."""
     text = body.decode("utf-8", "replace")
@@ -96,6 +105,23 @@ def parse_objects(body: bytes) -> list[ListedObject]:
 def parse_versions(body: bytes) -> list[ListedVersion]:
     """Return the rows of a ListObjectVersions page. Raises AnswerError if it is none."""
     encoded = _is_encoded(body)
+    text = body.decode("utf-8", "replace")
+    rows = _VERSION_ROW.findall(text) if encoded else []
+    if rows and len(rows) == text.count("<Version>") and "<DeleteMarker>" not in text:
+        instant = datetime.fromisoformat
+        return [
+            ListedVersion(
+                unquote_plus(unescape(key)) if "%" in key or "+" in key or "&" in key else key,
+                version_id,
+                is_latest == "true",
+                False,
+                int(size),
+                instant(modified),
+                etag[6:-6] if etag.startswith("&quot;") else unescape(etag).strip('"'),
+                storage_class or "STANDARD",
+            )
+            for key, version_id, is_latest, modified, etag, size, storage_class in rows
+        ]
     return [
         ListedVersion(
             _decode(row.get("Key", ""), encoded=encoded),
