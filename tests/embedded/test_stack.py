@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from tests.embedded.conftest import empty_bucket
 from twobuckets.cli import cli
+from twobuckets.cli.app import App
+from twobuckets.s3 import Request, Response
 from twobuckets.stack.template import template_text
 
 if TYPE_CHECKING:
@@ -112,20 +113,21 @@ def test_the_staged_file_goes_to_the_archive_with_what_the_role_allows(
     assert embedded.s3.head_object(Bucket=ARCHIVE, Key="a b/ü+.csv")["Metadata"]["by"] == "me"
 
 
-def fill(aws: Aws, bucket: str, objects: int, versions: int, uploads: int):
-    def put(number: int):
-        aws.s3.put_object(Bucket=bucket, Key=f"file-{number:05}\n", Body=b"x")
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(put, range(objects)))
-        list(pool.map(put, range(versions)))
-        list(
-            pool.map(
-                lambda n: aws.s3.create_multipart_upload(Bucket=bucket, Key=f"big-{n}"),
-                range(uploads),
-            )
-        )
-    aws.s3.delete_object(Bucket=bucket, Key="file-00000\n")
+def fill(bucket: str, objects: int, versions: int, uploads: int):
+    """Put objects, newer versions of some, a delete marker and incomplete uploads."""
+    files = [f"file-{number:05}\n" for number in range(objects)]
+    puts = [Request("PUT", bucket, key, body=b"x") for key in files]
+    begun = [
+        Request("POST", bucket, f"big-{number}", query=(("uploads", ""),))
+        for number in range(uploads)
+    ]
+    deletion = Request("DELETE", bucket, files[0])
+    with App(flags={"stack": "local"}).connect() as sender:
+        # One after the other: what comes later is to lie on top.
+        for requests in (puts, [*puts[:versions], *begun], [deletion]):
+            for request, answer in sender.send_all(requests):
+                assert isinstance(answer, Response), (request, answer)
+                assert answer.ok, (request, answer)
 
 
 def test_destroy_leaves_nothing_of_thousands_of_objects_versions_and_uploads(
@@ -134,8 +136,8 @@ def test_destroy_leaves_nothing_of_thousands_of_objects_versions_and_uploads(
     deployed(run)
     # Nothing is to be processed meanwhile: what is counted is what was put.
     embedded.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
-    fill(embedded, ARCHIVE, 2500, 300, 10)
-    fill(embedded, STAGING, 50, 5, 20)
+    fill(ARCHIVE, 2500, 300, 10)
+    fill(STAGING, 50, 5, 20)
 
     result = run("destroy", "--delete-data", "--yes", "--json")
     assert result.exit_code == 0, result.stderr

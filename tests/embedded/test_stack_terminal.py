@@ -105,6 +105,11 @@ def at_terminal() -> Iterator[Callable[..., Terminal]]:
             terminal.program.wait()
 
 
+def assert_nothing_is_left_of_the_plan(embedded: Aws):
+    stacks = embedded.cloudformation.list_stacks()["StackSummaries"]
+    assert [s for s in stacks if s["StackStatus"] != "DELETE_COMPLETE"] == []
+
+
 def test_deploy_asks_and_no_is_no(
     project: Path, at_terminal: Callable[..., Terminal], embedded: Aws
 ):
@@ -114,7 +119,7 @@ def test_deploy_asks_and_no_is_no(
     assert terminal.end() == 0
     assert "Nothing was changed." in terminal.shown
     assert embedded.s3.list_buckets()["Buckets"] == []
-    assert embedded.cloudformation.list_change_sets(StackName="local")["Summaries"] == []
+    assert_nothing_is_left_of_the_plan(embedded)
 
 
 def test_deploy_asks_and_yes_is_followed_to_the_end_and_destroy_wants_the_name(
@@ -149,8 +154,7 @@ def test_interrupting_the_question_takes_the_plan_back(
     terminal.program.send_signal(signal.SIGINT)
     assert terminal.end() == 130
     assert embedded.s3.list_buckets()["Buckets"] == []
-    stacks = embedded.cloudformation.list_stacks()["StackSummaries"]
-    assert [s for s in stacks if s["StackStatus"] != "DELETE_COMPLETE"] == []
+    assert_nothing_is_left_of_the_plan(embedded)
 
 
 def test_an_operation_under_way_is_recognised_and_ctrl_c_says_that_it_goes_on(
