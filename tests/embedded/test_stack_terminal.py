@@ -32,12 +32,12 @@ PATIENCE_SECONDS = 60
 class Terminal:
     """The program on a terminal of its own, 80 columns wide."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, stdout: int | None = None) -> None:
         self._controller, terminal = pty.openpty()
         self.program = subprocess.Popen(
             [sys.executable, "-m", "twobuckets", *arguments],
             stdin=terminal,
-            stdout=terminal,
+            stdout=terminal if stdout is None else stdout,
             stderr=terminal,
             env={**os.environ, "COLUMNS": "80", "TERM": "xterm"},
             start_new_session=True,
@@ -94,8 +94,8 @@ def at_terminal() -> Iterator[Callable[..., Terminal]]:
     """Run the program on a terminal; what still runs at the end is killed."""
     started = []
 
-    def start(*arguments: str) -> Terminal:
-        started.append(Terminal(*arguments))
+    def start(*arguments: str, stdout: int | None = None) -> Terminal:
+        started.append(Terminal(*arguments, stdout=stdout))
         return started[-1]
 
     yield start
@@ -144,6 +144,22 @@ def test_deploy_asks_and_yes_is_followed_to_the_end_and_destroy_wants_the_name(
     assert right.end() == 0
     assert "Destroyed local" in right.shown
     assert len(embedded.s3.list_buckets()["Buckets"]) == 1
+
+
+def test_what_is_redirected_gets_every_line_while_the_terminal_shows_progress(
+    project: Path, at_terminal: Callable[..., Terminal], embedded: Aws
+):
+    lines = project / "lines.txt"
+    with lines.open("wb") as redirected:
+        terminal = at_terminal("deploy", "--yes", stdout=redirected.fileno())
+        assert terminal.end() == 0
+    written = lines.read_text()
+    assert "+ StagingBucket (S3::Bucket)" in written
+    assert "CREATE_COMPLETE  StagingBucket" in written
+    assert "Deployed local." in written
+    assert "\x1b" not in written
+    assert "CREATE_COMPLETE" not in terminal.shown
+    assert "Deploying local" in terminal.shown
 
 
 def test_interrupting_the_question_takes_the_plan_back(

@@ -90,6 +90,7 @@ class Output:
         self._color = color
         self._held: list[str] | None = None
         self._held_characters = 0
+        self._live: Progress | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -210,9 +211,18 @@ class Output:
             console=self._console(sys.stderr),
             transient=transient,
             disable=not self.shows_progress,
+            # rich would send what is written to stdout to this console, which is stderr: a pipe
+            # would get nothing. `_print` keeps lines and display apart instead.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
-        with progress:
-            yield progress
+        around = self._live
+        self._live = progress if self.shows_progress else None
+        try:
+            with progress:
+                yield progress
+        finally:
+            self._live = around
 
     @contextlib.contextmanager
     def waiting(self, doing: str) -> Iterator[None]:
@@ -226,7 +236,7 @@ class Output:
             sys.stderr.write(json.dumps({"type": kind, "message": text}) + "\n")
             return
         shown = label + visible(text)
-        if style and self._color and sys.stderr.isatty():
+        if self._live is not None or (style and self._color and sys.stderr.isatty()):
             from rich.text import Text
 
             self._print(sys.stderr, Text(shown, style=style))
@@ -240,7 +250,11 @@ class Output:
         if isinstance(view, Text):
             # Same length, so that styles stay where they were.
             view.plain = _harmless(view.plain)
-        self._console(stream).print(view, soft_wrap=isinstance(view, Text), highlight=False)
+        # A line on the terminal that shows live progress goes above it, by the console that draws
+        # it; stdout and stderr are the same place then.
+        above = self._live is not None and stream.isatty()
+        console = self._live.console if self._live and above else self._console(stream)
+        console.print(view, soft_wrap=isinstance(view, Text), highlight=False)
 
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console

@@ -35,7 +35,7 @@ def _(plan: Plan) -> Text:
 
 def _change(change: ResourceChange) -> Text:
     sign, style, words = _SIGNS[change.action]
-    line = Text(f"  {sign} ", style=style)
+    line = Text().append(f"  {sign} ", style=style)
     line.append(change.resource, style="bold")
     line.append(f" ({change.resource_type.removeprefix('AWS::')})", style="dim")
     if change.action is not Action.ADD:
@@ -73,7 +73,7 @@ def _(event: StackEvent) -> Text | None:
     if event.status.endswith("_IN_PROGRESS") and not event.is_of_stack:
         return None
     style = _status_style(event.status)
-    line = Text(f"{event.happened_at:%H:%M:%S} ", style="dim")
+    line = Text().append(f"{event.happened_at:%H:%M:%S} ", style="dim")
     line.append(f"{event.status:<22} ", style=style)
     line.append(visible(event.resource), style="bold" if event.is_of_stack else "")
     if event.reason:
@@ -140,5 +140,5 @@ def _(summary: DestroySummary) -> Text:
         _count(summary.uploads, "incomplete upload"),
     ]
     said = ", ".join(part for part in removed if part)
-    line = Text(f"Destroyed {visible(summary.stack)}", style="bold green")
+    line = Text().append(f"Destroyed {visible(summary.stack)}", style="bold green")
     return line.append(f", with {said}." if said else ".")
