@@ -196,6 +196,22 @@ def test_an_archive_that_is_the_staging_bucket_is_refused(
     assert set(pipeline.staged()) == {"a"}
 
 
+def test_a_missing_permission_is_named(pipeline: Pipeline) -> None:
+    def refuse(params: Any, **_: Any) -> None:
+        error: Any = {"Error": {"Code": "403", "Message": "Forbidden"}}
+        raise ClientError(error, "HeadObject")
+
+    record = pipeline.upload("a")
+    events = pipeline.s3.meta.events
+    events.register("before-parameter-build.s3.HeadObject", refuse)
+    try:
+        with pytest.raises(RecordsFailedError, match="s3:ListBucket"):
+            pipeline.invoke(record)
+    finally:
+        events.unregister("before-parameter-build.s3.HeadObject", refuse)
+    assert pipeline.lines[0]["error"]["type"] == "PermissionError"
+
+
 def test_an_unknown_event_is_an_error(lambda_environment: Any) -> None:
     with pytest.raises(UnknownEventError, match="greeting"):
         handler({"greeting": "hello"}, None)

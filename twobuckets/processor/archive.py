@@ -303,6 +303,13 @@ def _head(s3: S3Client, where: dict[str, Any]) -> Mapping[str, Any] | None:
             return None
         if code_of(error) in ("400", "InvalidArgument") and "VersionId" in where:
             return None
+        if code_of(error) in ("403", "AccessDenied"):
+            # S3 answers 403 instead of 404 to whoever may not list the bucket.
+            raise PermissionError(
+                f"S3 refuses to describe {where['Key']!r} in {where['Bucket']}: either the "
+                "function's role lacks s3:GetObject or s3:GetObjectVersion there (or the key to "
+                "decrypt it), or the object is gone and the role lacks s3:ListBucket"
+            ) from error
         raise
 
 
