@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from tests.embedded.intake import digests_in, staging
 from tests.faults.proxy import Asked, Fault, FaultProxy, fault_proxy
 from twobuckets.cli import cli
 
@@ -18,40 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from twobuckets import local
     from twobuckets.aws import Aws
 
-__all__ = ["fault_proxy"]
+__all__ = ["fault_proxy", "staging"]
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-def staging(embedded: Aws, embedded_server: local.Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket of the embedded AWS, reached as any other endpoint so that a proxy is in between."""
-    embedded.s3.create_bucket(Bucket="intake-staging")
-    for name, value in (
-        ("TWOBUCKETS_STAGING", "intake-staging"),
-        ("TWOBUCKETS_ARCHIVE", "intake-archive"),
-        ("TWOBUCKETS_ENDPOINT_URL", embedded_server.endpoint_url),
-        ("AWS_ACCESS_KEY_ID", embedded_server.access_key),
-        ("AWS_SECRET_ACCESS_KEY", embedded_server.secret_key),
-        ("AWS_REGION", embedded_server.region),
-    ):
-        monkeypatch.setenv(name, value)
-    return "intake-staging"
-
-
-def digests_in(aws: Aws, bucket: str) -> dict[str, str]:
-    digests = {}
-    for page in aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        for item in page.get("Contents", []):
-            digest = hashlib.sha256()
-            body = aws.s3.get_object(Bucket=bucket, Key=item["Key"])["Body"]
-            for block in body.iter_chunks(MIB):
-                digest.update(block)
-            digests[item["Key"]] = digest.hexdigest()
-    return digests
 
 
 def write_files(folder: Path, count: int, large_bytes: int) -> dict[str, str]:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twobuckets.local.server import (
     bodies,
-    checksum_gaps,
     children,
     guard,
     invocations,
     log_gaps,
+    multipart_gaps,
     s3_gaps,
     template_gaps,
 )
@@ -107,7 +107,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     template_gaps.install()
     log_gaps.install()
     bodies.install()
-    checksum_gaps.install()
+    multipart_gaps.install()
     s3_gaps.install()
 
     def ready() -> None:

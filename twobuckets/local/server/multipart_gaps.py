@@ -1,6 +1,8 @@
-"""Whole-object checksums of multipart uploads, which the emulator's S3 knows as composite only.
+"""What the emulator's S3 lacks about multipart uploads.
 
-Also CRC64NVME at the speed of the machine: the emulator's own takes a minute for a gigabyte.
+Checksums of the whole object, which it knows as composite only, and who began an upload: it names
+the account for everybody. Also CRC64NVME at the speed of the machine: the emulator's own takes a
+minute for a gigabyte.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import base64
 import re
 import threading
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 from twobuckets.s3 import CRC32, CRC64NVME
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 _ALGORITHMS = {algorithm.name: algorithm for algorithm in (CRC32, CRC64NVME)}
 _PART_NUMBER = re.compile(rb"<PartNumber>\s*(\d+)\s*</PartNumber>")
+_UPLOAD = re.compile(rb"<Upload>.*?</Upload>", re.DOTALL)
+_UPLOAD_ID = re.compile(rb"<UploadId>(.*?)</UploadId>")
+_INITIATOR = re.compile(rb"(<Initiator><ID>).*?(</ID>)", re.DOTALL)
 _completing = threading.local()
 
 
@@ -26,25 +32,51 @@ def install() -> None:
 
     s3._crc64nvme = lambda body: CRC64NVME.compute(bytes(body))
     s3._create_multipart_upload = _creates(s3._create_multipart_upload, s3)
+    s3._list_multipart_uploads = _lists(s3._list_multipart_uploads, s3)
     s3._complete_multipart_upload = _completes(s3._complete_multipart_upload, s3)
     s3._composite_checksum = _combines(s3._composite_checksum)
     s3._record_object_version = _records(s3._record_object_version)
 
 
 def _creates(create: Callable[..., Any], s3: Any) -> Callable[..., Any]:
-    """Remember that an upload was begun with a checksum of the whole object."""
+    """Remember who began an upload, and that it was with a checksum of the whole object."""
+    from ministack.services import sts
 
     def create_with_type(bucket: str, key: str, headers: Mapping[str, str]) -> Any:
         before = set(s3._multipart_uploads)
         status, answered, body = create(bucket, key, headers)
         is_whole = headers.get("x-amz-checksum-type") == "FULL_OBJECT"
-        if status == 200 and is_whole and "x-amz-checksum-algorithm" in answered:
-            for upload_id in set(s3._multipart_uploads) - before:
-                s3._multipart_uploads[upload_id]["checksum_type"] = "FULL_OBJECT"
+        is_whole = is_whole and "x-amz-checksum-algorithm" in answered
+        for upload_id in set(s3._multipart_uploads) - before:
+            upload = s3._multipart_uploads[upload_id]
+            caller = sts._caller_identity(headers, {})
+            if isinstance(caller, dict):
+                upload["initiator"] = caller["userArn"]
+            if is_whole:
+                upload["checksum_type"] = "FULL_OBJECT"
+        if is_whole:
             answered = {**answered, "x-amz-checksum-type": "FULL_OBJECT"}
         return status, answered, body
 
     return create_with_type
+
+
+def _lists(list_uploads: Callable[..., Any], s3: Any) -> Callable[..., Any]:
+    """Show each upload with the ARN of whoever began it, as AWS does."""
+
+    def name_initiator(shown: re.Match[bytes]) -> bytes:
+        upload_id = _UPLOAD_ID.search(shown[0])
+        upload = s3._multipart_uploads.get(upload_id[1].decode() if upload_id else "", {})
+        if "initiator" not in upload:
+            return shown[0]
+        arn = escape(upload["initiator"]).encode()
+        return _INITIATOR.sub(lambda found: found[1] + arn + found[2], shown[0])
+
+    def list_with_initiators(*arguments: Any) -> Any:
+        status, answered, body = list_uploads(*arguments)
+        return status, answered, _UPLOAD.sub(name_initiator, body)
+
+    return list_with_initiators
 
 
 def _completes(complete: Callable[..., Any], s3: Any) -> Callable[..., Any]:
