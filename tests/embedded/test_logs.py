@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -29,6 +33,18 @@ def process(file):
         raise Reject("not one of ours")
     if "fail" in file.key:
         raise ValueError("no header")
+"""
+
+
+# Writes one outcome line a record.
+LINES = """
+import json
+from urllib.parse import unquote_plus
+
+def handler(event, context):
+    for record in event["Records"]:
+        print(json.dumps({"twobuckets": 1, "outcome": "archived", "bucket": "b",
+                          "key": unquote_plus(record["s3"]["object"]["key"])}))
 """
 
 
@@ -74,7 +90,6 @@ def test_each_file_is_told_as_the_processor_told_it(
     staged = put(embedded, pipeline.staging, [*good, "reject.csv", "fail.csv"])
     fates = wait(embedded, pipeline.staging, pipeline.archive, pipeline.log_group, staged)
     assert {fates[key].fate for key in good} == {"archived"}
-    assert all(fates[key].archive_version_id for key in good)
     rejected, failed = fates["reject.csv"], fates["fail.csv"]
     assert (rejected.fate, rejected.attempts) == ("rejected", 1)
     assert (failed.fate, failed.is_final, failed.attempts) == ("failed", True, 3)
@@ -83,6 +98,8 @@ def test_each_file_is_told_as_the_processor_told_it(
 
     records = [json.loads(line) for line in run("--json").splitlines()]
     assert records[-1]["outcomes"]["archived"] == 25
+    archived = [r for r in records if r.get("outcome") == "archived"]
+    assert all(r["archive_version_id"] for r in archived)
     assert records[-1]["outcomes"]["failed"] == 3
     shown = run("--failed")
     assert shown.count("ValueError: no header") >= 3
@@ -110,3 +127,44 @@ def test_a_pair_that_is_not_ours_is_understood_by_what_s3_and_lambda_say(
     assert late.error is not None
     assert "timed out" in late.error.message
     assert fates["die.csv"].fate == "failed"
+
+
+def test_a_follower_tells_each_outcome_once_until_it_is_interrupted(
+    embedded: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    make_pair(embedded, source=LINES)
+    monkeypatch.setenv("TWOBUCKETS_STAGING", STAGING)
+    monkeypatch.setenv("TWOBUCKETS_ARCHIVE", ARCHIVE)
+    monkeypatch.setenv("TWOBUCKETS_LOG_GROUP", f"/aws/lambda/{FUNCTION}")
+    wanted = [f"followed {n:02}" for n in range(30)]
+    told: list[str] = []
+    enough = threading.Event()
+
+    def read(stream: IO[str]) -> None:
+        for line in stream:
+            key = json.loads(line).get("key", "")
+            if key.startswith("followed"):
+                told.append(key)
+            if len(told) == len(wanted):
+                enough.set()
+
+    command = [sys.executable, "-m", "twobuckets", "--stack", "local", "--json"]
+    with subprocess.Popen(
+        [*command, "logs", "--follow"], stdout=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        reader = threading.Thread(target=read, args=[follower.stdout])
+        reader.start()
+        try:
+            for key in wanted:
+                put(embedded, STAGING, [key])
+                time.sleep(0.05)
+            assert enough.wait(60), told
+            # Two more turns, in which nothing may come again.
+            time.sleep(4)
+        finally:
+            follower.send_signal(signal.SIGINT)
+            reader.join(20)
+    assert follower.returncode == 130
+    assert sorted(told) == wanted
