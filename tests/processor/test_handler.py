@@ -435,6 +435,34 @@ def test_metadata_without_room_for_our_record_is_kept_whole(pipeline: Pipeline) 
     assert head["Metadata"] == {"long": "x" * 1_900}
 
 
+def test_headers_that_cannot_be_signed_are_copied_by_s3_itself(pipeline: Pipeline) -> None:
+    def describe(parsed: Any, **_: Any) -> None:
+        if "Metadata" in parsed:
+            parsed["ContentDisposition"] = "attachment; filename=\u00fc.pdf"
+            parsed["Metadata"]["owner"] = "J\u00fcrgen"
+
+    directives = []
+    record = pipeline.upload("a", Metadata={"kept": "yes"}, ContentType="text/csv")
+    events = pipeline.s3.meta.events
+    listen: dict[str, Any] = {
+        "after-call.s3.HeadObject": describe,
+        "before-parameter-build.s3.CopyObject": lambda params, **_: directives.append(
+            (params["MetadataDirective"], "Metadata" in params)
+        ),
+    }
+    for name, listener in listen.items():
+        events.register(name, listener)
+    try:
+        [line] = pipeline.invoke(record)
+    finally:
+        for name, listener in listen.items():
+            events.unregister(name, listener)
+    assert line["outcome"] == "archived"
+    assert directives == [("COPY", False)]
+    head = pipeline.s3.head_object(Bucket=ARCHIVE, Key="a")
+    assert (head["Metadata"], head["ContentType"]) == ({"kept": "yes"}, "text/csv")
+
+
 def test_an_origin_record_that_an_uploader_forged_is_not_believed(pipeline: Pipeline) -> None:
     forged = json.dumps(
         {

@@ -158,7 +158,7 @@ GUARDS = [
     ),
     Guard(
         what="the delete marker over an older version",
-        source="""    if place.has_older and not place.is_replaced:""",
+        source="""    if place.has_older and not place.is_replaced and not place.is_hidden:""",
         instead="""    if False:""",
         among=QUIET,
         says="stuck",

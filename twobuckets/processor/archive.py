@@ -430,7 +430,10 @@ def _ensure_archived(
     )
     recorded = {**staged.metadata, ORIGIN: origin.metadata_value()}
     try:
-        version_id = _copy(s3, staged, destination, recorded, seen)
+        if _can_be_said_again(staged):
+            version_id = _copy(s3, staged, destination, recorded, seen)
+        else:
+            version_id = _copy(s3, staged, destination, None, seen)
     except Exception as error:
         if code_of(error) != "MetadataTooLarge":
             raise
@@ -443,16 +446,32 @@ def _ensure_archived(
     return version_id
 
 
+def _can_be_said_again(staged: Staged) -> bool:
+    """Whether the object's headers can be given to CopyObject anew, with the record among them.
+
+    What is not ASCII cannot be signed as it came, and S3 only counts metadata that no header can
+    carry (`MissingMeta`): such an object is copied with what it has, and gets no record. An origin
+    record that came with it must not pass for ours, and is worth dropping the rest.
+    """
+    if ORIGIN in staged.head["Metadata"]:
+        return True
+    kept = (staged.head.get(name, "") for name in _KEPT)
+    texts = [*staged.metadata.values(), *(text for text in kept if isinstance(text, str))]
+    return all(text.isascii() for text in texts) and not staged.head.get("MissingMeta")
+
+
 def _copy(
     s3: S3Client,
     source: Staged,
     destination: Destination,
-    metadata: Mapping[str, str],
+    metadata: Mapping[str, str] | None,
     seen: Archived | None,
 ) -> str | None:
-    """Copy under both conditions: the source is the pinned version, the destination is as seen."""
-    written: dict[str, Any] = {name: source.head[name] for name in _KEPT if source.head.get(name)}
-    written["Metadata"] = metadata
+    """Copy under both conditions: the source is the pinned version, the destination is as seen.
+
+    Without metadata the source's headers and metadata are copied by S3 itself.
+    """
+    written = _headers(source, metadata)
     if destination.storage_class:
         written["StorageClass"] = destination.storage_class
     unchanged: dict[str, Any] = {"IfMatch": f'"{seen.etag}"'} if seen else {"IfNoneMatch": "*"}
@@ -461,10 +480,25 @@ def _copy(
         return _copy_in_parts(s3, source, destination, where, written, unchanged)
     if not _has_condition(s3):
         unchanged = {}
-    copied = s3.copy_object(
-        **where, **source.copy_source, MetadataDirective="REPLACE", **written, **unchanged
-    )
+    if metadata is None:
+        written = {"StorageClass": written["StorageClass"]} if "StorageClass" in written else {}
+        written["MetadataDirective"] = "COPY"
+    else:
+        written["MetadataDirective"] = "REPLACE"
+    copied = s3.copy_object(**where, **source.copy_source, **written, **unchanged)
     return _version_id(copied)
+
+
+def _headers(source: Staged, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    # What is not ASCII is left out where S3 cannot copy it itself: above the limit of CopyObject.
+    headers: dict[str, Any] = {name: source.head[name] for name in _KEPT if source.head.get(name)}
+    texts = source.metadata if metadata is None else metadata
+    headers["Metadata"] = {name: text for name, text in texts.items() if text.isascii()}
+    return {
+        name: value
+        for name, value in headers.items()
+        if not isinstance(value, str) or value.isascii()
+    }
 
 
 def _has_condition(s3: S3Client) -> bool:
@@ -649,7 +683,7 @@ def delete_staged(s3: S3Client, staged: Staged, place: Place) -> None:
     if staged.version_id is None:
         _delete_if_current(s3, where, staged.etag)
         return
-    if place.has_older and not place.is_replaced:
+    if place.has_older and not place.is_replaced and not place.is_hidden:
         # Something newer on top by now covers the older version as well, and gets no marker.
         _delete_if_current(s3, where, staged.etag)
     # S3 holds conditions against the current version only; a version id is exact by itself.
