@@ -131,7 +131,15 @@ def ls(files: Path, scale: float) -> Job:
         {
             "twobuckets": ("ls", "archive"),
             "s5cmd": ("ls", f"s3://{ARCHIVE}/*"),
-            "rclone": ("lsf", "-R", "--fast-list", "--format", "tsp", f"y:{ARCHIVE}"),
+            "rclone": (
+                "lsf",
+                "-R",
+                "--fast-list",
+                "--use-server-modtime",
+                "--format",
+                "tsp",
+                f"y:{ARCHIVE}",
+            ),
             "obstore": ("ls", ARCHIVE),
             "aws": ("s3", "ls", "--recursive", f"s3://{ARCHIVE}/"),
         },

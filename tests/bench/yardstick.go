@@ -549,6 +549,11 @@ func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key strin
 		mu.Lock()
 		uploads[id] = &upload{bucket: name, key: key, at: time.Now().UTC(), headers: kept(r.Header), parts: map[int]*version{}}
 		mu.Unlock()
+		for _, name := range []string{"X-Amz-Checksum-Algorithm", "X-Amz-Checksum-Type"} {
+			if value := r.Header.Get(name); value != "" {
+				w.Header().Set(name, value)
+			}
+		}
 		say(w, fmt.Sprintf("<InitiateMultipartUploadResult><Bucket>%s</Bucket><Key>%s</Key><UploadId>%s</UploadId></InitiateMultipartUploadResult>", name, escape(key), id))
 	case q.Has("tagging"):
 		count("GetObjectTagging")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
@@ -151,5 +152,7 @@ def _or_dash(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
+# Objects that came together have their seconds in common; the format costs as much as the rest.
+@lru_cache(maxsize=4096)
 def _instant(at: datetime) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -53,6 +53,8 @@ _PASSING_CODES = frozenset(
 _DAMAGE_CODES = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
 _ADDRESSES_LIVE = 30.0
 """Seconds for which a host's addresses are used before they are looked up again."""
+_FIRST_OPEN = 32
+_HOLD_SECONDS = 1.0
 _BUSY_CODES = frozenset({"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException"})
 
 
@@ -297,6 +299,7 @@ class _Loop:
         self._jitter = jitter
         self._idle: dict[Origin, list[_Lane]] = {}
         self._busy = 0
+        self._answers = 0
         self._limit = Limit(most, monotonic())
         self._later: list[tuple[float, int, _Try | _Lane]] = []
         self._count = 0
@@ -380,7 +383,8 @@ class _Loop:
                 self._advance(due)
             else:
                 due.flight.waiting.append(due)
-        self._limit.note(started_at, now, len(events), full=full)
+        self._limit.note(started_at, now, self._answers, full=full)
+        self._answers = 0
         if now - self._swept_at > 1.0:
             self._swept_at = now
             self._sweep(now)
@@ -427,6 +431,7 @@ class _Loop:
         assert trying is not None
         lane.task = lane.trying = None
         self._busy -= 1
+        self._answers += 1
         reused = lane.connection.used
         if isinstance(outcome, Response) and lane.connection.sock is not None:
             if lane.watched != READ:
@@ -510,32 +515,47 @@ class _Loop:
 class Limit:
     """How many small requests are in flight: as many as keep this process busy.
 
-    While the loop mostly waits, more requests in flight bring more a second, until they no longer
-    do; once the loop never waits, more of them only cost. `SlowDown` halves the number.
+    While the loop mostly waits, more requests in flight bring more answers a second; the number is
+    doubled as long as they do. Once the loop hardly waits, or more requests brought no more
+    answers, the number stays: a loaded server should not be loaded more. `SlowDown` halves it.
     """
 
+    period = 0.025
+
     def __init__(self, most: int, now: float) -> None:
-        self.now = min(32, most)
-        self.period = 0.025
+        self.now = min(_FIRST_OPEN, most)
         self._most = most
         self._since = now
         self._waited = 0.0
-        self._events = 0
+        self._answers = 0
         self._rate = 0.0
-        self._held_until = 0.0
+        self._grown = False
+        self._held_until = now
 
-    def note(self, started_at: float, now: float, events: int, *, full: bool) -> None:
-        """Take note of one turn of the loop: it waited that long, then so much could go on."""
+    def note(self, started_at: float, now: float, answers: int, *, full: bool) -> None:
+        """Take note of one turn of the loop: it waited that long and then got so many answers.
+
+        `full` says whether as many requests as allowed were in flight meanwhile.
+        """
         self._waited += now - started_at
-        self._events += events
+        self._answers += answers
         elapsed = now - self._since
-        if elapsed < self.period:
+        # Answers come in waves: without them a period is enough, with them it takes some more.
+        if elapsed < (self.period if not self._answers else 4 * self.period):
             return
+        rate = self._answers / elapsed
         waiting = self._waited > elapsed / 2
-        rate = self._events / elapsed
-        if full and waiting and now >= self._held_until and self.now < self._most:
+        self._since, self._waited, self._answers = now, 0.0, 0
+        if self._grown and self._rate and rate < 1.1 * self._rate:
+            if rate < 1.02 * self._rate:
+                self.now = max(_FIRST_OPEN, self.now // 2)
+            self._held_until = now + _HOLD_SECONDS
+            self._grown = False
+        elif full and waiting and now >= self._held_until and self.now < self._most:
             self.now = min(self._most, self.now * 2)
-        self._since, self._waited, self._events = now, 0.0, 0
+            self._grown = True
+        else:
+            self._grown = False
         self._rate = rate
 
     def slow_down(self, now: float) -> None:
@@ -543,6 +563,7 @@ class Limit:
         if now >= self._held_until:
             self.now = max(4, self.now // 2)
             self._held_until = now + 1.0
+            self._grown = False
 
 
 class _Bulk:
