@@ -408,7 +408,7 @@ def test_the_last_update_that_failed_is_told_with_lambdas_reason(
 
 
 def test_trouble_of_the_last_day_is_a_fact_and_no_failure(pair: HandMadePair, answers: Answers):
-    values = {"invocations": 10.0, "errors": 4.0, "throttles": 2.0}
+    values = {"invocations": 10.0, "errors": 4.0, "throttles": 2.0, "duration": 55_000.0}
     answers.give(
         "GetMetricData",
         {"MetricDataResults": [{"Id": name, "Values": [v]} for name, v in values.items()]},
@@ -416,6 +416,7 @@ def test_trouble_of_the_last_day_is_a_fact_and_no_failure(pair: HandMadePair, an
     run = run_doctor()
     assert "10 invocations" in run.of("last-day")["detail"]
     assert "4 failed, 2 were throttled" in run.of("last-day")["detail"]
+    assert "the longest took 55s of the 1m that it may" in run.of("last-day")["detail"]
     assert run.exit_code == 0
 
 

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.findings import Check, Finding, Gone, Severity, finder
+from twobuckets.doctor.site import LONGEST
 from twobuckets.text import shell_word
 from twobuckets.units import format_duration
 
@@ -73,6 +74,7 @@ _OUR_PROCESSOR: Final = {
     "archive": ("s3:ListBucket",),
     "log": ("logs:CreateLogStream", "logs:PutLogEvents"),
 }
+_CLOSE_TO_TIMEOUT: Final = 0.8
 ARCHIVE_VARIABLE: Final = "ARCHIVE_BUCKET"
 
 
@@ -362,11 +364,15 @@ def find_log_settings(site: Site) -> Iterator[Finding]:
         )
 
 
-@finder("function", Check("last-day", "Errors, throttles and lost events of the last day."))
+@finder(
+    "function",
+    Check("last-day", "Errors, throttles, lost events and near time-outs of the last day."),
+)
 def find_recent_trouble(site: Site) -> Iterator[Finding]:
     """Yield what Lambda counted against the function in the last day."""
-    site.function()
+    timeout = timedelta(seconds=site.function()["Timeout"])
     sums = site.metrics()
+    longest = timedelta(milliseconds=sums[LONGEST])
     words = {
         "Errors": "failed",
         "Throttles": "were throttled",
@@ -374,6 +380,11 @@ def find_recent_trouble(site: Site) -> Iterator[Finding]:
         "DestinationDeliveryFailures": "could not be sent to the on-failure destination",
     }
     told = [f"{int(sums[name]):,} {said}" for name, said in words.items() if sums[name]]
+    if longest > timeout * _CLOSE_TO_TIMEOUT:
+        told.append(
+            f"the longest took {format_duration(longest)} of the {format_duration(timeout)} that "
+            "it may"
+        )
     if told:
         yield Finding(
             check="last-day",

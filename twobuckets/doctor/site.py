@@ -41,12 +41,14 @@ DELIVERY: Final = timedelta(minutes=2)
 # Lambda waits a minute before the first retry of an asynchronous invocation and two before the
 # second (Lambda developer guide, invocation-async-error-handling).
 _RETRY_PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=2))
+LONGEST: Final = "Duration"
 _METRICS: Final = (
     "Invocations",
     "Errors",
     "Throttles",
     "AsyncEventsDropped",
     "DestinationDeliveryFailures",
+    LONGEST,
 )
 
 
@@ -327,7 +329,10 @@ class Site:
         return decisions
 
     def metrics(self) -> dict[str, float]:
-        """Return the sums of the function's metrics over the last day by their name."""
+        """Return the function's metrics of the last day by their name.
+
+        Sums of counts; of `Duration` the longest, in milliseconds.
+        """
 
         def call() -> Any:
             answer = self.aws.cloudwatch.get_metric_data(
@@ -345,14 +350,17 @@ class Site:
                                 ],
                             },
                             "Period": 3600,
-                            "Stat": "Sum",
+                            "Stat": "Maximum" if name == LONGEST else "Sum",
                         },
                     }
                     for name in _METRICS
                 ],
             )
-            sums = {r["Id"]: sum(r.get("Values", [])) for r in answer["MetricDataResults"]}
-            return {name: sums.get(name.lower(), 0.0) for name in _METRICS}
+            values = {r["Id"]: r.get("Values", []) for r in answer["MetricDataResults"]}
+            return {
+                name: (max if name == LONGEST else sum)(values.get(name.lower()) or [0.0])
+                for name in _METRICS
+            }
 
         name = self.function_name
         sums: dict[str, float] = self._read(

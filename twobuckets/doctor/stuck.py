@@ -52,24 +52,23 @@ CHECKS: Final = (
     Check("stuck-unexplained", "More objects are stuck than doctor looks into."),
 )
 _WHY: Final = {
-    "stuck-failed": "The processor failed on it each time it tried. Mend the processor, or the "
-    "file, then wake it",
-    "stuck-timed-out": "The function's time-out ended its processing. Give the function more time "
-    "or memory, then wake it",
-    "stuck-out-of-memory": "The function ran out of memory on it. Give the function more memory, "
+    "stuck-failed": "The processor failed each time it tried. Mend the processor, or the files, "
     "then wake it",
-    "stuck-rejected": "The processor refused it for good, so it is not tried again. Mend the "
-    "processor, then wake it; or delete the file",
-    "stuck-archived": "Exactly this version is in the archive, so what is in staging is a copy "
-    "that was not deleted",
-    "stuck-filtered": "The notification's filter leaves its key out, so the processor was never "
-    "told of it",
-    "stuck-key": "S3 encodes keys in its events, and the processor looked for it as it was "
-    "encoded. Decode keys with urllib.parse.unquote_plus, then wake it",
-    "stuck-left": "An invocation handled it, reported no error, and left it where it is. An "
-    "exception that is caught and swallowed looks like this",
-    "stuck-superseded": "A newer version of its key was archived; this older one came back into "
-    "sight. Delete it, or archive it by hand",
+    "stuck-timed-out": "The function's time-out ended the processing. Give the function more time "
+    "or memory, then wake it",
+    "stuck-out-of-memory": "The function ran out of memory. Give it more, then wake it",
+    "stuck-rejected": "The processor refused for good, so nothing is tried again. Mend the "
+    "processor, then wake it; or delete the files",
+    "stuck-archived": "The archive holds exactly these versions: what is in staging was copied, "
+    "and not deleted",
+    "stuck-filtered": "The notification's filter leaves these keys out, so the processor was never "
+    "told",
+    "stuck-key": "S3 encodes keys in its events, and the processor looked for them as they were "
+    "encoded. Decode them with urllib.parse.unquote_plus, then wake it",
+    "stuck-left": "Invocations handled them, reported no error, and left them here. An exception "
+    "that is caught and swallowed looks like this",
+    "stuck-superseded": "Newer versions of the keys were archived, and these older ones came back "
+    "into sight. Delete them, or archive them by hand",
 }
 
 
@@ -148,19 +147,19 @@ def _explain_untold(
         if routes and not any(route.tells_of(staged.key) for route in routes):
             yield staged, Cause("stuck-filtered", ""), _WHY["stuck-filtered"]
         elif death := deaths.get(staged.key):
-            why = f"{_WHY[death.check].partition('. ')[0]}: an invocation that began when it came "
+            why = f"{_WHY[death.check].partition('. ')[0]}: invocations that began when these came "
             yield staged, death, why + "died without naming a file"
         elif blocked is not None:
             yield staged, blocked[0], blocked[1]
         elif age < site.may_take:
             until = format_duration(site.may_take)
-            why = f"It may still be under way: delivery and every try can take {until}"
+            why = f"They may still be under way: delivery and every try can take {until}"
             yield staged, Cause("stuck-in-progress", ""), why
         else:
-            why = "No invocation mentions it" if log_is_read else "The log could not be read"
+            why = "No invocation mentions them" if log_is_read else "The log could not be read"
             if not told.is_complete:
                 why += f" in the newest {MOST_EVENTS:,} lines of the log"
-            why += ", and what wakes the processor is in order now: its event was lost, or came "
+            why += ", and what wakes the processor is in order now: the events were lost, or came "
             why += "while something was not in order"
             yield staged, Cause("stuck-never-invoked", ""), why
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import Final
 
 from rich.text import Text
@@ -34,7 +36,7 @@ def _finding(finding: Finding) -> Text:
     text.append(f"  {visible(finding.subject)}")
     if facts := _facts(finding):
         text.append(f"  ({facts})")
-    text.append(f"\n{_INDENT}{visible(finding.detail)}")
+    text.append(f"\n{_wrapped(finding.detail)}")
     if finding.error:
         text.append(f"\n{_INDENT}{visible(finding.error)}", style=_STYLES[finding.severity])
     for example in finding.examples:
@@ -42,6 +44,18 @@ def _finding(finding: Finding) -> Text:
     if finding.remedy:
         text.append(f"\n{_INDENT}$ {visible(finding.remedy)}", style="green")
     return text
+
+
+def _wrapped(sentence: str) -> str:
+    """Return prose in lines that fit the terminal; commands and keys are never broken."""
+    return textwrap.fill(
+        visible(sentence),
+        max(40, shutil.get_terminal_size().columns - 1),
+        initial_indent=_INDENT,
+        subsequent_indent=_INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _facts(finding: Finding) -> str:
@@ -53,7 +67,7 @@ def _facts(finding: Finding) -> str:
     if finding.cost_month_usd is not None and finding.cost_month_usd >= _WORTH_TELLING:
         facts.append(f"about {format_usd(finding.cost_month_usd)} a month")
     if finding.oldest_at is not None:
-        facts.append(f"since {format_instant(finding.oldest_at)}")
+        facts.append(f"since {format_instant(finding.oldest_at)[:16]}Z")
     return ", ".join(facts)
 
 
