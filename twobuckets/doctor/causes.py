@@ -101,8 +101,9 @@ class Told:
     _shared: dict[tuple[str, str], Cause] = field(default_factory=dict)
 
     def cause(self, check: str, error: str, key: str = "") -> Cause:
-        """Return the one cause for all errors that differ in keys, numbers and ids only."""
-        signature = check, _VARYING.sub("#", _without(key, error))
+        """Return the one cause for all errors that differ in the key, numbers and ids only."""
+        error = _without(key, error)
+        signature = check, _VARYING.sub("#", error)
         return self._shared.setdefault(signature, Cause(check, error[:_ERROR_CHARACTERS]))
 
     def note(self, key: str, at: datetime, cause: Cause) -> None:
@@ -203,7 +204,8 @@ def _note_outcome(outcome: Outcome, told: Told) -> None:
     if error is None:
         said, kind = outcome.reason or outcome.outcome, outcome.outcome
     else:
-        said = f"{error.type}: {_first_line(error.message)}".strip(": ")
+        message = _first_line(_without(outcome.key, error.message))
+        said = f"{error.type}: {message}".strip(": ")
         kind = outcome.outcome
         if error.type == "MemoryError":
             kind = OUT_OF_MEMORY

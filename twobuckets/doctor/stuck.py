@@ -300,7 +300,7 @@ def _finding(site: Site, group: Group) -> Finding:
         fixable=fixable,
         count=len(group.objects),
         size_bytes=size_bytes,
-        cost_month_usd=US_EAST_1.month_usd(size_bytes),
+        cost_month_usd=round(US_EAST_1.month_usd(size_bytes), 6),
         oldest_at=oldest[0].arrived_at,
         examples=tuple(staged.key for staged in oldest),
         objects=tuple(staged.key for staged in group.objects),

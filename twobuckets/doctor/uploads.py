@@ -116,7 +116,7 @@ def _one(site: Site, bucket: str, weighed: Weighed) -> Finding:
         f"--key {shell_word(upload.key)} --upload-id {shell_word(upload.upload_id)}",
         fixable=True,
         size_bytes=weighed.size_bytes,
-        cost_month_usd=US_EAST_1.month_usd(weighed.size_bytes, upload.storage_class),
+        cost_month_usd=round(US_EAST_1.month_usd(weighed.size_bytes, upload.storage_class), 6),
         oldest_at=upload.initiated_at,
         examples=(upload.key,),
     )
@@ -149,7 +149,7 @@ def _many(site: Site, bucket: str, uploads: list[ListedUpload], known: list[Weig
         fixable=True,
         count=len(uploads),
         size_bytes=size_bytes,
-        cost_month_usd=US_EAST_1.month_usd(size_bytes),
+        cost_month_usd=round(US_EAST_1.month_usd(size_bytes), 6),
         oldest_at=oldest[0].initiated_at,
         examples=tuple(visible(upload.key) for upload in oldest),
     )
