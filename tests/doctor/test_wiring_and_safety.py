@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 
+import twobuckets.doctor
 from tests.doctor.conftest import (
     ARCHIVE,
     BLOCK,
@@ -23,6 +26,7 @@ from tests.doctor.conftest import (
     run_doctor,
 )
 from twobuckets.cli import cli
+from twobuckets.doctor import COULD_NOT_LOOK, list_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -335,6 +339,18 @@ def test_list_checks_shows_every_check_and_asks_aws_nothing(answers: Answers):
     listed = {json.loads(line)["name"] for line in result.stdout.splitlines()}
     assert {name for _, names in BREAKAGES.values() for name in names} <= listed
     assert answers.calls == []
+
+
+def test_every_id_in_the_code_is_listed():
+    listed = {check.name for check in list_checks()} | {COULD_NOT_LOOK}
+    used = set()
+    for module in Path(twobuckets.doctor.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "check":
+                value = node.value
+                used |= {value.value} if isinstance(value, ast.Constant) else set()
+    assert len(used) > 30
+    assert used <= listed
 
 
 def test_browsers_on_configured_origins_that_cannot_upload_are_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,6 @@ from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from twobuckets.cli.app import App
     from twobuckets.doctor.findings import Finding
@@ -72,24 +72,13 @@ def doctor(
     import twobuckets.cli.views.doctor  # noqa: F401 - registers how findings look
     from twobuckets import doctor as room
     from twobuckets.doctor.findings import Severity
-    from twobuckets.doctor.site import Site
     from twobuckets.doctor.summary import Tally
 
     if list_checks:
         app.out.stream(room.list_checks())
         return
     selected = room.select_checks(checks)
-    site = Site(
-        aws=app.aws,
-        pipeline=app.pipeline,
-        now=app.now(),
-        connect=app.connect,
-        older_than=older_than,
-        uploads_older_than=uploads_older_than,
-        program=_program(app),
-        aws_cli=_aws_cli(app),
-        cors_origins=app.settings.cors_origins,
-    )
+    site = site_of(app, older_than=older_than, uploads_older_than=uploads_older_than)
     tally = Tally(Severity(fail_on))
     findings = []
     for finding in room.diagnose(site, selected):
@@ -104,6 +93,28 @@ def doctor(
                 tally.add(finding)
     app.out.record(tally.summary(site.staged))
     click.get_current_context().exit(tally.exit_code)
+
+
+def site_of(
+    app: App,
+    *,
+    older_than: timedelta | None,
+    uploads_older_than: timedelta = timedelta(days=1),
+) -> Site:
+    """Return the pipeline as doctor examines it."""
+    from twobuckets.doctor.site import Site
+
+    return Site(
+        aws=app.aws,
+        pipeline=app.pipeline,
+        now=app.now(),
+        connect=app.connect,
+        older_than=older_than,
+        uploads_older_than=uploads_older_than,
+        program=_program(app),
+        aws_cli=_aws_cli(app),
+        cors_origins=app.settings.cors_origins,
+    )
 
 
 def _fix(

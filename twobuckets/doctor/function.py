@@ -101,10 +101,14 @@ def find_bad_state(site: Site) -> Iterator[Finding]:
     """Yield a finding when the function is not active or its last update failed."""
     function = site.function()
     state, update = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
+    severity = Severity.PROBLEM
     if state == "Inactive":
         # Idle for weeks; the next event makes it active again.
         return
-    if state != "Active":
+    if state == "Pending":
+        # A minute or so after it was made or changed; events wait meanwhile.
+        severity, what, reason = Severity.INFO, "is being made ready", "Lambda says Pending"
+    elif state != "Active":
         what, reason = f"is {state}", function.get("StateReason", "no reason given")
     elif update == "Failed":
         what = "kept its old code and settings because the last update failed"
@@ -113,7 +117,7 @@ def find_bad_state(site: Site) -> Iterator[Finding]:
         return
     yield Finding(
         check="function-state",
-        severity=Severity.PROBLEM,
+        severity=severity,
         subject=site.function_name,
         detail=f"The function {what}: {reason}",
         remedy=f"{site.program} deploy"
