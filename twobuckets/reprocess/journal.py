@@ -7,7 +7,7 @@ doing things twice.
 
 Table `item`, one row an object: `key`, `kind` (move, copy, wake, restore, skip), `version_id`,
 `etag`, `size`, `state`, `reason`, `staged_version_id`, `began_at` (seconds since 1970), `upload_id`
-(of a multipart copy). States:
+(of a multipart copy), `is_chosen` (this version was asked for by itself). States:
 
     planned → begun → copied → done           a move: copied to staging, then deleted from archive
               begun ────────→ done            a copy that keeps the archived version, or a wake-up
@@ -22,7 +22,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,15 +45,11 @@ CREATE TABLE run (
 CREATE TABLE item (
   id INTEGER PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL, version_id TEXT, etag TEXT,
   size INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT, staged_version_id TEXT, began_at REAL,
-  upload_id TEXT
+  upload_id TEXT, is_chosen INTEGER NOT NULL
 );
 CREATE INDEX item_state ON item (state, id);
 CREATE INDEX item_key ON item (key);
 """
-_SELECT_ITEMS: Final = (
-    "SELECT id, key, kind, version_id, etag, size, state, reason, staged_version_id, began_at,"
-    " upload_id FROM item"
-)
 _PAGE: Final = 500
 _SUFFIX: Final = ".journal"
 _LOCK_SUFFIX: Final = ".lock"
@@ -85,6 +81,11 @@ class Item:
     staged_version_id: str | None
     began_at: float | None
     upload_id: str | None
+    is_chosen: bool
+
+
+_ITEM_FIELDS: Final = tuple(field.name for field in fields(Item))
+_SELECT_ITEMS: Final = "SELECT " + ", ".join(_ITEM_FIELDS) + " FROM item"  # noqa: S608 - our own names
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,8 @@ class Journal:
         """Write a plan's actions, in their order, at once when they are exhausted."""
         with self.db:
             self.db.executemany(
-                "INSERT INTO item (key, kind, version_id, etag, size, state, reason)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO item (key, kind, version_id, etag, size, state, reason, is_chosen)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     (
                         action.key,
@@ -175,6 +176,7 @@ class Journal:
                         action.size,
                         State.LEFT if action.kind == "skip" else State.PLANNED,
                         action.reason,
+                        action.is_chosen,
                     )
                     for action in actions
                 ),
@@ -395,8 +397,9 @@ def _run_of(journal: Journal) -> tuple[str, int, str | None, str] | None:
 
 
 def _item(row: tuple[Any, ...]) -> Item:
-    identity, key, kind, version_id, etag, size, state, *rest = row
-    return Item(identity, key, kind, version_id, etag, size, State(state), *rest)
+    # SQLite knows neither enumerations nor booleans.
+    columns = dict(zip(_ITEM_FIELDS, row, strict=True))
+    return Item(**columns | {"state": State(columns["state"]), "is_chosen": bool(row[-1])})
 
 
 def _marks(values: tuple[object, ...]) -> str:

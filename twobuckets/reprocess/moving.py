@@ -1,6 +1,7 @@
 """Moves archived versions back to staging, so that a crash at any point loses nothing.
 
-For each object: the copy goes to staging only where no file of that key waits there; what arrived
+For each object: only what still is the archive's current version, or was asked for by its id, is
+copied; the copy goes to staging only where no file of that key waits there; what arrived
 is compared with what was archived; and only then is the archived version deleted, by its version
 id, so that a file that the processor archived again in the meantime is never touched.
 
@@ -61,6 +62,7 @@ _EXPIRED: Final = frozenset({"ExpiredToken", "TokenRefreshRequired", "InvalidTok
 _SOURCE_HEADERS: Final = 2
 
 NEWER_WAITS: Final = "a newer file with this key waits in staging, and nothing may be put over it"
+NO_LONGER_CURRENT: Final = "a newer version of this key was archived since the plan was made"
 VERSION_GONE: Final = "the archived version is gone: moved or deleted by somebody else"
 
 
@@ -201,9 +203,10 @@ class Mover:
             (answer,) = yield [self._copy_request(item)]
         if isinstance(answer, Response) and answer.ok:
             return [(yield from self._compare(item, answer))]
-        # The refusal, or the silence, may be about a first attempt that did arrive.
-        lost = isinstance(answer, SendError) or answer.attempts > 1
-        if lost and (settled := (yield from self._settle(item, since))) is not None:
+        # The refusal, or the silence, may be about a first attempt that did arrive; and a failed
+        # condition does not say which one it was.
+        unclear = isinstance(answer, SendError) or answer.attempts > 1 or answer.status == 412
+        if unclear and (settled := (yield from self._settle(item, since))) is not None:
             return [settled]
         return [self._refused(item, answer)]
 
@@ -213,6 +216,10 @@ class Mover:
     def _compare(self, item: Item, answer: Response) -> Talk[Change]:
         """Prove that what arrived is what was archived, before anything is deleted."""
         staged_version_id = answer.headers.get("x-amz-version-id")
+        copied_version_id = answer.headers.get("x-amz-copy-source-version-id", item.version_id)
+        if copied_version_id != item.version_id:
+            # The same bytes were archived again meanwhile, and those were copied: both stay.
+            return Change(item.id, State.DONE, None, staged_version_id)
         result = _parse_result(answer.body)
         if result.get("ETag") == item.etag:
             return self._arrived(item, staged_version_id)
@@ -263,6 +270,8 @@ class Mover:
             if staged.is_copy_of(source) and staged.modified_at >= since - _CLOCK_SLACK:
                 return self._arrived(item, staged.version_id)
             return Change(item.id, State.LEFT, NEWER_WAITS)
+        if not item.is_chosen and (current is None or current.etag != item.etag):
+            return Change(item.id, State.LEFT, NO_LONGER_CURRENT)
         again = (
             current is not None
             and current.is_copy_of(source)

@@ -56,7 +56,11 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is about to be done with one object, pinned to the version that was looked at."""
+    """What is about to be done with one object, pinned to the version that was looked at.
+
+    `is_chosen` says that somebody asked for this very version; any other is moved only as long as
+    it is the archive's current one.
+    """
 
     key: str
     kind: Kind
@@ -64,6 +68,7 @@ class Action:
     etag: str | None
     size: int
     reason: str | None = None
+    is_chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,15 @@ def decide(
         kind, reason = Kind.COPY, None
     else:
         kind, reason = Kind.MOVE, None
-    return Action(key, kind, archived.version_id, archived.etag, archived.size, reason)
+    return Action(
+        key,
+        kind,
+        archived.version_id,
+        archived.etag,
+        archived.size,
+        reason,
+        is_chosen=pinned or rules.as_of is not None,
+    )
 
 
 def plan_listed(
