@@ -338,3 +338,45 @@ def test_the_clock_of_the_server_is_adopted_and_the_request_signed_again():
     with serving(script) as server, sender_to(server) as sender:
         assert sender.send(Request("GET", "b", "k")).ok
     assert server.received[1].header("x-amz-date").startswith("20130524T0000")
+
+
+def test_keys_that_expire_in_the_middle_are_renewed_and_every_request_is_signed_again():
+    class Expiring:
+        """Credentials whose first keys S3 refuses after a while."""
+
+        def __init__(self):
+            self.number = 0
+
+        def keys(self):
+            return Keys(f"AKIA{self.number}", "secret", f"token{self.number}")
+
+        def refresh(self):
+            is_news = self.number == 0
+            self.number = 1
+            return is_news
+
+    def script(received):
+        if received.number > 20 and received.header("x-amz-security-token") == "token0":
+            return refuse(400, "ExpiredToken")
+        return answer()
+
+    with serving(script) as server:
+        signer = SigV4Signer(parse_endpoint(server.url, region="us-east-1"), Expiring())
+        with Sender(signer, retry=QUICK, most=8) as sender:
+            statuses = Counter(
+                getattr(found, "status", 0) for _, found in sender.send_all(puts(100))
+            )
+    assert statuses == {200: 100}
+
+
+def test_a_request_that_s3_sends_elsewhere_is_signed_for_there():
+    def script(received):
+        if "/eu-west-3/" in received.header("authorization"):
+            return answer()
+        return answer(
+            301, b"<Error><Code>PermanentRedirect</Code></Error>", "x-amz-bucket-region: eu-west-3"
+        )
+
+    with serving(script) as server, sender_to(server) as sender:
+        assert [found.status for _, found in sender.send_all(puts(20))] == [200] * 20
+        assert sender.send(Request("HEAD", "b", "k")).attempts == 1

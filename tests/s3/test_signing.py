@@ -22,6 +22,7 @@ from twobuckets.s3 import (
 
 EXAMPLE_KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 EXAMPLE_TIME = datetime(2013, 5, 24, tzinfo=UTC)
+GET = Request("GET", "b", "k")
 
 
 def signer_at(url, *, keys=EXAMPLE_KEYS, region="us-east-1", at=EXAMPLE_TIME, path_style=None):
@@ -206,6 +207,10 @@ def test_a_header_cannot_break_out_of_its_line(value):
         )
 
 
+def learns(signer, answer):
+    return signer.learn(GET, signer.sign(GET), answer)
+
+
 def refusal(code, *, date=EXAMPLE_TIME, status=403):
     head = f"HTTP/1.1 {status} No\r\nDate: {format_datetime(date, usegmt=True)}"
     body = f"<Error><Code>{code}</Code></Error>" if code else ""
@@ -215,16 +220,16 @@ def refusal(code, *, date=EXAMPLE_TIME, status=403):
 def test_a_wrong_clock_is_corrected_by_the_one_of_s3():
     signer = signer_at("https://s3.amazonaws.com")
     theirs = EXAMPLE_TIME + timedelta(minutes=40)
-    assert signer.learn(refusal("RequestTimeTooSkewed", date=theirs))
+    assert learns(signer, refusal("RequestTimeTooSkewed", date=theirs))
     signed = signer.sign(Request("GET", "b", "k"))
     assert dict(signed.headers)["x-amz-date"] == "20130524T004000Z"
-    assert not signer.learn(refusal("RequestTimeTooSkewed", date=theirs))
+    assert not learns(signer, refusal("RequestTimeTooSkewed", date=theirs))
 
 
 def test_a_refusal_without_words_is_taken_for_a_wrong_clock_only_if_it_is_wrong():
     signer = signer_at("https://s3.amazonaws.com")
-    assert not signer.learn(refusal("", date=EXAMPLE_TIME + timedelta(minutes=2)))
-    assert signer.learn(refusal("", date=EXAMPLE_TIME + timedelta(minutes=20)))
+    assert not learns(signer, refusal("", date=EXAMPLE_TIME + timedelta(minutes=2)))
+    assert learns(signer, refusal("", date=EXAMPLE_TIME + timedelta(minutes=20)))
 
 
 class Renewing:
@@ -241,20 +246,48 @@ class Renewing:
         return True
 
 
-GET = Request("GET", "b", "k")
-
-
 def test_expired_keys_are_renewed_and_a_denial_is_not_signed_again():
     endpoint = parse_endpoint("https://s3.amazonaws.com", region="us-east-1")
     credentials = Renewing([EXAMPLE_KEYS, Keys("AKIA2", "other", "token")])
     signer = SigV4Signer(endpoint, credentials)
-    assert not signer.learn(refusal("AccessDenied"))
+    assert not learns(signer, refusal("AccessDenied"))
     assert "AKIAIOSFODNN7EXAMPLE" in dict(signer.sign(GET).headers)["authorization"]
-    assert signer.learn(refusal("ExpiredToken", status=400))
+    assert learns(signer, refusal("ExpiredToken", status=400))
     assert "AKIA2" in dict(signer.sign(GET).headers)["authorization"]
+
+
+def test_what_is_known_already_is_worth_signing_again_and_asks_nobody():
+    signer = signer_at("https://s3.amazonaws.com")
+    early = signer.sign(GET)
+    late = EXAMPLE_TIME + timedelta(minutes=40)
+    assert learns(signer, refusal("RequestTimeTooSkewed", date=late))
+    assert signer.learn(GET, early, refusal("RequestTimeTooSkewed", date=late))
+    assert not signer.learn(GET, early, refusal("AccessDenied"))
 
 
 def test_secrets_do_not_show():
     assert "secret" not in repr(Keys("AKIA", "secret", "token-secret"))
     signed = signer_at("https://s3.amazonaws.com").sign(Request("GET", "b", "k"))
     assert "Signature" not in repr(signed)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://s3.amazonaws.com", "b.s3.eu-west-3.amazonaws.com"),
+        ("https://s3.us-east-2.amazonaws.com", "b.s3.eu-west-3.amazonaws.com"),
+        ("https://s3.example.org", "s3.example.org"),
+    ],
+)
+def test_a_bucket_of_another_region_is_found_there(url, host):
+    signer = signer_at(url)
+    moved = Response(
+        301, b"HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-3", b"<Error></Error>"
+    )
+    assert learns(signer, moved)
+    assert not learns(signer, moved)
+    headers = dict(signer.sign(GET).headers)
+    assert headers["host"] == host
+    assert "/eu-west-3/s3/aws4_request" in headers["authorization"]
+    elsewhere = dict(signer.sign(Request("GET", "other", "k")).headers)
+    assert "/us-east-1/s3/aws4_request" in elsewhere["authorization"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from twobuckets.s3.checksums import Algorithm
 
 
+_AWS_HOST = re.compile(r"s3(\.[a-z0-9-]+)?\.(?P<domain>amazonaws\.com(\.cn)?)")
 _ERROR_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error[\s>]")
 
 
@@ -102,6 +103,14 @@ class Endpoint:
         if origin.port != (443 if origin.tls else 80):
             host = f"{host}:{origin.port}"
         return origin, host, prefix
+
+    def in_region(self, region: str) -> "Endpoint":
+        """Return the endpoint of another region; one that is not AWS's own keeps its host."""
+        host = _AWS_HOST.fullmatch(self.origin.host)
+        if host is None:
+            return replace(self, region=region)
+        origin = self.origin._replace(host=f"s3.{region}.{host['domain']}")
+        return replace(self, origin=origin, region=region)
 
 
 def parse_endpoint(
@@ -194,13 +203,15 @@ class Request:
 class SignedRequest(NamedTuple):
     """A request that S3 accepts as it is, whoever sends it, until the signature expires.
 
-    `target` is the path and query exactly as signed; `headers` includes Host.
+    `target` is the path and query exactly as signed; `headers` includes Host. `made_with` is the
+    signer's own: what it went by, to tell a refusal of old news from a new one.
     """
 
     method: str
     origin: Origin
     target: str
     headers: tuple[tuple[str, str], ...]
+    made_with: object = None
 
     def __repr__(self) -> str:
         """Leave out the target and the headers: both may hold a signature."""
@@ -213,7 +224,7 @@ class Signer(Protocol):
     def sign(self, request: Request) -> SignedRequest:
         """Sign a request for sending now."""
 
-    def learn(self, answer: "Response") -> bool:
+    def learn(self, request: Request, signed: SignedRequest, answer: "Response") -> bool:
         """Take note of a refused signature; True if signing again gives a better one."""
 
 

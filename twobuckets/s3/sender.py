@@ -83,6 +83,7 @@ class _Try:
     stale: int = 0
     sent_bytes: int = 0
     checksum: int | None = None
+    signed: SignedRequest | None = None
 
     def prepare(self, buffer: memoryview | None) -> Request:
         """Return the request with its body's checksum, which all attempts have in common."""
@@ -326,7 +327,7 @@ class _Loop:
 
     def _start(self, trying: _Try) -> None:
         try:
-            signed = self.signer.sign(trying.prepare(None))
+            trying.signed = signed = self.signer.sign(trying.prepare(None))
         except (OSError, FileChangedError) as error:
             trying.flight.land(trying, SendError(error, trying.attempts))
             return
@@ -506,7 +507,9 @@ class _Loop:
         if passing and trying.attempts < self._retry.attempts:
             pause = self._retry.pause(trying.attempts, self._jitter())
             return max(pause, _parse_retry_after(answer))
-        if not passing and trying.renewals < 2 and self.signer.learn(answer):
+        if passing or trying.signed is None or trying.renewals >= 2:
+            return None
+        if self.signer.learn(trying.request, trying.signed, answer):
             trying.renewals += 1
             return 0.0
         return None
@@ -627,7 +630,7 @@ class _Bulk:
             reused = False
             outcome: Response | Exception
             try:
-                signed = self._loop.signer.sign(trying.prepare(buffer))
+                trying.signed = signed = self._loop.signer.sign(trying.prepare(buffer))
                 connection = connections.setdefault(signed.origin, Connection(signed.origin))
                 reused = connection.used
                 task = self._loop.converse(connection, signed, trying, buffer)

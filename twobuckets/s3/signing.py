@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 from twobuckets.s3.records import (
@@ -55,6 +56,15 @@ _SAFE_PATH = "/-._~"
 _SAFE_QUERY = "-._~"
 
 
+class _Place(NamedTuple):
+    """Where a bucket is, how its host is named, and the region that signatures are for."""
+
+    origin: Origin
+    host: str
+    prefix: str
+    region: str
+
+
 class SigV4Signer:
     """Signs requests for one endpoint with the keys of the moment.
 
@@ -75,7 +85,7 @@ class SigV4Signer:
         self._skew = 0.0
         self._second = -1
         self._stamp = ""
-        self._places: dict[str, tuple[Origin, str, str]] = {}
+        self._places: dict[str, _Place] = {}
 
     def sign(self, request: Request) -> SignedRequest:
         """Sign a request with headers, for sending within the next 15 minutes.
@@ -84,7 +94,7 @@ class SigV4Signer:
         """
         stamp = self._read_clock()
         keys = self._credentials.keys()
-        origin, host, prefix = self._find_place(request.bucket)
+        origin, host, prefix, region = self._find_place(request.bucket)
         payload = self._hash_payload(request)
         sent = [
             *request.headers,
@@ -98,13 +108,17 @@ class SigV4Signer:
         path = prefix + quote("/" + request.key, safe=_SAFE_PATH)
         query = _encode_query(request.query) if request.query else ""
         scope, signature = self._seal(
-            keys, stamp, f"{request.method}\n{path}\n{query}\n{canonical}\n{names}\n{payload}"
+            keys,
+            region,
+            stamp,
+            f"{request.method}\n{path}\n{query}\n{canonical}\n{names}\n{payload}",
         )
         credential = f"{keys.access_key}/{scope}"
         proof = f"Credential={credential}, SignedHeaders={names}, Signature={signature}"
         sent.append(("authorization", f"AWS4-HMAC-SHA256 {proof}"))
         target = f"{path}?{query}" if query else path
-        return SignedRequest(request.method, origin, target, tuple(sent))
+        made_with = keys, region, self._skew
+        return SignedRequest(request.method, origin, target, tuple(sent), made_with)
 
     def presign(self, request: Request, *, expires_in: timedelta) -> str:
         """Return a URL that performs the request for whoever has it: it is a secret.
@@ -116,10 +130,10 @@ class SigV4Signer:
             raise ValueError("a presigned URL lives between one second and seven days")
         stamp = self._read_clock()
         keys = self._credentials.keys()
-        origin, host, prefix = self._find_place(request.bucket)
+        origin, host, prefix, region = self._find_place(request.bucket)
         canonical, names = _canonical_headers([*request.headers, ("host", host)])
         path = prefix + quote("/" + request.key, safe=_SAFE_PATH)
-        scope = f"{stamp[:8]}/{self.endpoint.region}/s3/aws4_request"
+        scope = f"{stamp[:8]}/{region}/s3/aws4_request"
         query = [
             *request.query,
             ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
@@ -133,6 +147,7 @@ class SigV4Signer:
         encoded = _encode_query(tuple(query))
         _, signature = self._seal(
             keys,
+            region,
             stamp,
             f"{request.method}\n{path}\n{encoded}\n{canonical}\n{names}\n{UNSIGNED_PAYLOAD}",
         )
@@ -156,8 +171,8 @@ class SigV4Signer:
             raise ValueError("a presigned form lives between one second and seven days")
         stamp = self._read_clock()
         keys = self._credentials.keys()
-        origin, host, prefix = self._find_place(bucket)
-        scope = f"{stamp[:8]}/{self.endpoint.region}/s3/aws4_request"
+        origin, host, prefix, region = self._find_place(bucket)
+        scope = f"{stamp[:8]}/{region}/s3/aws4_request"
         form = {
             **fields,
             "x-amz-algorithm": "AWS4-HMAC-SHA256",
@@ -182,29 +197,39 @@ class SigV4Signer:
         form["x-amz-signature"] = hmac.digest(key, form["policy"].encode(), "sha256").hex()
         return f"{'https' if origin.tls else 'http'}://{host}{prefix}/", form
 
-    def learn(self, answer: Response) -> bool:
-        """Take S3's clock or fetch new keys after a refusal; True if signing again may help."""
+    def learn(self, request: Request, signed: SignedRequest, answer: Response) -> bool:
+        """Take S3's clock, new keys or the bucket's region; True if signing again may help."""
         code = answer.code
-        if code in _WRONG_CLOCK or (answer.status == 403 and not code):
+        region = answer.headers.get("x-amz-bucket-region") if answer.status in {301, 400} else None
+        is_about_clock = code in _WRONG_CLOCK or (answer.status == 403 and not code)
+        if not (region or is_about_clock or code in _EXPIRED_KEYS):
+            return False
+        place = self._find_place(request.bucket)
+        if signed.made_with != (self._credentials.keys(), place.region, self._skew):
+            # Another request of the same moment was refused first.
+            return True
+        if region and region != place.region:
+            endpoint = self.endpoint.in_region(region)
+            self._places[request.bucket] = _Place(*endpoint.find_origin(request.bucket), region)
+            return True
+        if is_about_clock:
             return self._adopt_clock(answer)
-        if code in _EXPIRED_KEYS:
-            return self._credentials.refresh()
-        return False
+        return code in _EXPIRED_KEYS and self._credentials.refresh()
 
     def _adopt_clock(self, answer: Response) -> bool:
         from email.utils import parsedate_to_datetime
 
-        # HEAD has no body and so no code: a skew beyond AWS's 15 minutes tells the same.
         try:
             theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
         except ValueError:
             return False
-        before, self._skew = self._skew, theirs - self._clock()
-        if not answer.code and abs(self._skew - before) < 15 * 60:
-            self._skew = before
+        skew = theirs - self._clock()
+        # HEAD has no body and so no code: a skew beyond AWS's 15 minutes tells the same.
+        if abs(skew - self._skew) < (60 if answer.code else 15 * 60):
             return False
+        self._skew = skew
         self._second = -1
-        return abs(self._skew - before) > 60
+        return True
 
     def _read_clock(self) -> str:
         second = int(self._clock() + self._skew)
@@ -213,10 +238,12 @@ class SigV4Signer:
             self._second = second
         return self._stamp
 
-    def _find_place(self, bucket: str) -> tuple[Origin, str, str]:
+    def _find_place(self, bucket: str) -> "_Place":
         place = self._places.get(bucket)
         if place is None:
-            place = self._places[bucket] = self.endpoint.find_origin(bucket)
+            endpoint = self.endpoint
+            place = _Place(*endpoint.find_origin(bucket), endpoint.region)
+            self._places[bucket] = place
         return place
 
     def _hash_payload(self, request: Request) -> str:
@@ -231,9 +258,8 @@ class SigV4Signer:
             digest.update(block)
         return digest.hexdigest()
 
-    def _seal(self, keys: Keys, stamp: str, canonical: str) -> tuple[str, str]:
+    def _seal(self, keys: Keys, region: str, stamp: str, canonical: str) -> tuple[str, str]:
         day = stamp[:8]
-        region = self.endpoint.region
         scope = f"{day}/{region}/s3/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
