@@ -251,6 +251,37 @@ def test_failures_of_the_logs_are_processed_again(pipeline: Aws, tmp_path: Path)
     wait_until_archived(pipeline, Counter(["bad one"]))
 
 
+def fail_on(aws: Aws, tmp_path: Path, *keys: str) -> None:
+    """Let the processor refuse files, and mend it."""
+    broken = "from twobuckets.processor import Reject\ndef process(file):\n    raise Reject('x')\n"
+    (tmp_path / "processor.py").write_text(broken)
+    assert run("deploy", "--yes").exit_code == 0
+    for key in keys:
+        aws.s3.put_object(Bucket=STAGING, Key=key, Body=b"content")
+    ends_at = time.monotonic() + 30
+    while run("logs", "--json").stdout.count('"rejected"') < len(keys):
+        assert time.monotonic() < ends_at
+        time.sleep(0.2)
+    (tmp_path / "processor.py").write_text("def process(file):\n    file.read()\n")
+    assert run("deploy", "--yes").exit_code == 0
+
+
+def test_what_doctor_finds_stuck_is_woken_named_by_it_or_looked_for(pipeline: Aws, tmp_path: Path):
+    fail_on(pipeline, tmp_path, *KEYS)
+    found = run("doctor", "--older-than", "0s", "--json")
+    assert found.exit_code == 3, found.output
+    command = [sys.executable, "-m", "twobuckets", "--stack", "local", "reprocess", "--json"]
+    planned = subprocess.run(
+        [*command, "--from-file", "-", "--dry-run"], input=found.stdout_bytes, capture_output=True
+    )
+    items = [r for r in map(json.loads, planned.stdout.splitlines()) if r["type"] == "item"]
+    assert sorted((i["key"], i["kind"]) for i in items) == sorted((k, "wake") for k in KEYS)
+    # Without --wait: clocks may differ, so refusals of a moment ago would count as new ones.
+    result = run("reprocess", "--stuck", "--older-than", "0s", "--yes", "--json")
+    assert result.exit_code == 0, result.output
+    wait_until_archived(pipeline, Counter(KEYS))
+
+
 def test_a_canary_that_fails_again_stops_the_run(pipeline: Aws, tmp_path: Path):
     (tmp_path / "processor.py").write_text(
         "from twobuckets.processor import Reject\ndef process(file):\n    raise Reject('never')\n"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twobuckets.reprocess.plan import Found, Kind, Rules, decide, plan_listed
+from twobuckets.reprocess.plan import Found, Kind, Rules, decide, plan_listed, plan_staged
 from twobuckets.reprocess.run import Rate, limited
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -118,3 +118,13 @@ def test_a_rate_lets_no_more_than_so_many_begin():
     for _ in range(21):
         rate()
     assert 1.99 <= clock[0] <= 2.01
+
+
+def test_what_is_stuck_is_woken_as_it_is_and_what_has_a_reason_not_to_is_skipped():
+    old = version("old", "s1", modified_at=NOW - timedelta(days=2))
+    found = [(version("a", "s2"), None), (version("b"), "may be under way"), (old, None)]
+    actions = list(plan_staged(found, Rules(since=NOW - timedelta(days=1))))
+    assert [(a.key, a.kind, a.version_id, a.reason) for a in actions] == [
+        ("a", Kind.WAKE, "s2", None),
+        ("b", Kind.SKIP, "v1", "may be under way"),
+    ]

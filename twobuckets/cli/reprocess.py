@@ -17,7 +17,7 @@ import click
 from twobuckets import settings as settings_
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION, INSTANT, dry_run_option, yes_option
-from twobuckets.errors import UsageError
+from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError, UsageError
 from twobuckets.text import shell_word
 from twobuckets.units import format_instant
 
@@ -52,6 +52,8 @@ class Selection:
     until: datetime | None
     from_file: str | None
     failed: bool
+    stuck: bool
+    older_than: timedelta | None
     match: tuple[str, ...]
     limit: int | None
     version_id: str | None
@@ -68,6 +70,7 @@ class Selection:
                 ("--prefix", self.prefix is not None),
                 ("--from-file", self.from_file),
                 ("--failed", self.failed),
+                ("--stuck", self.stuck),
             )
             if given
         ]
@@ -75,11 +78,15 @@ class Selection:
             said = " and ".join(sources) if sources else "nothing"
             raise UsageError(
                 f"{said} says which objects to reprocess; exactly one of KEY…, --prefix, "
-                "--from-file and --failed has to",
+                "--from-file, --failed and --stuck has to",
                 hint='Everything in the archive is --prefix "".',
             )
         if self.version_id is not None and len(self.keys) != 1:
             raise UsageError("--version-id goes with exactly one KEY")
+        if self.older_than is not None and not self.stuck:
+            raise UsageError("--older-than goes with --stuck")
+        if self.stuck and self.as_of is not None:
+            raise UsageError("--as-of is about archived versions, and --stuck about staged ones")
 
     def rules(self) -> Rules:
         """Return what was asked for beside the keys."""
@@ -107,6 +114,8 @@ class Selection:
                 words.append(option)
             elif isinstance(value, tuple):
                 words += [f"{option} {shell_word(item)}" for item in value]
+            elif isinstance(value, timedelta):
+                words.append(f"{option} {value.total_seconds():g}s")
             elif isinstance(value, datetime):
                 words.append(f"{option} {format_instant(value)}")
             else:
@@ -147,8 +156,12 @@ class Summary:
 @click.option("--prefix", metavar="TEXT", help="All keys that begin so.")
 @click.option("--from-file", metavar="FILE", help="Keys, JSON lines, a manifest; - is stdin.")
 @click.option("--failed", is_flag=True, help="What the logs say failed (since 1d, or --since).")
-@click.option("--since", type=INSTANT, metavar="WHEN", help="Archived, or failed, from then on.")
-@click.option("--until", type=INSTANT, metavar="WHEN", help="Archived, or failed, before then.")
+@click.option("--stuck", is_flag=True, help="What doctor finds stuck in staging.")
+@click.option("--older-than", type=DURATION, help="Stuck from this age on; else as doctor does.")
+@click.option("--since", type=INSTANT, metavar="WHEN", help="Archived (failed, staged) from then.")
+@click.option(
+    "--until", type=INSTANT, metavar="WHEN", help="Archived (failed, staged) before then."
+)
 @click.option("--match", multiple=True, metavar="GLOB", help="Only keys of this form; repeatable.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N objects.")
 @click.option("--version-id", metavar="ID", help="This archived version of the one KEY.")
@@ -315,7 +328,7 @@ def _say_going_on(app: App, journal: Journal) -> None:
 
 def _actions(app: App, sender: Sender, selection: Selection) -> Iterator[Action]:
     """Yield what to do with what is selected."""
-    from twobuckets.reprocess.plan import plan_keys, plan_listed
+    from twobuckets.reprocess.plan import plan_keys, plan_listed, plan_staged
     from twobuckets.reprocess.run import limited
 
     pipeline = app.pipeline
@@ -324,6 +337,8 @@ def _actions(app: App, sender: Sender, selection: Selection) -> Iterator[Action]
         actions = plan_listed(
             _archived(app, sender, selection.prefix), _staged(app, sender, selection.prefix), rules
         )
+    elif selection.stuck:
+        actions = plan_staged(_stuck(app, selection.older_than), rules)
     else:
         actions = plan_keys(
             sender,
@@ -345,6 +360,40 @@ def _staged(app: App, sender: Sender, prefix: str) -> Iterator[Found]:
     from twobuckets.reprocess.plan import iter_staged
 
     return iter_staged(sender, app.pipeline.staging, prefix)
+
+
+def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str | None]]:
+    """Yield what doctor finds stuck in staging, and why it should not be woken, None if it may."""
+    from twobuckets.doctor.findings import CouldNotLook, Gone
+    from twobuckets.doctor.site import Site
+    from twobuckets.doctor.stuck import find_stuck, iter_wakeable
+    from twobuckets.reprocess.plan import Found
+
+    site = Site(
+        aws=app.aws,
+        pipeline=app.pipeline,
+        now=app.now(),
+        connect=app.connect,
+        older_than=older_than,
+    )
+    try:
+        for finding in find_stuck(site):
+            app.out.note(f"{finding.check}: {finding.count:,}. {finding.detail}")
+    except Gone as gone:
+        raise NotFoundError(f"Could not look for what is stuck: {gone}") from None
+    except CouldNotLook as unseen:
+        # Without the log it is known all the same what is stuck, only not why.
+        if not site.stuck and unseen.permission is None:
+            raise TwoBucketsError(str(unseen)) from None
+        if not site.stuck:
+            needs = f"The identity in use needs {unseen.permission}."
+            raise AccessError(str(unseen), hint=needs) from None
+        app.out.warn(str(unseen))
+    for staged, reason in iter_wakeable(site):
+        found = Found(
+            staged.key, staged.version_id, staged.etag, staged.size_bytes, staged.arrived_at
+        )
+        yield found, reason
 
 
 def _wanted(app: App, selection: Selection) -> Iterator[Wanted]:
@@ -418,7 +467,6 @@ def _question(planned: Planned) -> str:
 
 
 def _show_status(app: App) -> None:
-    from twobuckets.errors import NotFoundError
     from twobuckets.reprocess import journal as journal_
 
     journal = journal_.open_newest(_journals(app))

@@ -71,6 +71,13 @@ _WHY: Final = {
     "into sight. Delete them, or archive them by hand",
 }
 
+# What an event of ours does not mend, and what does.
+_NOT_WOKEN: Final = {
+    "stuck-archived": "in the archive already; `doctor --fix` deletes the copy in staging",
+    "stuck-superseded": "a newer version of its key was archived; delete it, or archive it by hand",
+    "stuck-in-progress": "may still be under way",
+}
+
 
 @dataclass(slots=True)
 class Group:
@@ -111,6 +118,17 @@ def find_stuck(site: Site) -> Iterator[Finding]:
         yield _uncounted(site, more)
     if unread is not None:
         raise unread
+
+
+def iter_wakeable(site: Site) -> Iterator[tuple[StagedObject, str | None]]:
+    """Yield what `find_stuck` found, and why waking the processor for it is wrong, None if right.
+
+    Reads what the finder left in `site.stuck`, by cause.
+    """
+    for group in site.stuck:
+        reason = _NOT_WOKEN.get(group.cause.check)
+        for staged in group.objects:
+            yield staged, reason
 
 
 def _groups(

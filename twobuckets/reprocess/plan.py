@@ -192,6 +192,17 @@ def plan_listed(
         yield from _selected(decide(left.key, None, left, rules), rules)
 
 
+def plan_staged(staged: Iterable[tuple[Found, str | None]], rules: Rules) -> Iterator[Action]:
+    """Yield the actions for versions in staging; with a reason, one is skipped for it.
+
+    Nothing is looked up: the archive has no say in what is woken where it lies.
+    """
+    for found, reason in staged:
+        if rules.selects_key(found.key) and rules.selects_time(found.modified_at):
+            kind = Kind.WAKE if reason is None else Kind.SKIP
+            yield Action(found.key, kind, found.version_id, found.etag, found.size, reason)
+
+
 def _selected(action: Action | None, rules: Rules) -> Iterator[Action]:
     if action is not None and rules.selects_key(action.key):
         yield action
