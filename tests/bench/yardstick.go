@@ -357,7 +357,7 @@ func listVersions(w http.ResponseWriter, b *bucket, q url.Values) {
 			tag, rest := "DeleteMarker", ""
 			if !v.marker {
 				tag = "Version"
-				rest = fmt.Sprintf("<Size>%d</Size><ETag>&quot;%s&quot;</ETag><StorageClass>STANDARD</StorageClass>", v.size, v.etag)
+				rest = fmt.Sprintf("<ETag>&quot;%s&quot;</ETag><Size>%d</Size><StorageClass>STANDARD</StorageClass>", v.etag, v.size)
 			}
 			fmt.Fprintf(&rows, "<%s><Key>%s</Key><VersionId>%s</VersionId><IsLatest>%v</IsLatest><LastModified>%s</LastModified>%s</%s>",
 				tag, write(keys[i]), v.id, j == 0, v.at.Format(instant), rest, tag)

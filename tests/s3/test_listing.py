@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 from tests.s3.scripted import answer, refuse, serving
 from tests.s3.test_sender import sender_to
 from twobuckets.s3 import FixedCredentials, Keys, Request, Sender, connect, parse_endpoint
-from twobuckets.s3.answers import ListedObject, parse_objects, parse_versions
+from twobuckets.s3.answers import ListedObject, ListedVersion, parse_objects, parse_versions
 from twobuckets.s3.listing import ListingError, iter_objects, iter_uploads, iter_versions
 
 ODD_KEYS = [
@@ -240,6 +240,37 @@ def test_rows_are_read_alike_whatever_the_order_of_their_fields(key, encoded, sw
     body = f"<R>{kind}<Contents>{''.join(fields)}</Contents></R>".encode()
     expected = ListedObject(key, 12, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "abc", "STANDARD")
     assert parse_objects(body) == [expected]
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
+    st.booleans(),
+    st.booleans(),
+)
+def test_versions_are_read_alike_whatever_the_order_of_their_fields(key, swapped, owned):
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    owner = ["<Owner><ID>o</ID></Owner>"] * owned
+    common = [f"<Key>{quote_plus(key)}</Key>", "<VersionId>v</VersionId>"]
+    common += ["<IsLatest>true</IsLatest>", "<LastModified>2026-01-02T03:04:05Z</LastModified>"]
+    version = [
+        *common,
+        "<ETag>&quot;e&quot;</ETag>",
+        "<Size>7</Size>",
+        "<StorageClass>GLACIER</StorageClass>",
+        *owner,
+    ]
+    marker = [*common, *owner]
+    if swapped:
+        version.reverse()
+        marker.reverse()
+    body = (
+        f"<V><EncodingType>url</EncodingType><Version>{''.join(version)}</Version>"
+        f"<DeleteMarker>{''.join(marker)}</DeleteMarker></V>"
+    )
+    assert parse_versions(body.encode()) == [
+        ListedVersion(key, "v", True, False, 7, at, "e", "GLACIER"),
+        ListedVersion(key, "v", True, True, None, at, "", "STANDARD"),
+    ]
 
 
 def test_an_unversioned_object_has_the_version_null():

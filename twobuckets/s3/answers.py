@@ -81,6 +81,14 @@ _VERSION_ROW = re.compile(
     r"(?:<Owner>(?:<\w+>[^<]*</\w+>)*</Owner>)?</Version>"
 )
 
+_VERSION_ROW = re.compile(
+    r"<(Version|DeleteMarker)><Key>([^<]*)</Key><VersionId>([^<]*)</VersionId>"
+    r"<IsLatest>(true|false)</IsLatest><LastModified>([^<]*)</LastModified>"
+    r"(?:<ETag>([^<]*)</ETag>)?(?:<Checksum\w+>[^<]*</Checksum\w+>)*(?:<Size>(\d+)</Size>)?"
+    r"(?:<StorageClass>([^<]*)</StorageClass>)?"
+    r"(?:<Owner>(?:<ID>[^<]*</ID>|<DisplayName>[^<]*</DisplayName>)*</Owner>)?</\1>"
+)
+
 
 def parse_objects(body: bytes) -> list[ListedObject]:
     """Return the rows of a ListObjectsV2 page. Raises AnswerError if it is none."""
@@ -104,36 +112,25 @@ def parse_objects(body: bytes) -> list[ListedObject]:
 
 def parse_versions(body: bytes) -> list[ListedVersion]:
     """Return the rows of a ListObjectVersions page. Raises AnswerError if it is none."""
-    encoded = _is_encoded(body)
     text = body.decode("utf-8", "replace")
+    encoded = "<EncodingType>url</EncodingType>" in text
     rows = _VERSION_ROW.findall(text) if encoded else []
-    if rows and len(rows) == text.count("<Version>") and "<DeleteMarker>" not in text:
-        instant = datetime.fromisoformat
-        return [
-            ListedVersion(
-                unquote_plus(unescape(key)) if "%" in key or "+" in key or "&" in key else key,
-                version_id,
-                is_latest == "true",
-                False,
-                int(size),
-                instant(modified),
-                etag[6:-6] if etag.startswith("&quot;") else unescape(etag).strip('"'),
-                storage_class or "STANDARD",
-            )
-            for key, version_id, is_latest, modified, etag, size, storage_class in rows
-        ]
+    if not rows or len(rows) != text.count("<Version>") + text.count("<DeleteMarker>"):
+        found = _find_tagged_rows(body, {"Version", "DeleteMarker"})
+        return [_read_version(tag, row, encoded=encoded) for tag, row in found]
+    instant = datetime.fromisoformat
     return [
         ListedVersion(
-            _decode(row.get("Key", ""), encoded=encoded),
-            row.get("VersionId", "null"),
-            row.get("IsLatest") == "true",
+            unquote_plus(unescape(key)) if "%" in key or "+" in key or "&" in key else key,
+            id_,
+            latest == "true",
             tag == "DeleteMarker",
-            int(row["Size"]) if "Size" in row else None,
-            datetime.fromisoformat(row["LastModified"]),
-            row.get("ETag", "").strip('"'),
-            row.get("StorageClass", "STANDARD"),
+            int(size) if size else None,
+            instant(modified),
+            etag[6:-6] if etag.startswith("&quot;") else unescape(etag).strip('"'),
+            storage_class or "STANDARD",
         )
-        for tag, row in _find_tagged_rows(body, {"Version", "DeleteMarker"})
+        for tag, key, id_, latest, modified, etag, size, storage_class in rows
     ]
 
 
@@ -208,6 +205,19 @@ def _read_object(row: dict[str, str], *, encoded: bool) -> ListedObject:
     return ListedObject(
         _decode(row["Key"], encoded=encoded),
         int(row["Size"]),
+        datetime.fromisoformat(row["LastModified"]),
+        row.get("ETag", "").strip('"'),
+        row.get("StorageClass", "STANDARD"),
+    )
+
+
+def _read_version(tag: str, row: dict[str, str], *, encoded: bool) -> ListedVersion:
+    return ListedVersion(
+        _decode(row.get("Key", ""), encoded=encoded),
+        row.get("VersionId", "null"),
+        row.get("IsLatest") == "true",
+        tag == "DeleteMarker",
+        int(row["Size"]) if "Size" in row else None,
         datetime.fromisoformat(row["LastModified"]),
         row.get("ETag", "").strip('"'),
         row.get("StorageClass", "STANDARD"),
