@@ -366,7 +366,7 @@ def test_status_shows_the_pipeline_on_one_screen(run: Callable[..., Result], emb
         "private · encrypted AES256 · versioned",
         "uploads aborted after 3d",
         "no objects wait",
-        "1 incomplete uploads",
+        "1 incomplete upload",
         "the artifact built here",
         "woken by s3:ObjectCreated:* · S3 may invoke it",
         "nothing in local-failures",
@@ -391,7 +391,7 @@ def test_status_tells_what_is_broken(run: Callable[..., Result], embedded: Aws):
     shown = run("status").stdout
     assert "NOTHING WAKES THE PROCESSOR" in shown
     assert "uploads NEVER ABORTED" in shown
-    assert "1 objects, 2.0 KiB" in shown
+    assert "1 object, 2.0 KiB" in shown
     assert "THROTTLED TO 0" in shown
 
 

@@ -239,7 +239,7 @@ def test_status_of_a_pair_made_by_hand(
         STAGING,
         "NOT VERSIONED",
         "uploads NEVER ABORTED",
-        "1 objects, 1 B",
+        "1 object, 1 B",
         "woken by s3:ObjectCreated:* · S3 may invoke it",
         # Lambda's three attempts.
         "3 failed",

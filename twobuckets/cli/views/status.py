@@ -123,14 +123,19 @@ def _(staging: StagingStatus) -> Text:
     else:
         more = "" if staged.is_all else "more than "
         oldest = f"oldest {_ago(staged.oldest_at)}" if staged.oldest_at else ""
-        count = Text(f"{more}{staged.objects:,} objects, {format_bytes(staged.size_bytes)}", "bold")
+        objects = _counted(staged.objects, "object")
+        count = Text(f"{more}{objects}, {format_bytes(staged.size_bytes)}", "bold")
         lines += [_line("", count, oldest), _line("", _ages(staged.by_age))]
     if isinstance(uploads, Unread):
         lines.append(_line("", Text("incomplete uploads ").append_text(_unread(uploads))))
     elif uploads.uploads:
         oldest = f", oldest {_ago(uploads.oldest_at)}" if uploads.oldest_at else ""
-        lines.append(_line("", f"{uploads.uploads:,} incomplete uploads{oldest}"))
+        lines.append(_line("", _counted(uploads.uploads, "incomplete upload") + oldest))
     return _lines(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _ages(by_age: Sequence[int]) -> Text:
@@ -232,7 +237,7 @@ def _(queue: FailureQueueStatus) -> Text:
     depth = queue.waiting + queue.taken
     if not depth:
         return _line("Given up", Text("nothing", _OK).append(f" in {name}"))
-    return _line("Given up", Text(f"{depth:,} events", _BAD).append(f" in {name}"))
+    return _line("Given up", Text(_counted(depth, "event"), _BAD).append(f" in {name}"))
 
 
 @human.register(PartUnread)
