@@ -16,7 +16,6 @@ import asyncio
 import bisect
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -259,8 +258,12 @@ async def serve(answers: Answers, latency: float) -> None:
     await server.serve_forever()
 
 
-def measure(port: int, *arguments: str) -> tuple[float, float, int, int]:
-    """Run the program; return seconds to the first finding, in all, peak KiB, and findings."""
+Run = tuple[float, float, float, int, int]
+"""Seconds to the first finding, in all, and of CPU; peak KiB; findings."""
+
+
+def measure(port: int, *arguments: str) -> Run:
+    """Run the program and return what it took."""
     environ = {
         **os.environ,
         "AWS_ACCESS_KEY_ID": "bench",
@@ -282,7 +285,8 @@ def measure(port: int, *arguments: str) -> tuple[float, float, int, int]:
         first_after = first_after or time.monotonic() - begun
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
-    return first_after, time.monotonic() - begun, usage.ru_maxrss, found
+    used = usage.ru_utime + usage.ru_stime
+    return first_after, time.monotonic() - begun, used, usage.ru_maxrss, found
 
 
 def main() -> None:
@@ -303,20 +307,19 @@ def main() -> None:
         )
     try:
         ports = {name: int(s.stdout.readline()) for name, s in servers.items() if s.stdout}
-        rows: dict[str, list[tuple[float, float, int, int]]] = {"listing": [], "doctor": []}
+        rows: dict[str, list[Run]] = {"listing": [], "doctor": []}
         for _ in range(arguments.rounds):
             rows["listing"].append(measure(ports["young"], "--check", "stuck"))
             rows["doctor"].append(measure(ports["stuck"]))
         for name, measured in rows.items():
-            first, whole, peak, found = (
+            first, whole, used, peak, found = (
                 statistics.median(column) for column in zip(*measured, strict=True)
             )
             sys.stdout.write(
-                f"{name:8} first {first:6.2f} s  all {whole:6.2f} s  peak {peak / 1024:5.0f} MiB  "
+                f"{name:8} first {first:6.2f} s  all {whole:6.2f} s  CPU {used:6.2f} s  "
+                f"peak {peak / 1024:5.0f} MiB  "
                 f"{found:.0f} findings\n"
             )
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        sys.stdout.write(f"this process used {own.ru_utime:.1f} s\n")
     finally:
         for server in servers.values():
             server.terminate()
