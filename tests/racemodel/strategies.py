@@ -46,10 +46,12 @@ def scenarios(
 ) -> st.SearchStrategy[Scenario]:
     """Up to four uploads of one key, on any kind of pair or on the given one.
 
-    Quiet ones have no deaths, no failures, no corrupt copies and no operator.
+    Quiet ones have no deaths, no failures, no lost answers, no corrupt copies and no operator.
     """
 
-    def scenario(codes: list[int], flags: int, schedule: tuple[int, ...]) -> Scenario:
+    def scenario(
+        codes: list[int], flags: int, repeated_write: int, schedule: tuple[int, ...]
+    ) -> Scenario:
         def flag(bit: int) -> bool:
             return bool(flags >> bit & 1)
 
@@ -65,12 +67,14 @@ def scenarios(
             archive_versioned=keeps_all,
             undelete=flag(3) and not is_quiet,
             corrupt_copies=int(flag(4) and not is_quiet),
+            repeated_write=repeated_write,
             page_size=1 if flag(5) else 1000,
             writes_per_second=100 if flag(6) else 1,
         )
 
+    repeated_writes = st.just(0) if is_quiet else st.integers(0, 12)
     codes = st.lists(_quiet_codes if is_quiet else _upload_codes, min_size=1, max_size=len(BODIES))
-    return st.builds(scenario, codes, st.integers(0, 127), schedules)
+    return st.builds(scenario, codes, st.integers(0, 127), repeated_writes, schedules)
 
 
 def find_breach(

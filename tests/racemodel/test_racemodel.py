@@ -125,6 +125,19 @@ def run_article(scenario: Scenario) -> None:
     world.run()
 
 
+def test_without_the_condition_on_the_destination_a_copy_in_parts_breaks_a_law(
+    mutants: Path,
+) -> None:
+    guard = next(guard for guard in GUARDS if "on the destination" in guard.what)
+    change = (guard.module, guard.source, guard.instead)
+    processor = mutant_of_processor(mutants, *SMALL_PARTS, change)
+
+    def run(scenario: Scenario) -> None:
+        World(scenario, processor).run()
+
+    assert find_breach(run, guard.among, guard.examples, saying=guard.says)
+
+
 @pytest.mark.parametrize("guard", GUARDS, ids=[guard.what for guard in GUARDS])
 def test_without_a_guard_a_law_is_broken(mutants: Path, guard: Guard) -> None:
     processor = mutant_of_processor(mutants, (guard.module, guard.source, guard.instead))

@@ -43,6 +43,7 @@ class Scenario:
     archive_versioned: bool = True
     undelete: bool = False
     corrupt_copies: int = 0
+    repeated_write: int = 0
     page_size: int = 1000
     writes_per_second: int = 1
 
@@ -61,6 +62,7 @@ class World:
             page_size=scenario.page_size,
         )
         self.s3.corrupt_copies = scenario.corrupt_copies
+        self.s3.repeated_write = scenario.repeated_write
         self.s3.on_change = self._on_change
         self.scheduler = Scheduler(scenario.schedule)
         # Code under test may catch everything: a breach is kept, and raised when the run ends.
