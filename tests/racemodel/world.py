@@ -84,11 +84,17 @@ class World:
             self.spawn("operator", lambda client: self._undelete(client, key))
         with self._installed():
             self.scheduler.run()
-            self.laws.check_not_regressed()
+            self._check_order()
             self._wake_what_is_left()
         self.laws.check_nothing_lost()
-        self.laws.check_not_regressed()
+        self._check_order()
         self.laws.check_nothing_stuck()
+
+    def _check_order(self) -> None:
+        # Without versions in staging, the event of an upload can move a later one of the same
+        # bytes: nothing is lost by it, but which of them came last is.
+        if self.staging.versioned or self._has_distinct_bodies:
+            self.laws.check_not_regressed()
 
     def spawn(self, name: str, run: Callable[[Client], None]) -> Actor:
         """Add an actor that is a function of an S3 client."""

@@ -27,10 +27,11 @@ What is guaranteed, without a database:
 - Older versions under an archived one in a versioned staging bucket get a delete marker on top and
   go when the bucket's rule for noncurrent versions says so.
 
-What takes versions in the buckets: without versions in staging, two uploads of the same bytes under
-one key cannot be told apart; without versions in the archive, three uploads A, B, A of one key that
-are processed within the same moment can end with B. What needs a database: exactly one run of
-`process` for a version, and waiting for an earlier upload of the same key.
+What takes versions in the buckets, with one key uploaded several times in the same moments:
+without versions in staging two uploads of the same bytes cannot be told apart, so that A, B, A, B
+can end with the second A on top of B in the archive; without versions in the archive A, B, A can
+end with B, and the second A is gone. What needs a database: exactly one run of `process` for a
+version, and waiting for an earlier upload of the same key.
 
 The archived object's metadata has `twobuckets-origin`, a JSON object that names the staged version:
 bucket, version_id, etag, sequencer, staged_at. It is left out where the uploader's own metadata
