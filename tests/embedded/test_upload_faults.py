@@ -89,6 +89,7 @@ def test_two_thousand_files_and_half_a_gigabyte_arrive_through_faults(
     assert set(proxy.counts) == set(Fault)
 
 
+@pytest.mark.slow
 def test_a_byte_changed_on_the_way_never_gets_under_the_key(
     embedded: Aws, staging: str, tmp_path: Path, fault_proxy: Callable[..., FaultProxy]
 ):

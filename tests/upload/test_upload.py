@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from twobuckets.cli.views import upload as views
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -98,3 +100,16 @@ def test_a_key_that_is_in_staging_already_gets_a_clear_word(
     assert again.exit_code == 0
     assert "not processed yet" in again.stdout
     assert staging.body("f") == b"n" * size
+
+
+def test_programs_hear_of_progress(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(views.Ticks, "EVERY_SECONDS", 0.0)
+    (tmp_path / "f").write_bytes(b"x" * (17 * MIB))
+    ran = staging.upload(str(tmp_path / "f"), "--json")
+    told = [json.loads(line) for line in ran.stdout.splitlines()]
+    progress = [line for line in told if line["type"] == "progress"]
+    assert progress
+    assert max(line["sent_bytes"] for line in progress) == 17 * MIB
+    assert {line["total_bytes"] for line in progress} == {17 * MIB}

@@ -36,6 +36,12 @@ class Body:
         return content.length if isinstance(content, FileSlice) else len(content)
 
     @property
+    def known_crc(self) -> int:
+        """The CRC64NVME, for when the body was read: before it was sent, or while."""
+        assert self.crc is not None
+        return self.crc
+
+    @property
     def md5(self) -> bytes:
         """The MD5, a proof of transport only. Raises FileChangedError, OSError."""
         if self._md5 is None:

@@ -22,17 +22,11 @@ from twobuckets.s3 import Request, Response
 from twobuckets.upload.checksum import read_body
 from twobuckets.upload.files import STDIN, Failed, File
 from twobuckets.upload.journal import InUseError
-from twobuckets.upload.large import (
-    IN_USE,
-    IN_USE_HINT,
-    LargeFile,
-    LargeStream,
-    open_large,
-    read_block,
-)
+from twobuckets.upload.large import IN_USE, IN_USE_HINT, LargeFile, open_large
 from twobuckets.upload.parts import THRESHOLD_BYTES, stream_part_bytes
 from twobuckets.upload.run import Uploaded
 from twobuckets.upload.small import Small, prepare
+from twobuckets.upload.stream import LargeStream, read_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,7 +34,7 @@ if TYPE_CHECKING:
 
     from twobuckets.s3 import Sender
     from twobuckets.upload.journal import Journal
-    from twobuckets.upload.large import Large
+    from twobuckets.upload.multipart import Multipart
     from twobuckets.upload.run import Kept, Outcome, Run, Warned
 
 _MOST_WAITING: Final = 64
@@ -88,7 +82,7 @@ class Upload:
         self._stdin = stdin
         self._walked = False
         self._waiting: deque[File] = deque()
-        self._active: list[Large] = []
+        self._active: list[Multipart] = []
         self._open = 0
         self._uploaded = self._failed = self._total_bytes = self._resumed_bytes = 0
 

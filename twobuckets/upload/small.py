@@ -134,7 +134,7 @@ class Small:
                 self.body.length,
                 answer.headers.get("etag", "").strip('"'),
                 answer.headers.get("x-amz-version-id"),
-                checksum.encode(self.body.crc or 0),
+                checksum.encode(self.body.known_crc),
                 self.run.answered_at(answer),
                 replaced=self.replaced,
             )

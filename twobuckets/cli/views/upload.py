@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -18,7 +20,7 @@ from twobuckets.upload.run import Kept, Uploaded
 from twobuckets.upload.send import Discarded, UploadSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.progress import Progress, TaskID
 
@@ -182,9 +184,57 @@ class Bars:
             self._progress.remove_task(task)
 
 
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """How far a run is, told now and then; `total_bytes` is what was found so far."""
+
+    type_name = "progress"
+
+    sent_bytes: int
+    total_bytes: int
+    done: int
+
+
+class Ticks:
+    """Progress as JSON lines, one every few seconds: `Bars` for programs."""
+
+    EVERY_SECONDS = 5.0
+
+    def __init__(self, out: Output, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._out = out
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._told_at = monotonic()
+        self._sent_bytes = self._total_bytes = self._done = 0
+
+    def count(self, files: Iterable[File | Failed]) -> Iterator[File | Failed]:
+        """Yield the files as they come, and take their sizes into the total."""
+        for file in files:
+            if isinstance(file, File):
+                self._total_bytes += file.size_bytes
+            yield file
+
+    def sent(self, file: File, count: int) -> None:
+        """Advance by bytes of a file; called from any thread, with less than 0 for a retry."""
+        with self._lock:
+            self._sent_bytes += count
+            now = self._monotonic()
+            if now - self._told_at < self.EVERY_SECONDS:
+                return
+            self._told_at = now
+            self._out.record(Progressed(self._sent_bytes, self._total_bytes, self._done))
+
+    def done(self, record: Uploaded | Failed) -> None:
+        """Count a file that is over."""
+        self._done += 1
+
+
 @contextlib.contextmanager
-def progress(out: Output) -> Iterator[Bars | None]:
-    """Yield live progress on stderr; None where nobody sees it."""
+def progress(out: Output) -> Iterator[Bars | Ticks | None]:
+    """Yield live progress: on a terminal's stderr, as JSON lines, or None where nobody sees it."""
+    if out.json:
+        yield Ticks(out)
+        return
     if not out.shows_progress:
         yield None
         return

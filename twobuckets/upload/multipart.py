@@ -1,0 +1,424 @@
+"""One multipart upload: created, sent in parts, completed, proven; or ended, kept or dropped.
+
+Each step is called with the answer of the one before:
+
+    created → parts sent → completed (→ result looked at)
+
+and any of them may lead to `_end`, which keeps what S3 has for a resume, or drops it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+from xml.sax.saxutils import escape
+
+from twobuckets.s3 import FileChangedError, Request, Response, SendError
+from twobuckets.upload import checksum
+from twobuckets.upload.files import Failed, File
+from twobuckets.upload.resume import find_abort_at, find_element, list_parts
+from twobuckets.upload.run import (
+    CHANGED,
+    CHANGED_HINT,
+    NOT_WHAT_WAS_SENT,
+    NOT_WHAT_WAS_SENT_HINT,
+    Kept,
+    Outcome,
+    Run,
+    Uploaded,
+    existing,
+    is_change,
+    lacks_condition,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from twobuckets.upload.checksum import Body
+
+_MOST_ABORTS: Final = 5
+_STANDARD_DOLLARS_PER_GIB_MONTH: Final = 0.023
+"""S3 Standard in us-east-1; other regions differ by less than a factor of two."""
+
+
+class StoredPart(NamedTuple):
+    """A part that S3 has and was proven to have; `length` is in bytes."""
+
+    etag: str
+    crc: int
+    length: int
+
+
+class Multipart:
+    """What large files and streams have in common: one multipart upload.
+
+    `done` has the parts by their numbers. Once `is_over` the run has the record of how it ended.
+    """
+
+    def __init__(self, run: Run, file: File) -> None:
+        self.run = run
+        self.file = file
+        self.upload_id = ""
+        self.done: dict[int, StoredPart] = {}
+        self.is_over = False
+        self._abort_at: datetime | None = None
+        self._in_flight = 0
+        self._may_send = False
+        self._failure: Failed | None = None
+        self._drops = False
+        self._aborts = 0
+        self._replaced = False
+        self._was_taken = False
+
+    @property
+    def done_bytes(self) -> int:
+        """How many bytes of it S3 has."""
+        return sum(part.length for part in self.done.values())
+
+    @property
+    def kept(self) -> Kept | None:
+        """What S3 has of it and a resume can use; None if nothing."""
+        if not self.upload_id or self.is_dropped:
+            return None
+        return Kept(
+            self.file.path,
+            self.file.key,
+            self.upload_id,
+            self.done_bytes,
+            self.file.size_bytes,
+            self._abort_at,
+            self.done_bytes / 1024**3 * _STANDARD_DOLLARS_PER_GIB_MONTH,
+        )
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether nothing of it is to stay in S3 when it does not get done."""
+        return self._drops
+
+    # What differs between files and streams.
+
+    def _next_body(self) -> tuple[int, Body] | None:
+        """Return the number and body of a part to send; None if there is none now."""
+        raise NotImplementedError
+
+    def _is_all_sent(self) -> bool:
+        raise NotImplementedError
+
+    def _has_changed(self) -> bool:
+        raise NotImplementedError
+
+    def _note_created(self) -> None:
+        """Remember the upload, now that it has an id."""
+
+    def _note_gone(self) -> None:
+        """Forget the upload: it is complete or aborted."""
+
+    def _resumed_bytes(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Let go of what it holds on this machine."""
+
+    # Create.
+
+    def create(self) -> None:
+        """Begin a new upload."""
+        self.upload_id = ""
+        self.run.next.append(
+            Request(
+                "POST",
+                self.run.wishes.bucket,
+                self.file.key,
+                query=(("uploads", ""),),
+                headers=(
+                    ("content-type", self.run.content_type(self.file)),
+                    ("x-amz-checksum-algorithm", "CRC64NVME"),
+                    ("x-amz-checksum-type", "FULL_OBJECT"),
+                ),
+                tag=self._created,
+            )
+        )
+
+    def _created(self, outcome: Outcome) -> None:
+        if isinstance(outcome, SendError) or not outcome.ok:
+            self._end(self.run.explain(self.file, outcome, "CreateMultipartUpload"))
+            return
+        self.upload_id = find_element(outcome, "UploadId")
+        self._abort_at = find_abort_at(outcome)
+        if outcome.headers.get("x-amz-checksum-algorithm") == "CRC64NVME":
+            self.run.tells_crc = True
+        if outcome.attempts > 1:
+            # Nothing that S3 lists tells an upload without parts from somebody else's.
+            self.run.warn_once(
+                self.file,
+                f"Beginning the upload to {self.file.key} took {outcome.attempts} tries; one whose "
+                "answer was lost may stay as an incomplete upload without parts, which costs "
+                "nothing",
+            )
+        self._note_created()
+        self._may_send = True
+
+    # Parts.
+
+    def next_part(self) -> Request | None:
+        """Return the request for a part that can be sent now."""
+        if not self._may_send or self._failure is not None:
+            return None
+        try:
+            found = self._next_body()
+            if found is None:
+                return None
+            number, body = found
+            headers = self.run.checksum_headers(body, is_part=True)
+        except (OSError, FileChangedError):
+            self._end_changed()
+            return None
+        self._in_flight += 1
+        self.run.parts_in_flight += 1
+        return Request(
+            "PUT",
+            self.run.wishes.bucket,
+            self.file.key,
+            query=(("partNumber", str(number)), ("uploadId", self.upload_id)),
+            headers=tuple(headers),
+            body=body.content,
+            checksum=checksum.ALGORITHM if body.crc is None else None,
+            tag=partial(self._part_sent, number, body),
+            on_sent=self.run.hears(self.file),
+        )
+
+    def _part_sent(self, number: int, body: Body, outcome: Outcome) -> None:
+        self._in_flight -= 1
+        self.run.parts_in_flight -= 1
+        is_stored = isinstance(outcome, Response) and outcome.ok
+        if isinstance(outcome, Response) and is_stored and self.run.is_proven(outcome, body):
+            self.run.sent_bytes += body.length
+            etag = outcome.headers.get("etag", "")
+            self.done[number] = StoredPart(etag, body.known_crc, body.length)
+            self._complete_if_done()
+        elif self._failure is not None:
+            self._end(self._failure)
+        elif is_stored:
+            self._end(self._failed(NOT_WHAT_WAS_SENT, NOT_WHAT_WAS_SENT_HINT))
+        elif is_change(outcome) or self._has_changed():
+            self._end_changed()
+        else:
+            if isinstance(outcome, Response) and outcome.code == "NoSuchUpload":
+                self._note_gone()
+                self.upload_id = ""
+            self._end(self.run.explain(self.file, outcome, "UploadPart"))
+
+    # Complete.
+
+    @property
+    def _whole_crc(self) -> int:
+        parts = [part for _, part in sorted(self.done.items())]
+        return checksum.ALGORITHM.combine((part.crc, part.length) for part in parts)
+
+    def _is_expected_etag(self, etag: str) -> bool:
+        """Tell whether an ETag is what the parts' MD5s add up to."""
+        expected = checksum.multipart_etag(part.etag for _, part in sorted(self.done.items()))
+        return expected is not None and etag.strip('"') == expected
+
+    def _complete_if_done(self) -> None:
+        if self._failure is not None:
+            self._end(self._failure)
+            return
+        if self._in_flight or not self._may_send or not self._is_all_sent():
+            return
+        self._may_send = False
+        # The object must not appear if what was read is no longer what the file is.
+        if self._has_changed():
+            self._end_changed()
+        else:
+            self._complete(only_if_new=self.run.only_if_new)
+
+    def _complete(self, *, only_if_new: bool) -> None:
+        tells_crc = self.run.tells_crc is True
+        lines = []
+        for number, part in sorted(self.done.items()):
+            crc = checksum.encode(part.crc)
+            proof = f"<ChecksumCRC64NVME>{crc}</ChecksumCRC64NVME>" if tells_crc else ""
+            etag = f"<ETag>{escape(part.etag)}</ETag>"
+            lines.append(f"<Part><PartNumber>{number}</PartNumber>{etag}{proof}</Part>")
+        headers = [
+            ("content-type", "application/xml"),
+            (checksum.HEADER, checksum.encode(self._whole_crc)),
+            ("x-amz-checksum-type", "FULL_OBJECT"),
+            ("x-amz-mp-object-size", str(self.done_bytes)),
+        ]
+        if only_if_new:
+            headers.append(("if-none-match", "*"))
+        self.run.next.append(
+            Request(
+                "POST",
+                self.run.wishes.bucket,
+                self.file.key,
+                query=(("uploadId", self.upload_id),),
+                headers=tuple(headers),
+                body=(
+                    '<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+                    f"{''.join(lines)}</CompleteMultipartUpload>"
+                ).encode(),
+                tag=partial(self._completed, only_if_new),
+            )
+        )
+
+    def _completed(self, only_if_new: bool, outcome: Outcome) -> None:
+        if isinstance(outcome, Response) and outcome.ok:
+            said = find_element(outcome, "ChecksumCRC64NVME")
+            etag = find_element(outcome, "ETag")
+            if said == checksum.encode(self._whole_crc) or self._is_expected_etag(etag):
+                self._finish(etag, outcome)
+            else:
+                self._look_at_result(outcome)
+        elif isinstance(outcome, SendError) or (
+            outcome.attempts > 1 and (outcome.status == 412 or outcome.code == "NoSuchUpload")
+        ):
+            # One of the tries may have completed it, and its answer got lost.
+            self._look_at_result(outcome)
+        elif only_if_new and outcome.status == 412:
+            self._exists()
+        elif only_if_new and self.run.wishes.overwrite and lacks_condition(outcome):
+            self.run.has_conditions = False
+            self._complete(only_if_new=False)
+        else:
+            self._end_refused(outcome)
+
+    def _exists(self) -> None:
+        if self.run.wishes.overwrite:
+            self._replaced = True
+            self._complete(only_if_new=False)
+        else:
+            self._drops = True
+            self._end(existing(self.file))
+
+    def _look_at_result(self, because: Outcome) -> None:
+        self.run.head(self.file, partial(self._result_looked, because))
+
+    def _result_looked(self, because: Outcome, outcome: Outcome) -> None:
+        if isinstance(outcome, Response) and outcome.ok:
+            etag = outcome.headers.get("etag", "")
+            said = outcome.headers.get(checksum.HEADER)
+            is_right_size = outcome.headers.get("content-length") == str(self.done_bytes)
+            if is_right_size and (
+                said == checksum.encode(self._whole_crc) or self._is_expected_etag(etag)
+            ):
+                self._finish(etag, outcome)
+                return
+        if isinstance(because, Response) and because.ok:
+            self._note_gone()
+            self.upload_id = ""
+            self._end(self._failed(NOT_WHAT_WAS_SENT, NOT_WHAT_WAS_SENT_HINT))
+        elif isinstance(because, Response) and because.status == 412:
+            self._exists()
+        else:
+            self._end_refused(because)
+
+    def _finish(self, etag: str, answer: Response) -> None:
+        self._note_gone()
+        self.close()
+        self.is_over = True
+        self.run.store(
+            Uploaded(
+                self.file.path,
+                self.file.key,
+                self.done_bytes,
+                etag.strip('"'),
+                answer.headers.get("x-amz-version-id"),
+                checksum.encode(self._whole_crc),
+                self.run.answered_at(answer),
+                resumed_bytes=self._resumed_bytes(),
+                replaced=self._replaced or (self._was_taken and self.run.tells_crc is False),
+            )
+        )
+
+    # The other ends.
+
+    def _failed(self, reason: str, hint: str | None = None) -> Failed:
+        return Failed(self.file.path, self.file.key, reason, hint)
+
+    def _end_changed(self) -> None:
+        self._drops = True
+        self._end(self._failed(CHANGED, CHANGED_HINT))
+
+    def _end_refused(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Response):
+            if outcome.code == "NoSuchUpload":
+                self._note_gone()
+                self.upload_id = ""
+            # What S3 has does not add up: it would not the next time either.
+            self._drops |= outcome.code in {"InvalidPart", "InvalidPartOrder", "BadDigest"}
+        self._end(self.run.explain(self.file, outcome, "CompleteMultipartUpload"))
+
+    def _end(self, failure: Failed) -> None:
+        """End with a failure once nothing is in flight; keep what a resume can use."""
+        self._failure = failure
+        self._may_send = False
+        if self._in_flight or self.is_over:
+            return
+        if self.upload_id and self._drops:
+            self.abort(partial(self._record, failure))
+            return
+        self._record(failure)
+
+    def _record(self, failure: Failed) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self.close()
+        kept = self.kept
+        if kept is not None:
+            failure = replace(failure, kept_bytes=kept.kept_bytes, upload_id=kept.upload_id)
+        self.run.records.append(failure)
+
+    def abort(self, then: Callable[[], None]) -> None:
+        """Abort the upload, and look whether a part that was on its way landed after that.
+
+        S3 asks for that (Amazon S3 API reference, AbortMultipartUpload).
+        """
+        self._aborts += 1
+        self.run.next.append(
+            Request(
+                "DELETE",
+                self.run.wishes.bucket,
+                self.file.key,
+                query=(("uploadId", self.upload_id),),
+                tag=partial(self._aborted, then),
+            )
+        )
+
+    def _aborted(self, then: Callable[[], None], outcome: Outcome) -> None:
+        if isinstance(outcome, SendError) or not (outcome.ok or outcome.status == 404):
+            self._give_up_aborting(then)
+            return
+        self.run.next.append(
+            list_parts(
+                self.run.wishes.bucket,
+                self.file.key,
+                self.upload_id,
+                tag=partial(self._abort_looked, then),
+            )
+        )
+
+    def _abort_looked(self, then: Callable[[], None], outcome: Outcome) -> None:
+        is_listed = isinstance(outcome, Response) and outcome.ok
+        if is_listed and self._aborts < _MOST_ABORTS:
+            self.abort(then)
+        elif is_listed:
+            self._give_up_aborting(then)
+        else:
+            self._note_gone()
+            self.upload_id = ""
+            self.done.clear()
+            then()
+
+    def _give_up_aborting(self, then: Callable[[], None]) -> None:
+        self.run.warn_once(
+            self.file,
+            f"The incomplete upload {self.upload_id} of {self.file.key} could not be dropped; "
+            "a lifecycle rule or `twobuckets doctor` can",
+        )
+        then()
