@@ -130,6 +130,8 @@ def paste(remedy: str, aws: Aws) -> None:
     """Run a remedy as somebody who pastes it and says yes."""
     words = shlex.split(remedy)
     if words[0] == "aws":
+        # Pasted, it must never reach AWS itself.
+        assert "--endpoint-url http://127.0.0.1:" in remedy
         aws_command.run(remedy, aws)
     else:
         assert words[0] == "twobuckets"

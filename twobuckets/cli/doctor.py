@@ -178,7 +178,12 @@ def _program(app: App) -> str:
 
 
 def _aws_cli(app: App) -> str:
-    """The beginning of an AWS CLI command that means the same account and region."""
+    """The beginning of an AWS CLI command that means the same account and region.
+
+    For the embedded AWS it names the endpoint: without, a pasted command would go to AWS.
+    """
+    if app.settings.is_local:
+        return f"aws --region {app.aws.region} --endpoint-url {app.aws.s3.meta.endpoint_url}"
     return _with_flags("aws", app, ("profile", "region", "endpoint_url"))
 
 
