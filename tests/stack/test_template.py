@@ -47,6 +47,7 @@ def test_the_command_prints_the_template_and_nothing_else():
     assert result.stdout == template_text()
 
 
+@pytest.mark.slow
 def test_the_template_lints_without_a_warning():
     linted = subprocess.run(
         [Path(sys.executable).with_name("cfn-lint"), "--include-checks", "I"],
