@@ -15,6 +15,7 @@ import contextlib
 import enum
 import os
 import random
+import re
 import socket
 import struct
 import threading
@@ -50,6 +51,10 @@ _ANSWERS = {
 _BLOCK_BYTES = 64 * 1024
 
 
+Refusal = tuple[int, str, str]
+"""Status, code and message of an error."""
+
+
 class Asked(NamedTuple):
     """The head of one request: enough to choose which ones break."""
 
@@ -61,7 +66,9 @@ class Asked(NamedTuple):
 class FaultProxy:
     """Breaks a `rate` of the requests that `chooses` lets it; `counts` has what it did.
 
-    `delay` is in seconds. `bytes_per_second` limits the bodies that pass, all together.
+    `delay` is in seconds. `bytes_per_second` limits the bodies that pass, all together. `refuses`
+    returns what answers a request in the server's place, and `refuses_delete` the code with which
+    one `<Object>` of a DeleteObjects is refused; the server never hears of either.
     """
 
     def __init__(
@@ -74,7 +81,11 @@ class FaultProxy:
         upstream: str | None = None,
         delay: float = 0.2,
         bytes_per_second: int | None = None,
+        refuses: Callable[[Asked], Refusal | None] = lambda _: None,
+        refuses_delete: Callable[[bytes], str | None] = lambda _: None,
     ) -> None:
+        self.refuses = refuses
+        self.refuses_delete = refuses_delete
         self.counts: Counter[Fault] = Counter()
         self.requests = 0
         self._rate = rate
@@ -136,6 +147,9 @@ class FaultProxy:
             fault = self._random.choice(self._faults)
             if fault is Fault.CORRUPT and not asked.length:
                 fault = Fault.DROP_ANSWER
+            if fault is Fault.REQUEST_TIMEOUT and asked.method == "HEAD":
+                # S3 says so of bodies that do not arrive.
+                fault = Fault.SLOW_DOWN
             self.counts[fault] += 1
             return fault
 
@@ -182,7 +196,11 @@ class _Passage:
             return False
         if fault in _ANSWERS:
             body.drain()
-            self._client.sendall(_refusal(*_ANSWERS[fault]))
+            self._client.sendall(_refusal(*_ANSWERS[fault], method))
+            return True
+        if refusal := self._proxy.refuses(Asked(method, target, length)):
+            body.drain()
+            self._client.sendall(_refusal(*refusal, method))
             return True
         if fault is Fault.DELAY:
             time.sleep(self._proxy.delay)
@@ -208,6 +226,8 @@ class _Passage:
             self._server = self._proxy.connect(target)
             self._answers = cast("BinaryIO", self._server.makefile("rb", _BLOCK_BYTES))
         assert self._answers is not None
+        if method == "POST" and "?delete" in target:
+            return self._ask_deletes(target, version, fields, body)
         path = target
         if target.startswith("http://"):
             path = "/" + target.removeprefix("http://").partition("/")[2]
@@ -215,6 +235,28 @@ class _Passage:
         for block in body.blocks(body.left // 2 if fault is Fault.CORRUPT else -1):
             self._server.sendall(block)
         return _read_answer(self._answers, method)
+
+    def _ask_deletes(self, target: str, version: str, fields: bytes, body: _Body) -> bytes:
+        """Take the refused objects out of a DeleteObjects and put their errors into its answer."""
+        assert self._server is not None
+        assert self._answers is not None
+        errors = []
+
+        def judge(found: re.Match[bytes]) -> bytes:
+            code = self._proxy.refuses_delete(found[0])
+            if code is None:
+                return found[0]
+            inner = found[0].removeprefix(b"<Object>").removesuffix(b"</Object>")
+            errors.append(b"<Error>%b<Code>%b</Code></Error>" % (inner, code.encode()))
+            return b""
+
+        asked = re.sub(b"<Object>.*?</Object>", judge, b"".join(body.blocks(-1)), flags=re.DOTALL)
+        path = "/" + target.removeprefix("http://").partition("/")[2]
+        self._server.sendall(f"POST {path} {version}\r\n".encode("latin-1"))
+        self._server.sendall(_with_length(fields, len(asked)) + asked)
+        head, _, said = _read_answer(self._answers, "POST").partition(b"\r\n\r\n")
+        said = said.replace(b"</DeleteResult>", b"".join(errors) + b"</DeleteResult>")
+        return _with_length(head + b"\r\n\r\n", len(said)) + said
 
     def close(self) -> None:
         """Close both connections."""
@@ -288,6 +330,13 @@ def _read_chunks(stream: BinaryIO) -> Iterator[bytes]:
             return
 
 
+def _with_length(head: bytes, length: int) -> bytes:
+    pattern = rb"(?im)^content-length:[^\r]*"
+    changed, count = re.subn(pattern, b"content-length: %d" % length, head)
+    assert count == 1, head
+    return changed
+
+
 def _field(fields: bytes, name: bytes) -> bytes:
     for line in fields.split(b"\r\n"):
         left, _, right = line.partition(b":")
@@ -296,12 +345,12 @@ def _field(fields: bytes, name: bytes) -> bytes:
     return b""
 
 
-def _refusal(status: int, code: str, message: str) -> bytes:
+def _refusal(status: int, code: str, message: str, method: str) -> bytes:
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     return (
         f"HTTP/1.1 {status} Refused\r\ncontent-type: application/xml\r\n"
         f"content-length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    ).encode() + (b"" if method == "HEAD" else body)
 
 
 def _reset(sock: socket.socket) -> None:

@@ -28,11 +28,13 @@ from twobuckets.reprocess.journal import Change, Item, State
 from twobuckets.reprocess.plan import CHECKSUMS, NO_VERSION, Kind, head, require_found
 from twobuckets.s3 import Request, Response, SendError
 from twobuckets.s3.objects import (
+    DELETE_ATTEMPTS,
     LONGEST_COPY_BYTES,
     MOST_DELETES,
     ObjectVersion,
     copy_request,
     iter_delete_requests,
+    passes,
     read_deletes,
 )
 from twobuckets.s3.xmltext import find_text
@@ -54,6 +56,8 @@ _COPY_PART_BYTES: Final = 1024**3
 _MAX_PARTS: Final = 10_000
 _PAGE: Final = 256
 """Items that are noted as begun in one transaction."""
+_DELETE_PAUSE: Final = timedelta(seconds=0.2)
+"""Before a delete is tried for the second time."""
 _FLUSH_SECONDS: Final = 0.25
 # LastModified has whole seconds.
 _CLOCK_SLACK: Final = timedelta(seconds=2)
@@ -84,6 +88,8 @@ class _Talk:
     steps: Talk[list[Change]]
     answers: list[Answer | None] = field(default_factory=list)
     missing: int = 0
+    pause: timedelta = timedelta()
+    """How long its next requests wait; twice as long each time."""
 
 
 class Mover:
@@ -151,7 +157,8 @@ class Mover:
         """Begin to delete the archived versions of what is safely in staging."""
         while self._copied:
             batch, self._copied = self._copied[:MOST_DELETES], self._copied[MOST_DELETES:]
-            yield from _ask(_Talk({item.id: item for item in batch}, self._delete(batch)))
+            by_id = {item.id: item for item in batch}
+            yield from _ask(_Talk(by_id, self._delete(batch), pause=_DELETE_PAUSE))
 
     def _drive(self, requests: Iterator[Request]) -> Iterator[Moved]:
         """Keep conversations going until each has come to its end."""
@@ -163,7 +170,8 @@ class Mover:
             if not talk.missing:
                 try:
                     for following in _ask(talk, cast("list[Answer]", talk.answers)):
-                        flight.add(following)
+                        flight.add(following, after=talk.pause)
+                    talk.pause *= 2
                 except StopIteration as ended:
                     yield from self._note(talk, ended.value)
             if len(self._copied) >= MOST_DELETES:
@@ -258,6 +266,9 @@ class Mover:
             head(self._archive, item.key),
         ]
         answers = yield looks
+        # The version id is one that S3 gave: here a 400 says that the credentials are over, and
+        # an answer to HEAD has no body that could say so.
+        looks[0] = head(self._archive, item.key)
         source, staged, current = (
             require_found(look, _checked(answer))
             for look, answer in zip(looks, answers, strict=True)
@@ -296,20 +307,27 @@ class Mover:
 
     def _delete(self, items: list[Item]) -> Talk[list[Change]]:
         """Delete archived versions, believing only what S3 says of each."""
-        requests = list(
-            iter_delete_requests(self._archive, [_version(item, pins=False) for item in items])
-        )
-        answers = yield requests
-        results = {
-            (result.key, result.version_id): result
-            for request, answer in zip(requests, answers, strict=True)
-            for result in read_deletes(request, _checked(answer))
-        }
         changes = []
-        for item in items:
-            result = results[item.key, item.version_id or ""]
-            why = f"{result.code}: {result.message}" if result.code else None
-            changes.append(_not_deleted(item, why) if why else Change(item.id, State.DONE))
+        for attempt in range(1, DELETE_ATTEMPTS + 1):
+            versions = [_version(item, pins=False) for item in items]
+            requests = list(iter_delete_requests(self._archive, versions))
+            answers = yield requests
+            results = {
+                (result.key, result.version_id): (result, passes(result, answer))
+                for request, answer in zip(requests, answers, strict=True)
+                for result in read_deletes(request, _checked(answer))
+            }
+            again = []
+            for item in items:
+                result, is_passing = results[item.key, item.version_id or ""]
+                if is_passing and attempt < DELETE_ATTEMPTS:
+                    again.append(item)
+                    continue
+                why = f"{result.code}: {result.message}" if result.code else None
+                changes.append(_not_deleted(item, why) if why else Change(item.id, State.DONE))
+            if not again:
+                break
+            items = again
         return changes
 
     def _copy_large(self, item: Item) -> Talk[Answer]:

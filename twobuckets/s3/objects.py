@@ -23,7 +23,8 @@ LONGEST_COPY_BYTES = 5 * 1024**3
 # What XML 1.0 cannot carry, not even as a character reference.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _PASSING_CODES = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout"})
-_DELETE_ATTEMPTS = 6
+DELETE_ATTEMPTS = 6
+"""How often the delete of one version is tried while S3 says "not now" for it."""
 
 
 class ObjectVersion(NamedTuple):
@@ -133,6 +134,14 @@ def read_deletes(request: Request, answer: Response | SendError) -> list[DeleteR
     ]
 
 
+def passes(result: DeleteResult, answer: Response | SendError) -> bool:
+    """Tell whether S3 said "not now" for one version of a batch, so that it is to be tried again.
+
+    A refusal of the whole request was tried again by the sender already.
+    """
+    return result.code in _PASSING_CODES and isinstance(answer, Response) and answer.ok
+
+
 def iter_deletes(
     sender: Sender, bucket: str, versions: Iterable[ObjectVersion]
 ) -> Iterator[DeleteResult]:
@@ -147,9 +156,7 @@ def iter_deletes(
         assert isinstance(request.tag, tuple)
         for version, result in zip(request.tag, read_deletes(request, answer), strict=True):
             tried = attempts.pop(version, 0) + 1
-            # A refusal of the whole request was tried again by the sender already.
-            passing = result.code in _PASSING_CODES and isinstance(answer, Response) and answer.ok
-            if passing and tried < _DELETE_ATTEMPTS:
+            if passes(result, answer) and tried < DELETE_ATTEMPTS:
                 attempts[version] = tried
                 again.append(version)
             else:

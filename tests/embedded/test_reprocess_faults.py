@@ -1,0 +1,151 @@
+"""`reprocess` through a network that breaks: nothing is lost, and the report is exact."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.embedded.intake import ARCHIVE, STAGING, name_pair
+from tests.faults.proxy import Asked, Fault, FaultProxy, fault_proxy
+from twobuckets.cli import cli
+from twobuckets.cli.app import App
+from twobuckets.s3 import Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from twobuckets import local
+    from twobuckets.aws import Aws
+
+__all__ = ["fault_proxy"]
+
+
+@pytest.fixture
+def pair(
+    embedded: Aws, embedded_server: local.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Aws:
+    """Two buckets with versions and nothing that is woken by them; a journal folder of its own."""
+    for bucket in (STAGING, ARCHIVE):
+        embedded.s3.create_bucket(Bucket=bucket)
+        embedded.s3.put_bucket_versioning(
+            Bucket=bucket, VersioningConfiguration={"Status": "Enabled"}
+        )
+    name_pair(embedded_server, monkeypatch, STAGING, ARCHIVE)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return embedded
+
+
+def versions(aws: Aws, bucket: str) -> Counter[str]:
+    """Return how many versions each key has."""
+    pages = aws.s3.get_paginator("list_object_versions").paginate(Bucket=bucket)
+    return Counter(version["Key"] for page in pages for version in page.get("Versions", []))
+
+
+def archive_many(count: int) -> set[str]:
+    keys = {f"scans & more/{number:05}.csv" for number in range(count)}
+    with App().connect() as sender:
+        puts = (Request("PUT", ARCHIVE, key, body=key.encode()) for key in keys)
+        for _, answer in sender.send_all(puts):
+            assert isinstance(answer, Response)
+            assert answer.ok
+    return keys
+
+
+def reprocess(*arguments: str) -> tuple[Result, dict[str, Any], dict[str, str]]:
+    """Run the command and return its result, its summary, and what it says of each key."""
+    words = ["reprocess", "--prefix", "", "--yes", "--json", *arguments]
+    result = CliRunner().invoke(cli, words)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    said = [(r["key"], r["state"]) for r in records if r["type"] == "reprocessed"]
+    assert len(dict(said)) == len(said)
+    summary = records[-1] if records and records[-1]["type"] == "summary" else {}
+    return result, summary, dict(said)
+
+
+def require_exact(aws: Aws, keys: set[str], said: dict[str, str]) -> None:
+    """Compare what was reported with what the buckets hold."""
+    staged, archived = versions(aws, STAGING), versions(aws, ARCHIVE)
+    assert set(said) == keys
+    assert set(staged) | set(archived) == keys
+    assert set(archived) == {key for key, state in said.items() if state != "done"}
+    assert {key for key, state in said.items() if state == "done"} <= set(staged)
+
+
+def break_everything(aws: Aws, make_proxy: Callable[..., FaultProxy], count: int) -> FaultProxy:
+    """Reprocess through every fault, with one delete in a hundred denied and one put off."""
+    keys = archive_many(count)
+    chance = random.Random(7)
+    denied: set[bytes] = set()
+
+    def refuse_delete(object_: bytes) -> str | None:
+        drawn = chance.random()
+        if object_ in denied or drawn < 0.01:
+            denied.add(object_)
+            return "AccessDenied"
+        return "InternalError" if drawn < 0.02 else None
+
+    faults = [fault for fault in Fault if fault is not Fault.CORRUPT]
+    proxy = make_proxy(rate=0.1, seed=5, delay=0.05, faults=faults, refuses_delete=refuse_delete)
+    result, summary, said = reprocess()
+    assert result.exit_code == 3, result.output
+    require_exact(aws, keys, said)
+    assert Counter(said.values()) == {"done": count - len(denied), "failed": len(denied)}
+    assert (summary["done"], summary["failed"]) == (count - len(denied), len(denied))
+    assert denied
+    assert versions(aws, STAGING) == Counter(keys)
+    proxy.refuses_delete = lambda _: None
+    result, summary, said = reprocess()
+    assert result.exit_code == 0, result.output
+    assert (len(said), summary["done"]) == (len(denied), count)
+    assert versions(aws, STAGING) == Counter(keys)
+    assert versions(aws, ARCHIVE) == Counter()
+    return proxy
+
+
+def test_nothing_is_lost_through_every_fault_and_refused_deletes_are_reported_one_by_one(
+    pair: Aws, fault_proxy: Callable[..., FaultProxy]
+):
+    proxy = break_everything(pair, fault_proxy, 400)
+    assert len(proxy.counts) >= 5
+
+
+@pytest.mark.slow
+def test_five_thousand_objects_come_through_every_fault(
+    pair: Aws, fault_proxy: Callable[..., FaultProxy]
+):
+    proxy = break_everything(pair, fault_proxy, 5000)
+    assert len(proxy.counts) == len(Fault) - 1
+
+
+@pytest.mark.parametrize("begins", [20, 120, 200])
+def test_credentials_that_expire_end_with_5_and_the_same_command_completes_it(
+    pair: Aws, fault_proxy: Callable[..., FaultProxy], begins: int
+):
+    keys = archive_many(200)
+    # The last of them is the delete of what was copied.
+    seen = 0
+
+    def expire(asked: Asked) -> tuple[int, str, str] | None:
+        nonlocal seen
+        # Only what the run itself asks of objects: the plan was made with time left.
+        seen += asked.method in ("PUT", "POST")
+        return (400, "ExpiredToken", "The provided token has expired.") if seen > begins else None
+
+    proxy = fault_proxy(rate=0, refuses=expire)
+    result, _, said = reprocess()
+    assert result.exit_code == 5, result.output
+    assert "expired" in result.stderr
+    proxy.refuses = lambda _: None
+    again, summary, more = reprocess()
+    assert again.exit_code == 0, again.output
+    assert summary["done"] == len(keys)
+    assert said.keys() | more.keys() == keys
+    assert versions(pair, STAGING) == Counter(keys)
+    assert versions(pair, ARCHIVE) == Counter()
