@@ -7,6 +7,8 @@ leads there as well, so that `--stack local` on the command line means the same 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,14 @@ def aws_of(server: local.Server) -> Aws:
     )
 
 
+STOP_AT_THE_END = """
+import pathlib, sys
+from twobuckets import local
+sys.stdin.read()
+local.stop(pathlib.Path(sys.argv[1]))
+"""
+
+
 @pytest.fixture(scope="session")
 def state_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The session's XDG_STATE_HOME."""
@@ -53,11 +63,14 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def embedded_server(state_home: Path) -> Iterator[local.Server]:
     """The session's server, on a free port and a state directory of its own."""
     state_dir = local_state({"XDG_STATE_HOME": str(state_home)})
-    try:
+    # Stops the server when its stdin ends, which it also does when the tests are killed.
+    stopper = [sys.executable, "-c", STOP_AT_THE_END, str(state_dir)]
+    with subprocess.Popen(stopper, stdin=subprocess.PIPE, start_new_session=True) as process:
         yield local.start(state_dir, environ=os.environ)
-    finally:
-        local.stop(state_dir)
-        assert local.find_running(state_dir) is None
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait() == 0
+    assert local.find_running(state_dir) is None
 
 
 @pytest.fixture(scope="session")
