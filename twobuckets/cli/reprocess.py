@@ -7,7 +7,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
@@ -328,11 +328,22 @@ def _say_going_on(app: App, journal: Journal) -> None:
 
 def _actions(app: App, sender: Sender, selection: Selection) -> Iterator[Action]:
     """Yield what to do with what is selected."""
-    from twobuckets.reprocess.plan import plan_keys, plan_listed, plan_staged
+    from twobuckets.reprocess.plan import (
+        keeps_versions,
+        plan_keys,
+        plan_listed,
+        plan_staged,
+    )
     from twobuckets.reprocess.run import limited
 
     pipeline = app.pipeline
     rules = selection.rules()
+    if not rules.keeps and not keeps_versions(sender, pipeline.staging):
+        app.out.note(
+            f"{pipeline.staging} keeps no versions, so what is copied there stays in the archive "
+            "until the processor has replaced it: nothing else would be safe"
+        )
+        rules = replace(rules, keeps=True)
     if selection.prefix is not None:
         actions = plan_listed(
             _archived(app, sender, selection.prefix), _staged(app, sender, selection.prefix), rules

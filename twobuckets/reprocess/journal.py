@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from twobuckets.reprocess.plan import Action
 
-_SCHEMA: Final = """
+SCHEMA: Final = """
 CREATE TABLE run (
   fingerprint TEXT NOT NULL, description TEXT NOT NULL, planned_at TEXT NOT NULL,
   approved INTEGER NOT NULL DEFAULT 0, ended_at TEXT,
@@ -307,7 +307,7 @@ def create(
                 break
         journal = _open(path)
         assert journal is not None
-        journal.db.executescript(_SCHEMA)
+        journal.db.executescript(SCHEMA)
         with journal.db:
             journal.db.execute(
                 "INSERT INTO run (fingerprint, description, planned_at) VALUES (?, ?, ?)",

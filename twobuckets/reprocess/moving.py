@@ -254,8 +254,13 @@ class Mover:
             "the copy with", staged_version_id,
         )  # fmt: skip
 
-    def _arrived(self, item: Item, staged_version_id: str | None) -> Change:
-        deletes = item.kind == Kind.MOVE and item.version_id not in NO_VERSION
+    def _arrived(self, item: Item, staged_version_id: str | None, *, again: bool = False) -> Change:
+        """Return that an item is in staging, or archived `again`; now it may be deleted.
+
+        Without a version id of its own, the copy in staging may fall to somebody who is about to
+        delete the same bytes that were there before it.
+        """
+        deletes = item.kind == Kind.MOVE and (again or staged_version_id not in NO_VERSION)
         return Change(item.id, State.COPIED if deletes else State.DONE, None, staged_version_id)
 
     def _settle(self, item: Item, since: datetime) -> Talk[Change | None]:
@@ -278,7 +283,13 @@ class Mover:
                 return Change(item.id, State.DONE, None, item.staged_version_id)
             return Change(item.id, State.LEFT, VERSION_GONE)
         if staged is not None:
-            if staged.is_copy_of(source) and staged.modified_at >= since - _CLOCK_SLACK:
+            # What was staged before the version was archived may be the very file it was made of,
+            # which the processor is about to delete: then the archived one is all there is.
+            if (
+                staged.is_copy_of(source)
+                and staged.modified_at > source.modified_at
+                and staged.modified_at >= since - _CLOCK_SLACK
+            ):
                 return self._arrived(item, staged.version_id)
             return Change(item.id, State.LEFT, NEWER_WAITS)
         if not item.is_chosen and (current is None or current.etag != item.etag):
@@ -289,7 +300,7 @@ class Mover:
             and current.modified_at >= since - _CLOCK_SLACK
             and (current.version_id != item.version_id or item.version_id in NO_VERSION)
         )
-        return self._arrived(item, None) if again else None
+        return self._arrived(item, None, again=True) if again else None
 
     def _refused(self, item: Item, answer: Answer) -> Change:
         if isinstance(answer, SendError):

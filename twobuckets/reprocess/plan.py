@@ -15,10 +15,11 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 
-from twobuckets.aws import ClientError, explain
+from twobuckets.aws import ClientError, explain, explain_refusal
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.s3 import Request, Response, SendError
 from twobuckets.s3.listing import ListingError, iter_versions
+from twobuckets.s3.xmltext import find_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -282,6 +283,25 @@ def plan_keys(
             )
             if action is not None:
                 yield action
+
+
+def keeps_versions(sender: Sender, bucket: str) -> bool:
+    """Tell whether a bucket gives every object a version id of its own.
+
+    Raises AccessError when that may not be read, TwoBucketsError when S3 does not answer.
+    """
+    what = f"read whether {bucket} keeps versions"
+    (answer,) = (
+        a for _, a in sender.send_all([Request("GET", bucket, query=(("versioning", ""),))])
+    )
+    if isinstance(answer, SendError):
+        raise TwoBucketsError(
+            f"Could not {what}: {answer.cause}", hint="Check the network and run the command again."
+        )
+    if not answer.ok:
+        code = answer.code or str(answer.status)
+        raise explain_refusal(code, answer.message, "GetBucketVersioning", what)
+    return find_text(answer.body, b"Status") == "Enabled"
 
 
 def iter_archived(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:

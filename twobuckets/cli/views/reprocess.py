@@ -29,8 +29,8 @@ def _(plan: Planned) -> Text:
         lines.append(f"{plan.moves:,} archived versions are moved back to staging")
     if plan.copies:
         lines.append(
-            f"{plan.copies:,} are copied to staging and stay in the archive until they are "
-            "replaced: without a version id of their own they can't be deleted safely"
+            f"{plan.copies:,} are copied to staging and stay in the archive until the processor "
+            "has replaced them"
         )
     if plan.wakes:
         lines.append(f"{plan.wakes:,} wait in staging: the processor is woken for each")

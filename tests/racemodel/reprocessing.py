@@ -1,0 +1,289 @@
+"""The second actor: the real reprocess code over the model's S3, and the move that loses files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote
+from xml.sax.saxutils import escape, unescape
+
+from botocore.exceptions import ClientError
+
+from tests.racemodel.actors import Killed
+from tests.racemodel.s3 import Client, Stored
+from tests.racemodel.world import ARCHIVE, STAGING, Scenario, World, created_event
+from twobuckets import processor as real_processor
+from twobuckets.reprocess import moving as real_moving
+from twobuckets.reprocess.journal import SCHEMA, Journal, State
+from twobuckets.reprocess.plan import Rules, plan_keys
+from twobuckets.reprocess.selection import Wanted
+from twobuckets.s3 import Request, Response, SendError
+
+_PLANS = 4
+"""How often somebody looks for the key in the archive before giving up."""
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of reprocess over the key.
+
+    `deaths` are numbers of S3 calls after which its process dies, for one start after the other;
+    None lives. The answers to the calls in `lost` get lost, and the call is sent again.
+    """
+
+    deaths: tuple[int | None, ...] = ()
+    lost: frozenset[int] = frozenset()
+    keeps: bool = False
+
+
+class ReprocessWorld(World):
+    """A world in which somebody gets the key processed again, perhaps several at a time."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        runs: Iterable[Run],
+        processor: ModuleType = real_processor,
+        moving: ModuleType = real_moving,
+    ) -> None:
+        super().__init__(scenario, processor)
+        self.moving = moving
+        for number, run in enumerate(runs):
+            self._add_run(f"reprocess {number}", run)
+
+    def _add_run(self, name: str, run: Run, key: str = "key") -> None:
+        def reprocess() -> None:
+            actor = self._actor()
+            journal = ModelJournal(actor)
+            for death in (*run.deaths, None):
+                actor.kill_after(death)
+                try:
+                    self._reprocess_once(journal, key, run)
+                except Killed:
+                    continue
+                if not actor.is_dead:
+                    break
+            journal.db.close()
+
+        self.scheduler.spawn(name, reprocess)
+
+    def _reprocess_once(self, journal: ModelJournal, key: str, run: Run) -> None:
+        """Do what one start of the command does: plan unless there is a plan, and go on."""
+        sender = ModelSender(self, run.lost)
+        for _ in range(_PLANS):
+            if journal.is_approved:
+                break
+            actions = plan_keys(
+                sender,  # type: ignore[arg-type]
+                [Wanted(key)],
+                Rules(keeps=run.keeps),
+                staging=STAGING,
+                archive=ARCHIVE,
+            )
+            wanted = [action for action in actions if action.kind in ("move", "copy")]
+            if wanted:
+                journal.add(wanted)
+                journal.approve()
+        unfinished = (State.COPIED, State.BEGUN, State.PLANNED)
+        mover = self.moving.Mover(
+            sender, journal, staging=STAGING, archive=ARCHIVE, now=lambda: START
+        )
+        for _ in mover.run(journal.iter_items(*unfinished, kinds=("move", "copy"))):
+            pass
+
+    def now(self) -> datetime:
+        """The model's clock: that of the last write."""
+        stacks = [*self.staging.stacks.values(), *self.archive.stacks.values()]
+        return max((s.modified_at for stack in stacks for s in stack), default=START)
+
+    def _on_change(self, bucket: Any, stored: Stored | None) -> None:
+        if bucket is self.archive and stored is None:
+            # Whoever brings a version back takes it out of the archive's order.
+            for key, stack in self.archive.stacks.items():
+                kept = [item for item in stack if not item.is_marker]
+                if kept:
+                    newest = max(kept, key=lambda item: item.staged)
+                    self.laws.newest_archived[key] = newest
+                else:
+                    self.laws.newest_archived.pop(key, None)
+        super()._on_change(bucket, stored)
+        if (
+            bucket is self.staging
+            and stored is not None
+            and not stored.is_marker
+            and stored.upload != stored.staged
+        ):
+            self.deliver(created_event(bucket, stored), name=f"event of copy {stored.staged}")
+
+
+class ModelJournal(Journal):
+    """The real journal in memory; what a dead process writes is not written."""
+
+    def __init__(self, actor: Any) -> None:
+        db = sqlite3.connect(":memory:", check_same_thread=False)
+        super().__init__(Path("model"), db, os.open(os.devnull, os.O_RDONLY))
+        self._actor = actor
+        db.executescript(SCHEMA)
+        db.execute("INSERT INTO run (fingerprint, description, planned_at) VALUES ('', '{}', '')")
+        db.commit()
+
+    def note(self, changes: Any) -> None:
+        """Write, if still alive."""
+        if not self._actor.is_dead:
+            super().note(changes)
+
+
+class CopyingClient(Client):
+    """A client that knows which version its last copy was made of."""
+
+    copied: Stored
+
+    def _source(self, arguments: dict[str, Any], operation: str) -> Stored:
+        self.copied = super()._source(arguments, operation)
+        return self.copied
+
+
+class ModelSender:
+    """Sends requests to the model's S3, one after the other."""
+
+    def __init__(self, world: ReprocessWorld, lost: frozenset[int]) -> None:
+        self._world = world
+        self._client = CopyingClient(world.s3, world.client._gate)
+        self._lost = lost
+        self._count = 0
+
+    def send_all(self, requests: Iterable[Request] = ()) -> ModelFlight:
+        """Return the answers to requests, in order."""
+        return ModelFlight(self, requests)
+
+    def send(self, request: Request) -> Response | SendError:
+        """Send one request, and again when its answer got lost."""
+        self._count += 1
+        answer = self._answer(request)
+        if self._count in self._lost:
+            answer = self._answer(request)
+            answer.attempts = 2
+        return answer
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            return self._call(self._client, request)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            code = error.response["Error"]["Code"]
+            body = b"" if request.method == "HEAD" else f"<Error><Code>{code}</Code></Error>"
+            return _response(status, {}, body if isinstance(body, bytes) else body.encode())
+
+    def _call(self, client: CopyingClient, request: Request) -> Response:
+        query, headers = dict(request.query), dict(request.headers)
+        where: dict[str, Any] = {"Bucket": request.bucket, "Key": request.key}
+        if "versionId" in query:
+            where["VersionId"] = query["versionId"]
+        match request.method:
+            case "HEAD" if not request.key:
+                return _response(200, {"date": format_datetime(self._world.now(), usegmt=True)})
+            case "HEAD":
+                return _described(client.head_object(**where))
+            case "PUT":
+                return self._copy(client, request, headers)
+            case "DELETE":
+                client.delete_object(**where)
+                return _response(204, {})
+            case "POST" if "delete" in query:
+                return self._delete(client, request)
+            case _:
+                raise AssertionError(f"the model knows no {request.method} {request.query}")
+
+    def _copy(self, client: CopyingClient, request: Request, headers: dict[str, str]) -> Response:
+        place, _, version = headers["x-amz-copy-source"].partition("?versionId=")
+        bucket, _, key = unquote(place.lstrip("/")).partition("/")
+        source = {"Bucket": bucket, "Key": key}
+        if version:
+            source["VersionId"] = unquote(version)
+        arguments: dict[str, Any] = {"CopySource": source}
+        if "x-amz-copy-source-if-match" in headers:
+            arguments["CopySourceIfMatch"] = headers["x-amz-copy-source-if-match"]
+        if "if-none-match" in headers:
+            arguments["IfNoneMatch"] = headers["if-none-match"]
+        answer = client.copy_object(Bucket=request.bucket, Key=request.key, **arguments)
+        described = {}
+        if "VersionId" in answer:
+            described["x-amz-version-id"] = answer["VersionId"]
+        if self._world.archive.versioned:
+            described["x-amz-copy-source-version-id"] = client.copied.version_id
+        etag = escape(answer["CopyObjectResult"]["ETag"], {'"': "&quot;"})
+        return _response(
+            200, described, f"<CopyObjectResult><ETag>{etag}</ETag></CopyObjectResult>".encode()
+        )
+
+    def _delete(self, client: Client, request: Request) -> Response:
+        assert isinstance(request.body, bytes)
+        rows = []
+        for key, version in re.findall(
+            r"<Key>([^<]*)</Key>(?:<VersionId>([^<]*)</VersionId>)?", request.body.decode()
+        ):
+            where = {"VersionId": version} if version else {}
+            client.delete_object(Bucket=request.bucket, Key=unescape(key), **where)
+            rows.append(f"<Deleted><Key>{key}</Key><VersionId>{version}</VersionId></Deleted>")
+        return _response(200, {}, f"<DeleteResult>{''.join(rows)}</DeleteResult>".encode())
+
+
+class ModelFlight(Iterator[tuple[Request, Response | SendError]]):
+    """The answers to requests, in order; a follow-up comes first."""
+
+    def __init__(self, sender: ModelSender, requests: Iterable[Request]) -> None:
+        self._sender = sender
+        self._source = iter(requests)
+        self._added: deque[Request] = deque()
+
+    def add(self, request: Request) -> None:
+        """Send a follow-up before anything more is taken from the source."""
+        self._added.append(request)
+
+    def __next__(self) -> tuple[Request, Response | SendError]:
+        request = self._added.popleft() if self._added else next(self._source)
+        return request, self._sender.send(request)
+
+
+def _response(status: int, headers: dict[str, str], body: bytes = b"") -> Response:
+    lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in headers.items())]
+    return Response(status, "\r\n".join(lines).encode(), body)
+
+
+def _described(answer: dict[str, Any]) -> Response:
+    headers = {
+        "etag": answer["ETag"],
+        "content-length": str(answer["ContentLength"]),
+        "last-modified": format_datetime(answer["LastModified"], usegmt=True),
+        "x-amz-checksum-crc32": answer["ChecksumCRC32"],
+        "x-amz-checksum-type": answer["ChecksumType"],
+        "content-type": answer["ContentType"],
+    }
+    headers |= {f"x-amz-meta-{n}": json.dumps(v) for n, v in answer["Metadata"].items()}
+    if "VersionId" in answer:
+        headers["x-amz-version-id"] = answer["VersionId"]
+    return _response(200, headers)
+
+
+def naive_reprocess(world: World, key: str = "key") -> None:
+    """The known-bad example: copy back what is there, then delete what is there."""
+
+    def move(client: Client) -> None:
+        try:
+            client.copy_object(Bucket=STAGING, Key=key, CopySource={"Bucket": ARCHIVE, "Key": key})
+        except ClientError:
+            return
+        client.delete_object(Bucket=ARCHIVE, Key=key)
+
+    world.spawn("naive", move)
