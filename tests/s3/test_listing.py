@@ -161,6 +161,13 @@ def version_pages(versions, most):
     return respond
 
 
+def test_pages_that_wait_long_are_listed_as_they_came(monkeypatch):
+    monkeypatch.setattr("twobuckets.s3.listing._UNPACKED_PAGES", 1)
+    keys = [f"{n % 37:02d}/{n:06d}" for n in range(20_000)]
+    with serving(object_pages(keys)) as server, sender_to(server) as sender:
+        assert [row.key for row in iter_objects(sender, "b")] == sorted(keys)
+
+
 def test_twenty_thousand_keys_are_listed_in_order_over_many_connections():
     keys = [f"{n % 37:02d}/{n:06d}\n ü.gz" for n in range(20_000)]
     with serving(object_pages(keys)) as server, sender_to(server) as sender:

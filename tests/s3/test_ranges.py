@@ -95,7 +95,7 @@ def test_what_exists_all_the_while_is_listed_once_whatever_comes_and_goes(data, 
     assert [k for k in listed if k in stable] == sorted(stable)
 
 
-def rounds_of(bucket, *, most=32, most_pages=96):
+def rounds_of(bucket, *, most=32, most_pages=512):
     """Count the round trips when all open requests are answered together."""
     ranges = Ranges(most=most, most_pages=most_pages)
     rounds = requests = 0

@@ -1,6 +1,7 @@
 """Lists a bucket lazily, several key ranges at a time, in key order and in bounded memory."""
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -26,6 +27,8 @@ PAGE_KEYS = 1000
 
 _KEYS = re.compile(rb"<Key>([^<]*)</Key>")
 _FIRST_OPEN = 4
+_UNPACKED_PAGES = 48
+"""Pages that wait as they are; a page more is packed to a twentieth, in less than a millisecond."""
 _MEASURE_SECONDS = 0.01
 
 Row = TypeVar("Row", ListedObject, ListedVersion, ListedUpload)
@@ -44,6 +47,10 @@ class ListingError(Exception):
             said = self.reason.code or f"status {self.reason.status}"
             return f"{said}: {self.reason.message}" if self.reason.message else said
         return str(self.reason)
+
+
+class _Packed(bytes):
+    """A page that waits compressed."""
 
 
 class _Names(NamedTuple):
@@ -142,9 +149,10 @@ def _list(
 
 
 def _read_rows(kind: _Kind[Row], bucket: str, part: Slice) -> list[Row]:
-    assert isinstance(part.page.content, bytes)
+    content = part.page.content
+    assert isinstance(content, bytes)
     try:
-        rows = kind.parse(part.page.content)
+        rows = kind.parse(zlib.decompress(content) if isinstance(content, _Packed) else content)
     except (AnswerError, KeyError, ValueError) as error:
         raise ListingError(bucket, error) from error
     if kind.order is not None:
@@ -175,7 +183,10 @@ def _absorb(ranges: Ranges, names: _Names, request: Request, answer: Response | 
     if isinstance(answer, SendError) or not answer.ok:
         raise ListingError(request.bucket, answer)
     try:
-        ranges.absorb(request.tag, _read_page(names, answer.body))
+        page = _read_page(names, answer.body)
+        if ranges.waiting >= _UNPACKED_PAGES:
+            page = page._replace(content=_Packed(zlib.compress(answer.body, 1)))
+        ranges.absorb(request.tag, page)
     except ValueError as error:
         raise ListingError(request.bucket, error) from error
 

@@ -66,7 +66,7 @@ class Ranges:
     """
 
     def __init__(
-        self, *, prefix: str = "", start_after: str = "", most: int = 32, most_pages: int = 96
+        self, *, prefix: str = "", start_after: str = "", most: int = 32, most_pages: int = 512
     ) -> None:
         self.most = most
         self._prefix = prefix
@@ -75,6 +75,11 @@ class Ranges:
         self._open = 0
         self._waiting = 0
         self._seen: set[str] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many pages wait for their turn."""
+        return self._waiting
 
     @property
     def finished(self) -> bool:
