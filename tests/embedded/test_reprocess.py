@@ -289,13 +289,18 @@ def test_a_canary_that_fails_again_stops_the_run(pipeline: Aws, tmp_path: Path):
     assert run("deploy", "--yes").exit_code == 0
     keys = [f"k{n}" for n in range(10)]
     archive_directly(pipeline, *keys)
-    result = run("reprocess", "--prefix", "", "--canary", "2", "--yes", "--json")
+    arguments = ["--prefix", "", "--canary", "2", "--yes", "--json", "--failed-to", "failed.jsonl"]
+    result = run("reprocess", *arguments)
     assert result.exit_code == 3, result.output
-    summary = records(result)[-1]
+    group, summary = records(result)[-2:]
+    assert (group["fate"], group["error"], group["objects"]) == ("rejected", "Reject: never", 2)
     assert (summary["done"], summary["planned"]) == (2, 8)
     assert summary["outcomes"] == {"rejected": 2}
     assert sum(versions(pipeline, ARCHIVE).values()) == 8
     assert sum(versions(pipeline, STAGING).values()) == 2
+    again = run("reprocess", "--from-file", "failed.jsonl", "--dry-run", "--json")
+    items = [(r["key"], r["kind"]) for r in records(again) if r["type"] == "item"]
+    assert sorted(items) == sorted((key, "wake") for key in versions(pipeline, STAGING))
 
 
 def interrupted_runs(tmp_path: Path, kills: int, longest: float) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twobuckets.reprocess.plan import Found, Kind, Rules, decide, plan_listed, plan_staged
-from twobuckets.reprocess.run import Rate, limited
+from twobuckets.reprocess.run import Brake, Rate, limited
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)
@@ -118,6 +119,25 @@ def test_a_rate_lets_no_more_than_so_many_begin():
     for _ in range(21):
         rate()
     assert 1.99 <= clock[0] <= 2.01
+
+
+def test_throttles_halve_the_rate_each_half_minute_they_go_on():
+    clock = [0.0]
+
+    def pause(seconds: float) -> None:
+        clock[0] += seconds
+
+    def now() -> float:
+        return clock[0]
+
+    rate = Rate(10, monotonic=now, sleep=pause)
+    brake = Brake(rate, lambda: clock[0] < 70, monotonic=now)
+    begun: list[float] = []
+    while clock[0] < 120:
+        brake()
+        begun.append(clock[0])
+    per_second = [sum(start <= at < start + 10 for at in begun) / 10 for start in (10, 45, 75, 105)]
+    assert per_second == pytest.approx([10, 5, 2.5, 2.5], abs=0.2)
 
 
 def test_what_is_stuck_is_woken_as_it_is_and_what_has_a_reason_not_to_is_skipped():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from twobuckets.cli.app import App
     from twobuckets.logs.lines import Outcome
-    from twobuckets.logs.waiting import Tracker
+    from twobuckets.logs.waiting import Fate, Tracker
     from twobuckets.reprocess.batch import Place
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.plan import Action, Found, Rules
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _WORKERS: Final = 32
 """Threads that wake the processor or ask Glacier; each waits for one answer."""
 _FAILED_SINCE: Final = timedelta(days=1)
+_MOST_GROUPS: Final = 1000
+"""Different errors that are counted apart."""
 _JOB_PAUSE: Final = 15.0
 _KEPT: Final = timedelta(days=30)
 """How long the journal of an ended run is kept."""
@@ -135,6 +137,16 @@ class RunStatus:
     planned_at: datetime
     is_ended: bool
     journal: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeGroup:
+    """What --wait saw of objects that have their error in common; `example` is a key of them."""
+
+    fate: str
+    error: str | None
+    objects: int
+    example: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,6 +595,8 @@ class _Run:
     timeout: timedelta
     failures: TextIO | None = None
     outcomes: Counter[str] = field(default_factory=Counter)
+    groups: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
     def go(self, objects: int, *, canary: int | None, wait: bool) -> None:
         """Apply the plan, a canary of it first if asked to, and end the command."""
@@ -602,7 +616,7 @@ class _Run:
         self.finish()
 
     def apply(self, most: int | None) -> Iterator[Reprocessed]:
-        from twobuckets.reprocess.run import apply
+        from twobuckets.reprocess.run import Brake, apply
 
         return apply(
             self.app.aws,
@@ -610,10 +624,20 @@ class _Run:
             self.journal,
             self.app.pipeline,
             now=self.app.now,
-            pace=self.rate,
+            pace=Brake(self.rate, self.throttles),
             workers=self.workers,
             most=most,
         )
+
+    def throttles(self) -> bool:
+        """Tell whether Lambda throttled the function in the last minutes."""
+        from twobuckets.reprocess.run import count_throttles
+
+        app, function = self.app, self.app.pipeline.function
+        if function is None or not count_throttles(app.aws.cloudwatch, function, app.now()):
+            return False
+        app.out.warn(f"Lambda throttles {function}: half as many files a second from here on")
+        return True
 
     def watch(self, results: Iterator[Reprocessed], *, wait: bool) -> int:
         """Show results, and with `wait` their outcomes; return how many failed."""
@@ -643,16 +667,30 @@ class _Run:
             return failed
         for fate in wait_for_outcomes(self.tracker(), staged(), timeout=self.timeout):
             self.app.out.record(fate)
-            self.outcomes[fate.fate] += 1
+            self.count(fate)
             if fate.fate != "archived":
                 failed += 1
                 self.write_failure(fate.key)
         return failed
 
+    def count(self, fate: Fate) -> None:
+        self.outcomes[fate.fate] += 1
+        error = f"{fate.error.type}: {fate.error.message}" if fate.error else fate.detail
+        group = fate.fate, None if fate.fate == "archived" else error
+        if group not in self.groups and len(self.groups) >= _MOST_GROUPS:
+            group = fate.fate, "many different errors"
+        self.groups[group] += 1
+        self.examples.setdefault(group, fate.key)
+
     def tracker(self) -> Tracker:
-        from twobuckets.logs.waiting import Tracker
+        from twobuckets.logs.waiting import Policy, Tracker, find_attempts
 
         app, pipeline = self.app, self.app.pipeline
+        attempts = Policy().attempts
+        if pipeline.function is not None:
+            with contextlib.suppress(TwoBucketsError):
+                # Without that permission: as often as Lambda tries unless told otherwise.
+                attempts = find_attempts(app.aws.functions, pipeline.function)
         return Tracker(
             s3=app.aws.s3,
             staging=pipeline.staging,
@@ -661,6 +699,7 @@ class _Run:
             log_group=pipeline.log_group,
             now=app.now,
             sleep=app.sleep,
+            policy=Policy(attempts=attempts),
         )
 
     def write_failure(self, key: str) -> None:
@@ -668,6 +707,9 @@ class _Run:
             self.failures.write(json.dumps({"type": "failure", "key": key}) + "\n")
 
     def finish(self) -> None:
+        for (fate, error), objects in self.groups.most_common():
+            example = self.examples[fate, error]
+            self.app.out.record(OutcomeGroup(fate, error, objects, example))
         summary = _summary(self.journal, self.outcomes)
         bad = sum(self.outcomes.values()) - self.outcomes["archived"]
         self.app.finish(summary, attention=bool(summary.failed or summary.left or bad))

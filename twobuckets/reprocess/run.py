@@ -6,10 +6,11 @@ import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.aws import ClientError, explain
-from twobuckets.errors import AccessError, UsageError
+from twobuckets.aws import ClientError, attempt, explain
+from twobuckets.errors import AccessError, TwoBucketsError, UsageError
 from twobuckets.parallel import map_unordered
 from twobuckets.reprocess.journal import Change, Item, State
 from twobuckets.reprocess.moving import Mover
@@ -19,6 +20,8 @@ from twobuckets.reprocess.waking import is_ours, wake
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
+
+    from mypy_boto3_cloudwatch import CloudWatchClient
 
     from twobuckets.aws import Aws
     from twobuckets.prices import Prices
@@ -30,6 +33,8 @@ BATCH_OBJECTS: Final = 1_000_000
 """From about so many objects on, one machine should not do it (S3 Batch Operations should)."""
 _UNFINISHED: Final = (State.PLANNED, State.BEGUN, State.COPIED)
 _RESTORE_DAYS: Final = 7
+_BRAKE_SECONDS: Final = 30.0
+_THROTTLE_WINDOW: Final = timedelta(minutes=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,57 @@ class Rate:
         """Let half as many begin, but at least `slowest` a second; return how many that is."""
         self._interval = min(1 / slowest, (self._interval or 0.005) * 2)
         return 1 / self._interval
+
+
+class Brake:
+    """A rate that is halved for as long as Lambda throttles the processor.
+
+    `throttles` is asked every half minute; more files would only wait, or be given up, in Lambda's
+    queue.
+    """
+
+    def __init__(
+        self,
+        rate: Rate,
+        throttles: Callable[[], bool],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rate = rate
+        self._throttles = throttles
+        self._monotonic = monotonic
+        self._due_at = monotonic() + _BRAKE_SECONDS
+
+    def __call__(self) -> None:
+        """Wait for this object's turn."""
+        if self._monotonic() >= self._due_at:
+            if self._throttles():
+                self._rate.halve()
+            self._due_at = self._monotonic() + _BRAKE_SECONDS
+        self._rate()
+
+
+def count_throttles(cloudwatch: CloudWatchClient, function: str, now: datetime) -> int:
+    """Return how often Lambda throttled a function in the last minutes; 0 where nobody may ask.
+
+    CloudWatch shows a minute only some time after it (Lambda developer guide, "Types of metrics").
+    """
+    name = function.partition(":function:")[2].partition(":")[0] or function.partition(":")[0]
+    try:
+        with attempt(f"read how often {name} was throttled"):
+            points = cloudwatch.get_metric_statistics(
+                Namespace="AWS/Lambda",
+                MetricName="Throttles",
+                Dimensions=[{"Name": "FunctionName", "Value": name}],
+                StartTime=now - _THROTTLE_WINDOW,
+                EndTime=now,
+                Period=60,
+                Statistics=["Sum"],
+            )["Datapoints"]
+    except TwoBucketsError:
+        return 0
+    newest = max(points, key=lambda point: point["Timestamp"], default=None)
+    return int(newest["Sum"]) if newest is not None else 0
 
 
 def apply(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from twobuckets.cli.reprocess import RunStatus, Summary
+from twobuckets.cli.reprocess import OutcomeGroup, RunStatus, Summary
 from twobuckets.cli.views import human
 from twobuckets.prices import format_usd
 from twobuckets.reprocess.batch import BatchJob
@@ -87,6 +87,16 @@ def _(status: RunStatus) -> Text:
 def _(count: Count) -> Text:
     line = Text(f"{count.objects:>10,} {count.kind:8}{count.state:8}")
     line.append(f"{format_bytes(count.bytes):>12}  {visible(count.reason or '')}")
+    return line
+
+
+@human.register(OutcomeGroup)
+def _(group: OutcomeGroup) -> Text:
+    line = Text(f"{group.objects:>10,} × {group.fate:12}")
+    line.stylize("green" if group.fate == "archived" else "red")
+    if group.error is not None:
+        line.append(visible(group.error))
+        line.append(f"  such as {visible(group.example)}", style="dim")
     return line
 
 
