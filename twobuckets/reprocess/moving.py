@@ -21,7 +21,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 from urllib.parse import quote, urlencode
-from xml.sax.saxutils import escape
 
 from twobuckets.errors import AccessError
 from twobuckets.reprocess.journal import Change, Item, State
@@ -37,7 +36,7 @@ from twobuckets.s3.objects import (
     passes,
     read_deletes,
 )
-from twobuckets.s3.xmltext import find_text
+from twobuckets.s3.xmltext import escape, find_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

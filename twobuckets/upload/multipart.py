@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
-from xml.sax.saxutils import escape
 
 from twobuckets.s3 import FileChangedError, Request, Response, SendError
+from twobuckets.s3.xmltext import escape
 from twobuckets.upload import checksum
 from twobuckets.upload.files import Failed, File
 from twobuckets.upload.resume import find_abort_at, find_element, list_parts

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
-from xml.sax.saxutils import unescape
 
 from twobuckets.s3 import Request
+from twobuckets.s3.xmltext import unescape
 from twobuckets.upload.run import parse_date
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.s3 import Response
-
-_ENTITIES = {"&quot;": '"', "&apos;": "'", "&#34;": '"', "&#39;": "'", "&#13;": "\r", "&#10;": "\n"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +147,4 @@ def find_element(answer: Response, name: str) -> str:
 
 def _text(document: str, name: str) -> str:
     match = re.search(rf"<{name}>(.*?)</{name}>", document, re.DOTALL)
-    return unescape(match.group(1), _ENTITIES) if match else ""
+    return unescape(match.group(1)) if match else ""
