@@ -190,7 +190,8 @@ def _finish(app: App, bucket: str, place: str, total: _Sum) -> None:
     from twobuckets.prices import format_usd
     from twobuckets.units import format_bytes
 
-    things = "incomplete uploads" if place == "uploads" else "objects"
+    thing = "incomplete upload" if place == "uploads" else "object"
+    things = thing if total.count == 1 else thing + "s"
     app.out.note(
         f"{total.count:,} {things}, {format_bytes(total.size_bytes)} in {bucket}, "
         f"{format_usd(total.month_usd)} a month at list price"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -402,6 +403,10 @@ def _client(settings: Settings) -> S3Client:
             import boto3
             from botocore.config import Config
 
+            botocore_log = logging.getLogger("botocore")
+            if botocore_log.level == logging.NOTSET:
+                # At INFO it says where it found its credentials: noise in every log.
+                botocore_log.setLevel(logging.WARNING)
             per_record = settings.copy_concurrency + 4
             _clients["s3"] = boto3.client(
                 "s3",
