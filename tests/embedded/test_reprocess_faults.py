@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def archive_many(count: int) -> set[str]:
         for _, answer in sender.send_all(puts):
             assert isinstance(answer, Response)
             assert answer.ok
+    # S3 tells times in seconds, and only a later copy proves that it is ours.
+    time.sleep(1.1)
     return keys
 
 
@@ -149,3 +152,22 @@ def test_credentials_that_expire_end_with_5_and_the_same_command_completes_it(
     assert said.keys() | more.keys() == keys
     assert versions(pair, STAGING) == Counter(keys)
     assert versions(pair, ARCHIVE) == Counter()
+
+
+def test_a_look_that_expired_credentials_refuse_is_not_taken_for_a_version_that_is_gone(
+    pair: Aws, fault_proxy: Callable[..., FaultProxy]
+):
+    keys = archive_many(50)
+    expired = (400, "ExpiredToken", "The provided token has expired.")
+    proxy = fault_proxy(rate=0, refuses=lambda asked: expired if asked.method == "PUT" else None)
+    assert reprocess()[0].exit_code == 5
+
+    def is_look_at_version(asked: Asked) -> bool:
+        return asked.method == "HEAD" and "versionId" in asked.target
+
+    proxy.refuses = lambda asked: expired if is_look_at_version(asked) else None
+    result, _, said = reprocess()
+    assert (result.exit_code, said) == (5, {}), result.output
+    proxy.refuses = lambda _: None
+    assert reprocess()[0].exit_code == 0
+    assert (versions(pair, STAGING), versions(pair, ARCHIVE)) == (Counter(keys), Counter())
