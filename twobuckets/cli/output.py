@@ -227,6 +227,10 @@ class Output:
     @contextlib.contextmanager
     def waiting(self, doing: str) -> Iterator[None]:
         """Show on stderr what is being done for as long as the body takes."""
+        if not self.shows_progress:
+            # Without loading what draws.
+            yield
+            return
         with self.progress("{task.description}…") as progress:
             progress.add_task(doing, total=None)
             yield

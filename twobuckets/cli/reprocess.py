@@ -22,7 +22,7 @@ from twobuckets.text import shell_word
 from twobuckets.units import format_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from twobuckets.cli.app import App
     from twobuckets.logs.lines import Outcome
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from twobuckets.reprocess.batch import Place
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.plan import Action, Found, Rules
-    from twobuckets.reprocess.run import Planned, Rate, Reprocessed
+    from twobuckets.reprocess.run import Brake, Planned, Rate, Reprocessed
     from twobuckets.reprocess.selection import Wanted
     from twobuckets.s3 import Sender
 
@@ -231,8 +231,8 @@ def reprocess(
       twobuckets reprocess --failed --since 2h --canary 5
       twobuckets reprocess --prefix scans/ --dry-run
     """
-    import twobuckets.cli.views.reprocess
-    import twobuckets.cli.views.waiting  # noqa: F401 - both register views
+    import twobuckets.cli.views.waiting  # noqa: F401 - registers its view
+    from twobuckets.cli.views import reprocess as views
     from twobuckets.prices import US_EAST_1
     from twobuckets.reprocess.run import BATCH_OBJECTS, Rate, summarize
 
@@ -264,8 +264,9 @@ def reprocess(
                 return
         elif planned.moves + planned.copies >= BATCH_OBJECTS:
             app.out.note("So many objects go faster with --batch: S3 itself copies them")
-        run = _Run(app, sender, journal, Rate(rate), min(concurrency, _WORKERS), timeout)
-        with _failures(failed_to) as run.failures:
+        workers = min(concurrency, _WORKERS)
+        with _failures(failed_to) as failures, views.progress(app.out, planned.objects) as advance:
+            run = _Run(app, sender, journal, Rate(rate), workers, timeout, advance, failures)
             run.go(planned.objects, canary=canary, wait=wait)
 
 
@@ -593,10 +594,17 @@ class _Run:
     rate: Rate
     workers: int
     timeout: timedelta
+    advance: Callable[[], None]
     failures: TextIO | None = None
+    brake: Brake = field(init=False)
     outcomes: Counter[str] = field(default_factory=Counter)
     groups: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     examples: dict[tuple[str, str | None], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from twobuckets.reprocess.run import Brake
+
+        self.brake = Brake(self.rate, self.throttles)
 
     def go(self, objects: int, *, canary: int | None, wait: bool) -> None:
         """Apply the plan, a canary of it first if asked to, and end the command."""
@@ -615,8 +623,13 @@ class _Run:
             self.journal.end(self.app.now())
         self.finish()
 
+    def begin(self) -> None:
+        """Wait for an object's turn, and count it."""
+        self.brake()
+        self.advance()
+
     def apply(self, most: int | None) -> Iterator[Reprocessed]:
-        from twobuckets.reprocess.run import Brake, apply
+        from twobuckets.reprocess.run import apply
 
         return apply(
             self.app.aws,
@@ -624,7 +637,7 @@ class _Run:
             self.journal,
             self.app.pipeline,
             now=self.app.now,
-            pace=Brake(self.rate, self.throttles),
+            pace=self.begin,
             workers=self.workers,
             most=most,
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 from rich.text import Text
 
 from twobuckets.cli.reprocess import OutcomeGroup, RunStatus, Summary
@@ -12,6 +15,13 @@ from twobuckets.reprocess.journal import Count, Item, State
 from twobuckets.reprocess.run import Planned, Reprocessed
 from twobuckets.text import visible
 from twobuckets.units import format_bytes, format_instant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.progress import Task
+
+    from twobuckets.cli.output import Output
 
 _STYLES = {State.DONE: "green", State.FAILED: "bold red", State.LEFT: "yellow"}
 _WORDS = {
@@ -114,3 +124,23 @@ def _(summary: Summary) -> Text:
     worst = sorted(summary.failures.items(), key=lambda entry: -entry[1])
     lines += [f"{count:>10,} × {visible(reason)}" for reason, count in worst]
     return Text("\n".join(lines))
+
+
+@contextlib.contextmanager
+def progress(out: Output, objects: int) -> Iterator[Callable[[], None]]:
+    """Yield what counts one object on: a bar with rate and time left, where somebody sees it."""
+    if not out.shows_progress:
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TimeRemainingColumn
+
+    class Speed(ProgressColumn):
+        """Objects a second."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed or 0:,.0f}/s")
+
+    columns = (BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    with out.progress("reprocessing", *columns) as live:
+        task = live.add_task("", total=objects)
+        yield lambda: live.advance(task)
