@@ -215,6 +215,8 @@ def test_what_a_policy_denies_is_reported_exactly_and_completed_later(
 ):
     disconnect(pipeline)
     archive_directly(pipeline, "a", "b", "c")
+    # S3 tells times in seconds, and only a later copy proves that it is ours.
+    time.sleep(1.1)
     deny = {
         "Effect": "Deny",
         "Principal": "*",
