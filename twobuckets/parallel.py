@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,5 +38,27 @@ def map_unordered(
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def map_ordered(
+    function: Callable[[T], R], items: Iterable[T], *, workers: int = DEFAULT_WORKERS
+) -> Iterator[R]:
+    """Yield `function(item)` for each item in the order of the items, `workers` at a time.
+
+    `items` is read, and results are held, no further than two a worker ahead. An exception of
+    `function` is raised in its place; closing the iterator, or an exception, starts nothing more
+    and waits for what is under way.
+    """
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

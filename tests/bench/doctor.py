@@ -33,6 +33,8 @@ ERRORS = (
     "ConnectionError: the ledger does not answer",
     "Reject: no table",
 )
+ARRIVED_WITHIN = timedelta(hours=1)
+"""How long the stuck objects took to arrive; the last try of each failed 200 seconds later."""
 _LOG_PAGE = 1_400
 """A page of CloudWatch Logs holds at most 1 MB."""
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:123456789012:function:bench"
@@ -47,13 +49,15 @@ class Answers:
 
     def __init__(self, *, stuck: bool) -> None:
         now = datetime.now(UTC)
-        old, young = now - timedelta(hours=5), now - timedelta(seconds=30)
+        oldest, young = now - timedelta(hours=6), now - timedelta(seconds=30)
         self.keys = sorted(key_of(number) for number in range(STAGED))
         every = STAGED // STUCK
         rows = []
-        self.events = []
+        self.events: list[tuple[int, str]] = []
         for index, key in enumerate(self.keys):
             is_stuck = stuck and index % every == 0
+            # Neighbours by key are none by time.
+            old = oldest + ARRIVED_WITHIN * (index * 7_919 % STAGED / STAGED)
             at = (old if is_stuck else young).strftime("%Y-%m-%dT%H:%M:%S.000Z")
             etag = f"{index:032x}"
             rows.append(
@@ -74,14 +78,9 @@ class Answers:
             for n in range(UPLOADS)
         ]
 
-        self.log_pages: list[bytes] = []
-        for start in range(0, len(self.events), _LOG_PAGE):
-            page: dict[str, object] = {"events": self.events[start : start + _LOG_PAGE]}
-            if start + _LOG_PAGE < len(self.events):
-                page["nextToken"] = str(len(self.log_pages) + 1)
-            self.log_pages.append(json.dumps(page).encode())
+        self.events.sort(key=lambda event: event[0])
 
-    def _event(self, index: int, key: str, etag: str, old: datetime) -> dict[str, object]:
+    def _event(self, index: int, key: str, etag: str, old: datetime) -> tuple[int, str]:
         error = ERRORS[len(self.events) % len(ERRORS)].format(n=index)
         kind, _, message = error.partition(": ")
         line = {
@@ -98,13 +97,14 @@ class Answers:
             "error": {"type": kind, "message": message, "trace": "x" * 400},
         }
         stamp = int(old.timestamp() * 1000) + 200_000
-        return {
+        event = {
             "timestamp": stamp,
             "ingestionTime": stamp,
             "message": json.dumps(line, separators=(",", ":")),
             "logStreamName": "s",
             "eventId": f"{index:056}",
         }
+        return stamp, json.dumps(event)
 
     def answer(
         self, method: str, target: str, headers: dict[str, str], body: bytes
@@ -223,10 +223,12 @@ class Answers:
 
     def _log_page(self, request: dict[str, object]) -> bytes:
         begin, end = int(str(request["startTime"])), int(str(request["endTime"]))
-        if not self.events or not begin <= int(str(self.events[0]["timestamp"])) <= end:
-            return b'{"events":[]}'
-        page = int(str(request.get("nextToken", 0)))
-        return self.log_pages[page]
+        first = bisect.bisect_left(self.events, (begin, ""))
+        behind = bisect.bisect_left(self.events, (end + 1, ""))
+        start = int(str(request.get("nextToken", first)))
+        page = ",".join(text for _, text in self.events[start : min(start + _LOG_PAGE, behind)])
+        more = f',"nextToken":"{start + _LOG_PAGE}"' if start + _LOG_PAGE < behind else ""
+        return f'{{"events":[{page}]{more}}}'.encode()
 
 
 async def serve(answers: Answers, latency: float) -> None:

@@ -301,6 +301,16 @@ def test_a_log_that_may_not_be_read_is_told_and_the_objects_are_still_counted(
     assert run.of("could-not-look")["permission"] == "logs:FilterLogEvents"
 
 
+def test_a_log_that_fails_to_answer_is_told_like_one_that_may_not_be_read(
+    pair: HandMadePair, answers: Answers
+):
+    put(pair, "a")
+    answers.refuse("FilterLogEvents", "InvalidParameterException", 400)
+    run = stuck()
+    assert run.of("stuck-in-progress")["count"] == 1
+    assert "InvalidParameterException" in run.of("could-not-look")["detail"]
+
+
 def test_young_objects_are_not_stuck_by_default(pair: HandMadePair):
     put(pair, "a")
     run = run_doctor("--check", "stuck")

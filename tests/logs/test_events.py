@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.logs.service import EPOCH, Clock, Service, Written
@@ -152,3 +153,22 @@ def test_a_group_that_appears_later_is_followed_from_its_first_line():
     event = next(turns)
     assert event is not None
     assert event.message == "hello"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 60), max_size=30),
+    st.lists(st.integers(-1, 65).map(lambda s: 1000 * s) | st.integers(0, 65_000), max_size=8),
+    st.integers(1, 5),
+)
+def test_a_range_that_is_cut_anywhere_holds_the_same_events(
+    written: list[int], cut_after_ms: list[int], page_size: int
+):
+    service = Service(Clock(EPOCH + seconds(5000)), page_size=page_size)
+    for number, after in enumerate(written):
+        service.write(str(number), after=after)
+    read = partial(
+        iter_events, service.client, GROUP, start_at=EPOCH + seconds(5), end_at=EPOCH + seconds(50)
+    )
+    cuts = sorted(EPOCH + timedelta(milliseconds=after) for after in cut_after_ms)
+    assert list(read(cuts=cuts)) == list(read())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.doctor import buckets, function, stuck, uploads, wiring
 from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity
 from twobuckets.errors import UsageError
-from twobuckets.parallel import map_unordered
+from twobuckets.parallel import map_ordered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
 
-# Few calls each: they run side by side, and what they find stands before anything is listed.
-_QUICK: Final = (*function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
-# They list, and report as they go.
-_LISTING: Final = (uploads.FINDER, stuck.FINDER)
-FINDERS: Final = (*_QUICK, *_LISTING)
+# They run side by side, and what they find stands before staging is listed. Few calls each, but
+# for the uploads, which are last: nobody waits for them to hear of the others.
+_QUICK: Final = (*function.FINDERS, *wiring.FINDERS, *buckets.FINDERS, uploads.FINDER)
+FINDERS: Final = (*_QUICK, stuck.FINDER)
 
 COULD_NOT_LOOK: Final = "could-not-look"
 """The id of the findings that say which checks could not run."""
@@ -109,19 +108,17 @@ def diagnose(site: Site, checks: Collection[str]) -> Iterator[Finding]:
     """
     unseen = _Unseen()
     quick = [finder for finder in _QUICK if _wanted(finder, checks)]
-    results = dict(map_unordered(lambda finder: (finder, _run(finder, site, checks)), quick))
-    for finder in quick:
-        findings, stopped = results[finder]
+    ran = map_ordered(lambda finder: (finder, *_run(finder, site, checks)), quick)
+    for finder, findings, stopped in ran:
         yield from findings
         _note(stopped, finder, checks, unseen)
-    for finder in _LISTING:
-        if wanted := _wanted(finder, checks):
-            try:
-                for finding in finder(site):
-                    if finding.check in checks:
-                        yield finding
-            except (CouldNotLook, Gone) as stopped:
-                _note(stopped, finder, {check.name for check in wanted}, unseen)
+    if _wanted(stuck.FINDER, checks):
+        try:
+            for finding in stuck.FINDER(site):
+                if finding.check in checks:
+                    yield finding
+        except (CouldNotLook, Gone) as reason:
+            _note(reason, stuck.FINDER, checks, unseen)
     yield from unseen.findings()
 
 

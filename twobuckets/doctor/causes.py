@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
 from twobuckets.doctor.findings import CouldNotLook
-from twobuckets.errors import AccessError, NotFoundError
+from twobuckets.doctor.site import RETRY_PAUSES
+from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.lines import (
     FAILED,
@@ -53,6 +54,10 @@ _PATTERN: Final = (
 )
 _CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 _FIRST_SLICE: Final = timedelta(minutes=15)
+# A page of CloudWatch Logs is 1 MB: about as many outcome lines with their traces.
+_LINES_A_READ: Final = 2_000
+_SAMPLED: Final = 2_000
+"""How many of the arrivals tell where in time the lines are."""
 _HEARD_INVOCATIONS: Final = 10_000
 _HEARD_CHARACTERS: Final = 20_000
 _ODD_KEYS: Final = 200
@@ -134,9 +139,10 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
         return told
     oldest_at = min(staged.arrived_at for staged in stuck.values()) - _CLOCK_TOLERANCE
     is_ours = site.is_ours
+    cuts = _cuts(stuck)
     budget = itertools.count()
     for start_at, end_at in _slices(oldest_at, site.now):
-        events = _limited(_events(site, start_at, end_at, is_ours), budget)
+        events = _limited(_events(site, start_at, end_at, cuts, is_ours), budget)
         try:
             if is_ours:
                 _hear_outcomes(events, stuck, told, staging=site.staging)
@@ -147,6 +153,9 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
         except AccessError as error:
             what = f"the log {site.log_group}"
             raise CouldNotLook(what, "access denied", "logs:FilterLogEvents") from error
+        except TwoBucketsError as error:
+            reason = error.message.partition(": ")[2] or error.message
+            raise CouldNotLook(f"the log {site.log_group}", reason, None) from error
         told.read_from = start_at
         if len(told.causes) == len(stuck):
             break
@@ -166,13 +175,29 @@ def _slices(oldest_at: datetime, now: datetime) -> Iterator[tuple[datetime, date
         end_at, length = start_at - timedelta(milliseconds=1), length * 4
 
 
-def _events(site: Site, start_at: datetime, end_at: datetime, is_ours: bool) -> Iterator[LogEvent]:
+def _cuts(stuck: Mapping[str, StagedObject]) -> list[datetime]:
+    """Return instants between which about equally many lines are, as far as arrivals tell.
+
+    Each try of an object writes a line, soon after the arrival or one of the pauses that follow.
+    """
+    step = max(1, len(stuck) // _SAMPLED)
+    arrivals = [staged.arrived_at for staged in itertools.islice(stuck.values(), 0, None, step)]
+    tries = (timedelta(), *itertools.accumulate(RETRY_PAUSES))
+    lines = sorted(arrived_at + pause for arrived_at in arrivals for pause in tries)
+    apart = max(1, _LINES_A_READ // step)
+    return list(dict.fromkeys(lines[apart::apart]))
+
+
+def _events(
+    site: Site, start_at: datetime, end_at: datetime, cuts: list[datetime], is_ours: bool
+) -> Iterator[LogEvent]:
     return iter_events(
         site.aws.logs,
         site.log_group,
         start_at=start_at,
         end_at=end_at,
         pattern=_PATTERN if is_ours else "",
+        cuts=cuts,
     )
 
 

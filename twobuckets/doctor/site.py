@@ -40,7 +40,7 @@ ORPHANED_AFTER: Final = timedelta(days=1)
 DELIVERY: Final = timedelta(minutes=2)
 # Lambda waits a minute before the first retry of an asynchronous invocation and two before the
 # second (Lambda developer guide, invocation-async-error-handling).
-_RETRY_PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=2))
+RETRY_PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=2))
 LONGEST: Final = "Duration"
 _METRICS: Final = (
     "Invocations",
@@ -138,8 +138,8 @@ class Site:
             retries = (self.invoke_config() or {}).get("MaximumRetryAttempts", 2)
             sources = self.event_sources()
         except (CouldNotLook, Gone):
-            return timedelta(minutes=15) * 3 + sum(_RETRY_PAUSES, DELIVERY)
-        tries: timedelta = timeout * (1 + retries) + sum(_RETRY_PAUSES[:retries], timedelta())
+            return timedelta(minutes=15) * 3 + sum(RETRY_PAUSES, DELIVERY)
+        tries: timedelta = timeout * (1 + retries) + sum(RETRY_PAUSES[:retries], timedelta())
         waits = [self._redrive_time(source) for source in sources]
         return DELIVERY + max([tries, *waits])
 

@@ -17,7 +17,7 @@ from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
 from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity, finder
 from twobuckets.doctor.site import DELIVERY
 from twobuckets.doctor.staging import StagedObject, is_archived, iter_stuck
-from twobuckets.parallel import map_unordered
+from twobuckets.parallel import map_ordered, map_unordered
 from twobuckets.prices import US_EAST_1
 from twobuckets.units import format_duration
 
@@ -254,11 +254,8 @@ def _timeout(site: Site) -> timedelta:
 def _split_archived(site: Site, groups: list[Group]) -> Iterator[Group]:
     """Yield the groups, and what is proven to be archived as a group of its own."""
     archived: list[StagedObject] = []
-    for group in groups:
-        if group.cause.check == "stuck-rejected":
-            yield group
-            continue
-        found = _archived_among(site, group.objects)
+    looked = map_ordered(lambda group: (group, _archived_among(site, group)), groups, workers=4)
+    for group, found in looked:
         archived += found
         if found:
             gone = {staged.key for staged in found}
@@ -269,11 +266,14 @@ def _split_archived(site: Site, groups: list[Group]) -> Iterator[Group]:
         yield Group(Cause("stuck-archived", ""), _WHY["stuck-archived"], archived)
 
 
-def _archived_among(site: Site, objects: list[StagedObject]) -> list[StagedObject]:
+def _archived_among(site: Site, group: Group) -> list[StagedObject]:
     """Return what is in the archive: a sample is looked for first, and all if one of it is there.
 
-    What can't be looked for stays what it is.
+    What was rejected, or can't be looked for, stays what it is.
     """
+    if group.cause.check == "stuck-rejected":
+        return []
+    objects = group.objects
     step = max(1, len(objects) // _SAMPLES)
     sample = objects[::step][:_SAMPLES]
     try:
