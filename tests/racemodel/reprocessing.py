@@ -9,7 +9,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from types import ModuleType
@@ -65,16 +65,15 @@ class ReprocessWorld(World):
     def _add_run(self, name: str, run: Run, key: str = "key") -> None:
         def reprocess() -> None:
             actor = self._actor()
-            journal = ModelJournal(actor)
-            for death in (*run.deaths, None):
-                actor.kill_after(death)
-                try:
-                    self._reprocess_once(journal, key, run)
-                except Killed:
-                    continue
-                if not actor.is_dead:
-                    break
-            journal.db.close()
+            with ModelJournal(actor) as journal:
+                for death in (*run.deaths, None):
+                    actor.kill_after(death)
+                    try:
+                        self._reprocess_once(journal, key, run)
+                    except Killed:
+                        continue
+                    if not actor.is_dead:
+                        break
 
         self.scheduler.spawn(name, reprocess)
 
@@ -247,8 +246,8 @@ class ModelFlight(Iterator[tuple[Request, Response | SendError]]):
         self._source = iter(requests)
         self._added: deque[Request] = deque()
 
-    def add(self, request: Request) -> None:
-        """Send a follow-up before anything more is taken from the source."""
+    def add(self, request: Request, *, after: timedelta = timedelta()) -> None:
+        """Send a follow-up before anything more is taken from the source; nobody waits here."""
         self._added.append(request)
 
     def __next__(self) -> tuple[Request, Response | SendError]:
