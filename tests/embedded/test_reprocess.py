@@ -207,7 +207,7 @@ def test_an_archive_without_versions_keeps_its_objects(pipeline: Aws, tmp_path: 
     [
         # AWS refuses single keys of a batch; this emulator refuses the whole batch.
         ("s3:DeleteObjectVersion", "*", ["failed", "failed", "failed"], ["a", "b", "c"]),
-        ("s3:GetObjectVersion", "b", ["done", "failed", "done"], ["b"]),
+        ("s3:GetObject", "b", ["done", "failed", "done"], ["b"]),
     ],
 )
 def test_what_a_policy_denies_is_reported_exactly_and_completed_later(
@@ -251,6 +251,23 @@ def test_failures_of_the_logs_are_processed_again(pipeline: Aws, tmp_path: Path)
     result = run("reprocess", "--failed", "--yes", "--wait", "--json")
     assert result.exit_code == 0, result.output
     wait_until_archived(pipeline, Counter(["bad one"]))
+
+
+@pytest.mark.parametrize("arguments", [["--prefix", ""], ["k"]])
+def test_over_older_uploads_in_staging_the_archived_version_stays_until_it_is_replaced(
+    pipeline: Aws, arguments: list[str]
+):
+    disconnect(pipeline)
+    pipeline.s3.put_object(Bucket=STAGING, Key="k", Body=b"older")
+    pipeline.s3.delete_object(Bucket=STAGING, Key="k")
+    archive_directly(pipeline, "k", "other")
+    result = run("reprocess", *arguments, "--yes", "--json")
+    assert result.exit_code == 0, result.output
+    kinds = {r["key"]: r["kind"] for r in records(result) if r["type"] == "reprocessed"}
+    assert kinds["k"] == "copy"
+    assert kinds.get("other", "move") == "move"
+    assert versions(pipeline, ARCHIVE)["k"] == 1
+    assert pipeline.s3.get_object(Bucket=STAGING, Key="k")["Body"].read() == b"content"
 
 
 def fail_on(aws: Aws, tmp_path: Path, *keys: str) -> None:
@@ -305,22 +322,28 @@ def test_a_canary_that_fails_again_stops_the_run(pipeline: Aws, tmp_path: Path):
     assert sorted(items) == sorted((key, "wake") for key in versions(pipeline, STAGING))
 
 
-def interrupted_runs(tmp_path: Path, kills: int, longest: float) -> int:
-    """Start the command again and again, killing it at random moments; return the last status."""
+def run_interrupted(tmp_path: Path, kills: int, longest: float) -> None:
+    """Start the command again and again, killing it at random moments, until one comes to its end.
+
+    That one has to find that all is done.
+    """
     command = [sys.executable, "-m", "twobuckets", "--stack", "local"]
     command += ["reprocess", "--prefix", "", "--yes", "--json"]
     random.seed(20260504)
-    for _ in range(kills):
-        with subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
+    said = tmp_path / "said.jsonl"
+    for number in range(kills + 1):
+        with (
+            said.open("w") as stdout,
+            subprocess.Popen(command, cwd=tmp_path, stdout=stdout, stderr=stdout) as process,
+        ):
             try:
-                process.wait(random.uniform(0.3, longest))
+                process.wait(random.uniform(0.3, longest) if number < kills else None)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
             else:
-                return process.returncode
-    return subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL).returncode
+                unlucky = [line for line in said.open() if '"state": "done"' not in line]
+                assert process.returncode == 0, "".join(unlucky)
+                return
 
 
 @pytest.mark.slow
@@ -333,7 +356,7 @@ def test_killed_again_and_again_it_copies_next_to_nothing_twice(
     archive_directly(pipeline, *keys)
     # S3 tells times in seconds, and only a later copy proves that it is ours.
     time.sleep(1.1)
-    assert interrupted_runs(tmp_path, kills, 0.9) == 0
+    run_interrupted(tmp_path, kills, 0.9)
     staged = versions(pipeline, STAGING)
     assert set(staged) == set(keys)
     assert versions(pipeline, ARCHIVE) == Counter()
@@ -348,7 +371,7 @@ def test_killed_again_and_again_while_the_processor_archives_nothing_is_lost(
     archive_directly(pipeline, *keys)
     # S3 tells times in seconds, and only a later copy proves that it is ours.
     time.sleep(1.1)
-    assert interrupted_runs(tmp_path, 12, 0.9) == 0
+    run_interrupted(tmp_path, 12, 0.9)
     wait_until_archived(pipeline, Counter(keys), seconds=120)
 
 

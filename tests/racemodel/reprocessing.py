@@ -24,8 +24,9 @@ from tests.racemodel.s3 import Client, Stored
 from tests.racemodel.world import ARCHIVE, STAGING, Scenario, World, created_event
 from twobuckets import processor as real_processor
 from twobuckets.reprocess import moving as real_moving
+from twobuckets.reprocess import plan as real_plan
 from twobuckets.reprocess.journal import SCHEMA, Journal, State
-from twobuckets.reprocess.plan import Rules, plan_keys
+from twobuckets.reprocess.plan import Found, Rules
 from twobuckets.reprocess.selection import Wanted
 from twobuckets.s3 import Request, Response, SendError
 
@@ -39,12 +40,14 @@ class Run:
     """One run of reprocess over the key.
 
     `deaths` are numbers of S3 calls after which its process dies, for one start after the other;
-    None lives. The answers to the calls in `lost` get lost, and the call is sent again.
+    None lives. The answers to the calls in `lost` get lost, and the call is sent again. A run that
+    `lists` finds the key in listings, of which that of staging may be the older one.
     """
 
     deaths: tuple[int | None, ...] = ()
     lost: frozenset[int] = frozenset()
     keeps: bool = False
+    lists: bool = False
 
 
 class ReprocessWorld(World):
@@ -56,9 +59,11 @@ class ReprocessWorld(World):
         runs: Iterable[Run],
         processor: ModuleType = real_processor,
         moving: ModuleType = real_moving,
+        plan: ModuleType = real_plan,
     ) -> None:
         super().__init__(scenario, processor)
         self.moving = moving
+        self.plan = plan
         for number, run in enumerate(runs):
             self._add_run(f"reprocess {number}", run)
 
@@ -83,16 +88,21 @@ class ReprocessWorld(World):
         for _ in range(_PLANS):
             if journal.is_approved:
                 break
-            actions = plan_keys(
-                sender,  # type: ignore[arg-type]
-                [Wanted(key)],
-                Rules(keeps=run.keeps),
-                staging=STAGING,
-                archive=ARCHIVE,
-            )
+            rules = Rules(keeps=run.keeps)
+            if run.lists:
+                staged, archived = self._list(STAGING), self._list(ARCHIVE)
+                shown = [found for found in staged[:1] if not found.is_delete_marker]
+                actions = self.plan.plan_listed(archived, shown, rules)
+            else:
+                actions = self.plan.plan_keys(
+                    sender, [Wanted(key)], rules, staging=STAGING, archive=ARCHIVE
+                )
             wanted = [action for action in actions if action.kind in ("move", "copy")]
             if wanted:
                 journal.add(wanted)
+                if run.lists:
+                    covered = [found for found in self._list(STAGING)[:1] if found.is_delete_marker]
+                    journal.keep_archived(found.key for found in covered)
                 journal.approve()
         unfinished = (State.COPIED, State.BEGUN, State.PLANNED)
         mover = self.moving.Mover(
@@ -101,12 +111,35 @@ class ReprocessWorld(World):
         for _ in mover.run(journal.iter_items(*unfinished, kinds=("move", "copy"))):
             pass
 
+    def _list(self, bucket: str) -> list[Found]:
+        """List the versions of the key, the newest first."""
+        page = self.client.list_object_versions(Bucket=bucket)
+        rows = [*page["Versions"], *page["DeleteMarkers"]]
+        return [
+            Found(
+                row["Key"],
+                row["VersionId"],
+                row["ETag"].strip('"'),
+                row["Size"],
+                row["LastModified"],
+                is_delete_marker=row in page["DeleteMarkers"],
+            )
+            for row in sorted(rows, key=lambda row: not row["IsLatest"])
+        ]
+
+    def check_brought_back(self, copied: Stored) -> None:
+        """Nobody chose a version here: only what is current comes back, or it would regress."""
+        if self.archive.current(copied.key) is not copied:
+            raise self.laws.broken(f"brought back: {copied.version_id}, which is not current")
+
     def now(self) -> datetime:
         """The model's clock: that of the last write."""
         stacks = [*self.staging.stacks.values(), *self.archive.stacks.values()]
         return max((s.modified_at for stack in stacks for s in stack), default=START)
 
     def _on_change(self, bucket: Any, stored: Stored | None) -> None:
+        if bucket is self.archive and stored is not None and stored.is_marker:
+            raise self.laws.broken("hidden: a delete marker covers what is in the archive")
         if bucket is self.archive and stored is None:
             # Whoever brings a version back takes it out of the archive's order.
             for key, stack in self.archive.stacks.items():
@@ -181,8 +214,16 @@ class ModelSender:
         except ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             code = error.response["Error"]["Code"]
-            body = b"" if request.method == "HEAD" else f"<Error><Code>{code}</Code></Error>"
-            return _response(status, {}, body if isinstance(body, bytes) else body.encode())
+            if request.method == "HEAD":
+                return _response(status, self._marker_of(request))
+            return _response(status, {}, f"<Error><Code>{code}</Code></Error>".encode())
+
+    def _marker_of(self, request: Request) -> dict[str, str]:
+        """The headers that say that a key is not found because a delete marker is on top of it."""
+        bucket = self._world.s3.buckets[request.bucket]
+        stack = bucket.stacks.get(request.key)
+        is_marked = not request.query and stack is not None and bool(stack) and stack[0].is_marker
+        return {"x-amz-delete-marker": "true"} if is_marked else {}
 
     def _call(self, client: CopyingClient, request: Request) -> Response:
         query, headers = dict(request.query), dict(request.headers)
@@ -216,6 +257,7 @@ class ModelSender:
         if "if-none-match" in headers:
             arguments["IfNoneMatch"] = headers["if-none-match"]
         answer = client.copy_object(Bucket=request.bucket, Key=request.key, **arguments)
+        self._world.check_brought_back(client.copied)
         described = {}
         if "VersionId" in answer:
             described["x-amz-version-id"] = answer["VersionId"]

@@ -33,6 +33,16 @@ def test_without_a_version_id_of_its_own_the_archived_object_stays():
         assert action.kind is Kind.COPY
 
 
+def test_under_a_delete_marker_in_staging_the_archived_version_stays():
+    marker = version(version_id="m1", etag="", is_delete_marker=True)
+    action = decide("k", version(), marker, Rules())
+    assert action is not None
+    assert (action.kind, action.version_id) == (Kind.COPY, "v1")
+    nothing = decide("k", None, marker, Rules())
+    assert nothing is not None
+    assert nothing.kind is Kind.SKIP
+
+
 def test_what_waits_in_staging_is_woken_and_never_written_over():
     staged = version(version_id="s1", etag="e2")
     action = decide("k", version(), staged, Rules())

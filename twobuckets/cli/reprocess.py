@@ -280,6 +280,7 @@ def _open_run(
 ) -> Iterator[Journal]:
     """Yield the run to go on with, or a new one with its plan; forget a plan nobody agreed to."""
     from twobuckets.reprocess import journal as journal_
+    from twobuckets.reprocess.plan import iter_covered
 
     directory = _journals(app)
     pipeline = app.pipeline
@@ -313,6 +314,8 @@ def _open_run(
     try:
         with app.out.waiting("Looking for what is meant"):
             journal.add(_actions(app, sender, selection))
+            if selection.prefix is not None:
+                journal.keep_archived(iter_covered(sender, pipeline.staging, selection.prefix))
         yield journal
     finally:
         if journal.is_approved:

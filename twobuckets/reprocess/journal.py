@@ -182,6 +182,14 @@ class Journal:
                 ),
             )
 
+    def keep_archived(self, keys: Iterable[str]) -> None:
+        """Plan copies instead of moves for some keys: their archived versions stay."""
+        with self.db:
+            self.db.executemany(
+                "UPDATE item SET kind = 'copy' WHERE key = ? AND kind = 'move'",
+                ((key,) for key in keys),
+            )
+
     def approve(self) -> None:
         """Note that the plan may be applied, from now on by `--resume` too."""
         with self.db:

@@ -218,7 +218,7 @@ class Mover:
         return [self._refused(item, answer)]
 
     def _copy_request(self, item: Item) -> Request:
-        return copy_request(self._archive, _version(item), self._staging, item.key, if_absent=True)
+        return copy_request(self._archive, _source(item), self._staging, item.key, if_absent=True)
 
     def _compare(self, item: Item, answer: Response) -> Talk[Change]:
         """Prove that what arrived is what was archived, before anything is deleted."""
@@ -282,11 +282,11 @@ class Mover:
                 return Change(item.id, State.DONE, None, item.staged_version_id)
             return Change(item.id, State.LEFT, VERSION_GONE)
         if staged is not None:
-            # What was staged before the version was archived may be the very file it was made of,
-            # which the processor is about to delete: then the archived one is all there is.
+            # It may be the very file that the archived version was made of, which the processor is
+            # about to delete: then the archived one is all there is.
             if (
                 staged.is_copy_of(source)
-                and staged.modified_at > source.modified_at
+                and staged.came_from(source)
                 and staged.modified_at >= since - _CLOCK_SLACK
             ):
                 return self._arrived(item, staged.version_id)
@@ -319,7 +319,7 @@ class Mover:
         """Delete archived versions, believing only what S3 says of each."""
         changes = []
         for attempt in range(1, DELETE_ATTEMPTS + 1):
-            versions = [_version(item, pins=False) for item in items]
+            versions = [_version(item) for item in items]
             requests = list(iter_delete_requests(self._archive, versions))
             answers = yield requests
             results = {
@@ -432,9 +432,19 @@ def _listed_part(number: int, part: Response) -> str:
     )
 
 
-def _version(item: Item, *, pins: bool = True) -> ObjectVersion:
-    """Return an item's archived version, pinned to its ETag as well."""
-    return ObjectVersion(item.key, item.version_id or "", (item.etag or "") if pins else "")
+def _source(item: Item) -> ObjectVersion:
+    """Return what to copy: unless a version was chosen, only what is the key's current object.
+
+    S3 holds the ETag against that object. The answer says which version it was.
+    """
+    return ObjectVersion(
+        item.key, (item.version_id or "") if item.is_chosen else "", item.etag or ""
+    )
+
+
+def _version(item: Item) -> ObjectVersion:
+    """Return what to delete: exactly the archived version that was copied."""
+    return ObjectVersion(item.key, item.version_id or "")
 
 
 def _abort(bucket: str, key: str, upload_id: str) -> Request:

@@ -11,7 +11,7 @@ import enum
 import fnmatch
 import itertools
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 
@@ -76,8 +76,8 @@ class Action:
 class Found:
     """One object version as a listing or HEAD shows it; `etag` without quotes.
 
-    Only a HEAD knows the rest: `checksum` of the whole object, and `described`, the headers that a
-    copy keeps.
+    Only a HEAD knows the rest: `checksum` of the whole object, `described`, the headers that a copy
+    keeps, and `origin`, the processor's note of where an archived object came from.
     """
 
     key: str
@@ -90,6 +90,7 @@ class Found:
     is_delete_marker: bool = False
     checksum: str | None = None
     described: tuple[tuple[str, str], ...] = ()
+    origin: str | None = None
 
     def is_copy_of(self, other: Found) -> bool:
         """Tell whether both are the same file: bytes as S3 knows them, and what describes them."""
@@ -97,6 +98,15 @@ class Found:
             return False
         same_checksum = self.checksum is not None and self.checksum == other.checksum
         return self.etag == other.etag or same_checksum
+
+    def came_from(self, archived: Found) -> bool:
+        """Tell whether a copy in staging was surely made of the archived version.
+
+        It is not if it may be the file that the archived version was made of. That one is older,
+        as far as S3's whole seconds tell, and has no note that names itself.
+        """
+        has_its_note = archived.origin is not None and self.origin == archived.origin
+        return self.modified_at > archived.modified_at or has_its_note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +145,11 @@ def decide(
 ) -> Action | None:
     """Return what to do with a key, or None when the rules don't select it.
 
-    `pinned` says that one archived version was asked for by its id.
+    `staged` may be the delete marker that is all that shows of the key in staging. `pinned` says
+    that one archived version was asked for by its id.
     """
-    if staged is not None:
+    is_covered = staged is not None and staged.is_delete_marker
+    if staged is not None and not is_covered:
         if pinned or (archived is not None and rules.is_about_archive):
             return Action(
                 key, Kind.SKIP, staged.version_id, staged.etag, staged.size,
@@ -155,9 +167,11 @@ def decide(
         kind, reason = Kind.SKIP, f"in {archived.storage_class}; --restore asks for it back"
     elif frozen:
         kind, reason = Kind.RESTORE, f"in {archived.storage_class}"
-    elif rules.keeps or archived.version_id in NO_VERSION:
+    elif rules.keeps or is_covered or archived.version_id in NO_VERSION:
         # Without a version id of its own, the object under the key at the time of the delete may
-        # already be the one that the processor archived again.
+        # already be the one that the processor archived again. And a processor that is late may
+        # hide a copy of the same bytes in staging under a delete marker, which it puts over older
+        # uploads of a key: then the archived version is the only one that shows.
         kind, reason = Kind.COPY, None
     else:
         kind, reason = Kind.MOVE, None
@@ -178,6 +192,7 @@ def plan_listed(
     """Yield the actions for two listings of one prefix: archived versions and staged objects.
 
     Both are in S3's order: by the key's UTF-8 bytes, the versions of a key newest first.
+    `iter_covered` then has to tell which of the moves must keep the archived version.
     """
     waiting = _Joined(staged)
     newest = (
@@ -257,32 +272,30 @@ def plan_keys(
 
     Raises AccessError when a bucket may not be read, TwoBucketsError when S3 does not answer.
     """
-    lookups: dict[int, _Lookup] = {}
 
     def requests() -> Iterator[Request]:
-        for number, want in enumerate(wanted):
-            if not rules.selects_key(want.key):
-                continue
-            lookup = lookups[number] = _Lookup(want)
-            for bucket in (staging, archive):
-                version_id = want.version_id if bucket == archive else None
-                yield head(bucket, want.key, version_id, tag=(number, lookup, bucket))
+        for want in wanted:
+            if rules.selects_key(want.key):
+                yield head(archive, want.key, want.version_id, tag=_Lookup(want))
 
-    for request, answer in sender.send_all(requests()):
-        number, lookup, bucket = cast("tuple[int, _Lookup, str]", request.tag)
-        lookup.found[bucket] = require_found(request, answer)
-        if len(lookup.found) == 2:
-            del lookups[number]
-            want = lookup.wanted
-            action = decide(
-                want.key,
-                lookup.found[archive],
-                lookup.found[staging],
-                rules,
-                pinned=want.version_id is not None,
-            )
-            if action is not None:
-                yield action
+    flight = sender.send_all(requests())
+    for request, answer in flight:
+        lookup = cast("_Lookup", request.tag)
+        found = require_found(request, answer)
+        if request.bucket == archive:
+            # Only a look at staging that comes later shows what was there when it was archived.
+            lookup.archived = found
+            flight.add(head(staging, request.key, tag=lookup))
+            continue
+        action = decide(
+            request.key,
+            lookup.archived,
+            found or _find_marker(request, answer),
+            rules,
+            pinned=lookup.wanted.version_id is not None,
+        )
+        if action is not None:
+            yield action
 
 
 def keeps_versions(sender: Sender, bucket: str) -> bool:
@@ -322,6 +335,18 @@ def iter_staged(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
                 yield _as_found(row)
 
 
+def iter_covered(sender: Sender, bucket: str, prefix: str) -> Iterator[str]:
+    """Yield the keys under a prefix of staging that are under a delete marker.
+
+    What is archived has to be known before this is asked: then a marker that can still come for an
+    older upload of a key has one before it. Raises as iter_archived does.
+    """
+    with _explained(f"list the versions in s3://{bucket}/{prefix}"):
+        for row in iter_versions(sender, bucket, prefix=prefix):
+            if row.is_latest and row.is_delete_marker:
+                yield row.key
+
+
 def _as_found(row: ListedVersion) -> Found:
     return Found(
         row.key,
@@ -355,7 +380,7 @@ class _Lookup:
     """A key on its way through both buckets."""
 
     wanted: Wanted
-    found: dict[str, Found | None] = field(default_factory=dict)
+    archived: Found | None = None
 
 
 def head(bucket: str, key: str, version_id: str | None = None, *, tag: object = None) -> Request:
@@ -397,7 +422,16 @@ def require_found(request: Request, answer: Response | SendError) -> Found | Non
         is_restored='ongoing-request="false"' in headers.get("x-amz-restore", ""),
         checksum=_whole_checksum(headers),
         described=tuple(sorted((n, v) for n, v in headers.items() if _describes(n))),
+        origin=headers.get(ORIGIN_HEADER),
     )
+
+
+def _find_marker(request: Request, answer: Response | SendError) -> Found | None:
+    """Return the delete marker that a HEAD without a version id met, None if it met nothing."""
+    if isinstance(answer, SendError) or answer.headers.get("x-amz-delete-marker") != "true":
+        return None
+    long_ago = datetime.min.replace(tzinfo=UTC)
+    return Found(request.key, None, "", 0, long_ago, is_delete_marker=True)
 
 
 def _whole_checksum(headers: dict[str, str]) -> str | None:
