@@ -49,8 +49,9 @@ _PASSING_CODES = frozenset(
         "Throttling",
     }
 )
-# A body was damaged on its way; where there is none to speak of, the request itself is wrong.
-_DAMAGE_CODES = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
+# A body was damaged on its way, or is wrong in itself: then it is refused again and again.
+_DAMAGE_CODES = frozenset({"BadDigest", "MalformedXML", "XAmzContentChecksumMismatch"})
+_DAMAGED_ATTEMPTS = 4
 _ADDRESSES_LIVE = 30.0
 """Seconds for which a host's addresses are used before they are looked up again."""
 _FIRST_OPEN = 32
@@ -502,7 +503,11 @@ class _Loop:
         passing = (
             answer.status in _PASSING_STATUS
             or code in _PASSING_CODES
-            or (code in _DAMAGE_CODES and trying.request.method == "PUT")
+            or (
+                code in _DAMAGE_CODES
+                and trying.request.length > 0
+                and trying.attempts < _DAMAGED_ATTEMPTS
+            )
         )
         if passing and trying.attempts < self._retry.attempts:
             pause = self._retry.pause(trying.attempts, self._jitter())
