@@ -1,11 +1,13 @@
-"""Actors that run real code in threads, exactly one at a time, switched where the schedule says."""
+"""Actors that run real code side by side in one thread, switched where the schedule says."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
+
+from greenlet import getcurrent, greenlet
 
 
 class Killed(BaseException):
@@ -14,19 +16,14 @@ class Killed(BaseException):
 
 @dataclass(slots=True)
 class Actor:
-    """One thread of control; `calls_left` counts down to its death, None means that it lives."""
+    """One line of control; `calls_left` counts down to its death, None means that it lives."""
 
     name: str
-    run: Callable[[], None]
+    stack: greenlet
     calls_left: int | None = None
     is_dead: bool = False
     is_done: bool = False
     local: dict[str, Any] = field(default_factory=dict)
-    turn: threading.Lock = field(default_factory=threading.Lock)
-    helpers: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self.turn.acquire()
 
     def kill_after(self, calls: int | None) -> None:
         """Be alive, for this many calls or for good."""
@@ -44,51 +41,43 @@ class Scheduler:
     def __init__(self, schedule: Sequence[int]) -> None:
         self._schedule = iter(schedule)
         self._actors: list[Actor] = []
-        self._main = threading.Lock()
+        self._main = getcurrent()
         self.current: Actor | None = None
         self.errors: list[BaseException] = []
         self.trace: list[str] = []
 
     def spawn(self, name: str, run: Callable[[], None]) -> Actor:
         """Add an actor; it begins when the schedule comes to it."""
-        actor = Actor(name, run)
+        actor: Actor = Actor(name, greenlet(lambda: self._run_actor(actor, run), self._main))
         self._actors.append(actor)
-        threading.Thread(target=self._run_actor, args=(actor,), daemon=True).start()
         return actor
 
     def run(self) -> None:
         """Run until every actor is done; raise the first error that one did not expect."""
-        first = self._choose()
-        if first is None:
-            return
-        self._main.acquire()
-        self.current = first
-        first.turn.release()
-        self._main.acquire()
-        self._main.release()
+        self.current = self._choose()
+        while self.current is not None:
+            self.current.stack.switch()  # until the actor that is running then is done
         if self.errors:
             raise self.errors[0]
 
     def step(self, operation: str) -> None:
-        """Called before each S3 call of the running actor, from its thread or a helper of it."""
+        """Called before each S3 call of the running actor: here it dies, or another one goes on."""
         actor = self.current
         assert actor is not None
-        with actor.helpers:  # an actor's helper threads come one after the other
-            if actor.is_dead:
+        if actor.is_dead:
+            raise Killed
+        if actor.calls_left is not None:
+            if actor.calls_left == 0:
+                actor.is_dead = True
+                self.trace.append(f"{actor.name}: killed before {operation}")
                 raise Killed
-            if actor.calls_left is not None:
-                if actor.calls_left == 0:
-                    actor.is_dead = True
-                    self.trace.append(f"{actor.name}: killed before {operation}")
-                    raise Killed
-                actor.calls_left -= 1
-            following = self._choose()
-            assert following is not None
-            if following is not actor:
-                self.current = following
-                following.turn.release()
-                actor.turn.acquire()
-            self.trace.append(f"{actor.name}: {operation}")
+            actor.calls_left -= 1
+        following = self._choose()
+        assert following is not None
+        if following is not actor:
+            self.current = following
+            following.stack.switch()
+        self.trace.append(f"{actor.name}: {operation}")
 
     def _choose(self) -> Actor | None:
         for number in self._schedule:
@@ -99,16 +88,29 @@ class Scheduler:
             return self.current
         return next((actor for actor in self._actors if not actor.is_done), None)
 
-    def _run_actor(self, actor: Actor) -> None:
-        actor.turn.acquire()
+    def _run_actor(self, actor: Actor, run: Callable[[], None]) -> None:
         try:
-            actor.run()
+            run()
         except BaseException as error:
             self.errors.append(error)
         actor.is_done = True
-        following = self._choose()
-        self.current = following
-        if following is None:
-            self._main.release()
-        else:
-            following.turn.release()
+        self.current = self._choose()
+
+
+class SameThread(Executor):
+    """Stands in for ThreadPoolExecutor: calls at once what is submitted, in the actor's own line.
+
+    A call from another thread could not be switched, and would have no place in the schedule.
+    """
+
+    def __init__(self, max_workers: int | None = None, thread_name_prefix: str = "") -> None:
+        pass
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return what the call returned or raised, as a future that is done."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future

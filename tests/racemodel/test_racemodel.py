@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.racemodel import article
+from tests.racemodel.actors import SameThread
 from tests.racemodel.guards import GUARDS, Guard
 from tests.racemodel.mutants import mutant_of_processor
 from tests.racemodel.strategies import find_breach, scenarios
@@ -21,8 +23,7 @@ from tests.racemodel.world import ARCHIVE, Scenario, Upload, World
 def function_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHIVE_BUCKET", ARCHIVE)
     monkeypatch.setenv("TWOBUCKETS_PROCESS", "tests.racemodel.user:process")
-    # One thread copies the parts, so that a schedule always means the same interleaving.
-    monkeypatch.setenv("TWOBUCKETS_COPY_CONCURRENCY", "1")
+    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", SameThread)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class World:
         user.world = self
         runtime._clients["s3"] = self.client
         try:
-            with redirect_stdout(_Lines(self._on_line)):
+            with redirect_stdout(_Lines(self._on_line)), _no_traces():
                 yield
         finally:
             user.world = None
@@ -245,6 +246,20 @@ class World:
     def _actor(self) -> Actor:
         assert self.scheduler.current is not None
         return self.scheduler.current
+
+
+@contextmanager
+def _no_traces() -> Iterator[None]:
+    """Let tracebacks end before their first frame: nobody here reads those in outcome lines."""
+    limit = getattr(sys, "tracebacklimit", None)
+    sys.tracebacklimit = 0
+    try:
+        yield
+    finally:
+        if limit is None:
+            del sys.tracebacklimit
+        else:
+            sys.tracebacklimit = limit
 
 
 class _Lines:
