@@ -375,11 +375,16 @@ def finish(s3: S3Client, arrival: Arrival, destination: Destination, seen: Archi
         return False
     try:
         staged, _ = find_staged(s3, arrival)
-        if not is_archived(arrival, staged, seen):
-            return False
+    except NotHere:
+        return True  # nothing is left of it
+    if not is_archived(arrival, staged, seen):
+        return False
+    try:
         archive(s3, arrival, staged, destination, seen)
     except NotHere:
-        pass  # nothing is left, or something newer took its place
+        # Something newer took its place in the archive, where it lies under that.
+        if staged.version_id is not None:
+            delete_staged(s3, staged, Place(is_replaced=True))
     return True
 
 
