@@ -126,3 +126,39 @@ def test_an_object_whose_answer_was_lost_is_recognised_as_ours(
     assert ran.exit_code == 0, ran.output
     assert set(digests_in(embedded, staging)) == {"small", "large"}
     assert not embedded.s3.list_multipart_uploads(Bucket=staging).get("Uploads")
+
+
+def test_credentials_that_expire_in_the_middle_end_with_5_and_the_same_command_goes_on(
+    embedded: Aws,
+    staging: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault_proxy: Callable[..., FaultProxy],
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    content = random.Random(3).randbytes(60 * MIB)
+    (tmp_path / "large.bin").write_bytes(content)
+    sent: list[str] = []
+    live_for = 3
+
+    def refuse(asked: Asked) -> tuple[int, str, str] | None:
+        if asked.method == "PUT" and "partNumber" in asked.target:
+            sent.append(asked.target)
+        expired = 400, "ExpiredToken", "The provided token has expired."
+        return expired if len(sent) > live_for else None
+
+    fault_proxy(rate=0, refuses=refuse)
+    command = ["upload", str(tmp_path / "large.bin"), "--concurrency", "1", "--json"]
+    ran = CliRunner().invoke(cli, command)
+    assert ran.exit_code == 5, ran.output
+    error, kept = json.loads(ran.stderr.splitlines()[-1]), json.loads(ran.stdout.splitlines()[-1])
+    assert "expired" in error["message"]
+    assert (kept["type"], kept["kept_bytes"]) == ("kept", live_for * 8 * MIB)
+    assert embedded.s3.list_objects_v2(Bucket=staging)["KeyCount"] == 0
+    sent.clear()
+    done_before, live_for = live_for, 100
+    again = CliRunner().invoke(cli, command)
+    assert again.exit_code == 0, again.output
+    assert len(sent) == 8 - done_before
+    assert all(kept["upload_id"] in target for target in sent)
+    assert digests_in(embedded, staging) == {"large.bin": hashlib.sha256(content).hexdigest()}
