@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import islice
 
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from tests.racemodel.laws import LawBroken
+from tests.racemodel.reprocessing import Run
 from tests.racemodel.world import Scenario, Upload
 
 BODIES = (b"A", b"BB", b"CCC", b"DDDD")
 _DEATHS = 13  # a try dies before one of its first calls, or, as often, not at all
-
-# A whole upload is one number, so that drawing a scenario costs little; 0 is one without trouble.
-_upload_codes = st.integers(0, 2 * 2 * (2 * _DEATHS) ** 2 - 1)
-_quiet_codes = st.integers(0, 1)
+_LONG, _LONGEST = 40, 124
+_SCENARIO_BYTES = 5 + 4 * len(BODIES) + _LONGEST
 
 
-def _bursts(numbers: bytes) -> tuple[int, ...]:
-    """A schedule in which an actor goes on for up to 16 steps before another one has its turn."""
-    return tuple(actor for n in numbers for actor in [n & 7] * (1 + (n >> 3) % 16))
+class _Dice:
+    """Numbers read off the bytes that Hypothesis drew; all zeros are the smallest of everything.
 
+    A whole scenario is one draw, because Hypothesis spends longer on drawing a list of small
+    things, each by itself, than a run takes.
+    """
 
-bursts = st.binary(min_size=4, max_size=16).map(_bursts)
-# Left alone, Hypothesis draws short ones, and after a schedule's end nothing is interleaved.
-schedules = st.binary(max_size=20).map(tuple) | st.binary(min_size=40).map(tuple) | bursts
+    def __init__(self, thrown: bytes) -> None:
+        self._thrown = iter(thrown)
 
+    def below(self, number: int) -> int:
+        return next(self._thrown) % number
 
-def _upload(code: int, body: bytes) -> Upload:
-    code, comes_twice = divmod(code, 2)
-    code, fails_once = divmod(code, 2)
-    deaths = (number - 1 if 0 < number <= _DEATHS else None for number in divmod(code, 2 * _DEATHS))
-    return Upload(body, events=1 + comes_twice, failures=fails_once, deaths=tuple(deaths))
+    def coin(self) -> bool:
+        return self.below(2) == 1
+
+    def rest(self, length: int) -> bytes:
+        return bytes(islice(self._thrown, length))
 
 
 def scenarios(
@@ -42,16 +45,14 @@ def scenarios(
     staging_versioned: bool | None = None,
     archive_versioned: bool | None = None,
     repeats_bodies: bool | None = None,
-    is_quiet: bool = False,
 ) -> st.SearchStrategy[Scenario]:
-    """Up to four uploads of one key, on any kind of pair or on the given one.
+    """Up to four uploads of one key, on any kind of pair or on the given one."""
 
-    Quiet ones have no deaths, no failures, no lost answers, no corrupt copies and no operator.
-    """
+    def scenario(thrown: bytes) -> Scenario:
+        dice = _Dice(thrown)
+        count = 1 + dice.below(len(BODIES))
+        flags = dice.below(128)
 
-    def scenario(
-        codes: list[int], flags: int, repeated_write: int, schedule: tuple[int, ...]
-    ) -> Scenario:
         def flag(bit: int) -> bool:
             return bool(flags >> bit & 1)
 
@@ -61,20 +62,63 @@ def scenarios(
         repeats = keeps_all and (flag(2) if repeats_bodies is None else repeats_bodies)
         bodies = BODIES[:2] * 2 if repeats else BODIES
         return Scenario(
-            uploads=tuple(map(_upload, codes, bodies)),
-            schedule=schedule,
+            uploads=tuple(_upload(dice, body) for body in bodies)[:count],
             staging_versioned=not flag(0) if staging_versioned is None else staging_versioned,
             archive_versioned=keeps_all,
-            undelete=flag(3) and not is_quiet,
-            corrupt_copies=int(flag(4) and not is_quiet),
-            repeated_write=repeated_write,
+            undelete=flag(3),
+            corrupt_copies=int(flag(4)),
+            repeated_write=dice.below(13),
             page_size=1 if flag(5) else 1000,
             writes_per_second=100 if flag(6) else 1,
+            schedule=_schedule(dice),
         )
 
-    repeated_writes = st.just(0) if is_quiet else st.integers(0, 12)
-    codes = st.lists(_quiet_codes if is_quiet else _upload_codes, min_size=1, max_size=len(BODIES))
-    return st.builds(scenario, codes, st.integers(0, 127), repeated_writes, schedules)
+    return _thrown(_SCENARIO_BYTES).map(scenario)
+
+
+def _thrown(length: int) -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=length, max_size=length)
+
+
+def _upload(dice: _Dice, body: bytes) -> Upload:
+    deaths = _death(dice), _death(dice)
+    return Upload(body, events=1 + dice.coin(), failures=dice.coin(), deaths=deaths)
+
+
+def _death(dice: _Dice) -> int | None:
+    number = dice.below(2 * _DEATHS)
+    return number - 1 if 0 < number <= _DEATHS else None
+
+
+def _schedule(dice: _Dice) -> tuple[int, ...]:
+    """A short one, a long one, or bursts: after its end, nothing is interleaved."""
+    kind, length = dice.below(3), dice.below(256)
+    if kind == 0:
+        return tuple(dice.rest(length % 21))
+    if kind == 1:
+        return tuple(dice.rest(_LONG + length % (_LONGEST - _LONG + 1)))
+    bursts = dice.rest(4 + length % 13)
+    # An actor goes on for up to 16 steps before another one has its turn.
+    return tuple(actor for n in bursts for actor in [n & 7] * (1 + (n >> 3) % 16))
+
+
+def _run(dice: _Dice) -> Run:
+    deaths = [(None, *range(10))[dice.below(11)] for _ in range(2)]
+    lost = [1 + dice.below(9) for _ in range(2)]
+    return Run(
+        deaths=tuple(deaths[: dice.below(3)]),
+        lost=frozenset(lost[: dice.below(3)]),
+        lists=dice.coin(),
+    )
+
+
+def _runs(thrown: bytes) -> tuple[Run, ...]:
+    dice = _Dice(thrown)
+    return tuple(_run(dice) for _ in range(1 + dice.below(2)))
+
+
+RUNS = _thrown(1 + 2 * 7).map(_runs)
+"""One run of reprocess over the key, or two."""
 
 
 def find_breach(

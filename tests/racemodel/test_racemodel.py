@@ -6,14 +6,15 @@ import concurrent.futures
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from tests.racemodel import article
 from tests.racemodel.actors import SameThread
 from tests.racemodel.guards import GUARDS, Guard
+from tests.racemodel.laws import LawBroken
 from tests.racemodel.mutants import mutant_of_processor
 from tests.racemodel.strategies import find_breach, scenarios
 from tests.racemodel.world import ARCHIVE, Scenario, Upload, World
@@ -72,17 +73,21 @@ SMALL_PARTS = (
 )
 
 
-def run_in_parts(folder: Path, examples: int, *changes: tuple[str, str, str]) -> None:
-    processor = mutant_of_processor(folder, *SMALL_PARTS, *changes)
+def run_in_parts(folder: Path, examples: int) -> None:
+    processor = mutant_of_processor(folder, *SMALL_PARTS)
 
     @run_settings(examples)
     @given(scenarios())
     def run(scenario: Scenario) -> None:
-        world = World(scenario, processor)
-        world.run()
-        assert not world.s3.uploads or "killed" in "".join(world.scheduler.trace)
+        run_scenario_in_parts(scenario, processor)
 
     run()
+
+
+def run_scenario_in_parts(scenario: Scenario, processor: ModuleType) -> None:
+    world = World(scenario, processor)
+    world.run()
+    assert not world.s3.uploads or "killed" in "".join(world.scheduler.trace)
 
 
 def test_no_interleaving_loses_a_version_that_is_copied_in_parts(mutants: Path) -> None:
@@ -97,21 +102,19 @@ def test_none_of_3_000_interleavings_loses_a_version_that_is_copied_in_parts(
 
 
 def test_a_multipart_copy_that_is_not_aborted_on_failure_is_noticed(mutants: Path) -> None:
+    # One invocation archives and deletes while the other one is about to begin its copy.
+    twice = Scenario((Upload(b"A", events=2),), (0, 0, *[1] * 6, *[2] * 30))
+    run_scenario_in_parts(twice, mutant_of_processor(mutants, *SMALL_PARTS))
     abort = ("archive", "        s3.abort_multipart_upload(**where)\n", "")
+    careless = mutant_of_processor(mutants, *SMALL_PARTS, abort)
     with pytest.raises(AssertionError, match="uploads"):
-        run_in_parts(mutants, 1_000, abort)
+        run_scenario_in_parts(twice, careless)
 
 
 @pytest.mark.parametrize("versioned", [True, False])
 @pytest.mark.parametrize("says", ["lost", "archived unprocessed"])
 def test_the_articles_handler_is_caught_losing_a_file(versioned: bool, says: str) -> None:
-    strategy = st.builds(
-        Scenario,
-        uploads=st.just((Upload(b"A"), Upload(b"BB"))),
-        schedule=st.binary(max_size=12).map(tuple),
-        staging_versioned=st.just(versioned),
-        archive_versioned=st.just(versioned),
-    )
+    strategy = scenarios(staging_versioned=versioned, archive_versioned=versioned)
     assert find_breach(run_article, strategy, 2_000, saying=says)
 
 
@@ -130,20 +133,18 @@ def test_without_the_condition_on_the_destination_a_copy_in_parts_breaks_a_law(
     mutants: Path,
 ) -> None:
     guard = next(guard for guard in GUARDS if "on the destination" in guard.what)
-    change = (guard.module, guard.source, guard.instead)
-    processor = mutant_of_processor(mutants, *SMALL_PARTS, change)
-
-    def run(scenario: Scenario) -> None:
-        World(scenario, processor).run()
-
-    assert find_breach(run, guard.among, guard.examples, saying=guard.says)
+    require_needed(guard, mutants, *SMALL_PARTS)
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=[guard.what for guard in GUARDS])
 def test_without_a_guard_a_law_is_broken(mutants: Path, guard: Guard) -> None:
-    processor = mutant_of_processor(mutants, (guard.module, guard.source, guard.instead))
+    require_needed(guard, mutants)
 
-    def run(scenario: Scenario) -> None:
-        World(scenario, processor).run()
 
-    assert find_breach(run, guard.among, guard.examples, saying=guard.says)
+def require_needed(guard: Guard, folder: Path, *changes: tuple[str, str, str]) -> None:
+    """Run the guard's scenario with it, and without it."""
+    World(guard.scenario, mutant_of_processor(folder, *changes)).run()
+    without = (guard.module, guard.source, guard.instead)
+    careless = mutant_of_processor(folder, *changes, without)
+    with pytest.raises(LawBroken, match=guard.says):
+        World(guard.scenario, careless).run()

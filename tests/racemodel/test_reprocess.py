@@ -10,28 +10,15 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.racemodel.laws import LawBroken
 from tests.racemodel.reprocessing import ReprocessWorld, Run, naive_reprocess
-from tests.racemodel.strategies import find_breach, scenarios
+from tests.racemodel.strategies import RUNS, find_breach, scenarios
 from tests.racemodel.test_racemodel import function_environment, run_settings
 from tests.racemodel.world import Scenario, Upload
 from twobuckets.reprocess import moving, plan
 
 __all__ = ["function_environment"]
-
-_DEATHS = st.lists(st.none() | st.integers(0, 9), max_size=2).map(tuple)
-RUNS = st.lists(
-    st.builds(
-        Run,
-        deaths=_DEATHS,
-        lost=st.frozensets(st.integers(1, 9), max_size=2),
-        lists=st.booleans(),
-    ),
-    min_size=1,
-    max_size=2,
-).map(tuple)
 
 
 @run_settings(150)
@@ -111,7 +98,6 @@ def test_copy_then_delete_is_caught_losing_a_file(archive_versioned: bool) -> No
     strategy = scenarios(
         staging_versioned=True,
         archive_versioned=archive_versioned,
-        is_quiet=True,
         repeats_bodies=False,
     )
     assert find_breach(run, strategy, 3_000, saying="lost")
