@@ -24,8 +24,8 @@ def processor(tmp_path: Path) -> Iterator[ModuleType]:
     """The processor with S3's least part size as its largest copy and part."""
     module = mutant_of_processor(
         tmp_path,
-        ("archive", "LARGEST_COPY_BYTES = 5 * 1024**3", "LARGEST_COPY_BYTES = 5 * 1024**2"),
-        ("archive", "_PART_BYTES = 256 * 1024**2", "_PART_BYTES = 5 * 1024**2"),
+        ("copying", "LARGEST_COPY_BYTES = 5 * 1024**3", "LARGEST_COPY_BYTES = 5 * 1024**2"),
+        ("copying", "_PART_BYTES = 256 * 1024**2", "_PART_BYTES = 5 * 1024**2"),
     )
     yield module
     sys.path.remove(str(tmp_path))

@@ -59,6 +59,7 @@ GUARDS = [
         # The first event finds its version, and then come another one and the same bytes again.
         scenario=Scenario((A, BB, A), (*UPLOADED, *TO_THE_READ, *UPLOAD, *UPLOAD)),
         says="read another version",
+        module="looking",
     ),
     Guard(
         what="the condition on the source of a copy",
@@ -66,6 +67,7 @@ GUARDS = [
         instead="""return {"CopySource": source}""",
         scenario=unversioned(TWO, (*UPLOADED, *TO_THE_COPY, *UPLOAD)),
         says="archived unprocessed",
+        module="looking",
     ),
     Guard(
         what="the version of the source of a copy",
@@ -74,6 +76,7 @@ GUARDS = [
         # With a condition alone, the third upload would be copied for the first one.
         scenario=Scenario((A, BB, A), (*UPLOADED, *TO_THE_COPY, *UPLOAD, *UPLOAD)),
         says="archived unprocessed",
+        module="looking",
     ),
     Guard(
         what="the look before archiving",
@@ -89,6 +92,7 @@ GUARDS = [
         # The second upload is archived wholly while the first one's function is about to copy.
         scenario=Scenario(TWO, (*UPLOADED, *TO_THE_COPY, *UPLOAD, *[2] * WHOLE)),
         says="regressed",
+        module="copying",
     ),
     Guard(
         what="the look at what a copy has covered",
@@ -111,6 +115,7 @@ GUARDS = [
         # An operator brings the first upload to light again after the second one is archived.
         scenario=Scenario(TWO, (*UPLOADED, *UPLOAD, *[3] * 9, *[1] * 5), undelete=True),
         says="regressed",
+        module="looking",
     ),
     Guard(
         what="the verification of a copy",
@@ -125,6 +130,7 @@ GUARDS = [
         instead="return is_same(arrival, seen.origin, staged)",
         scenario=Scenario(ONE, corrupt_copies=1),
         says="lost",
+        module="looking",
     ),
     Guard(
         what="the recognition of what is archived",
@@ -132,6 +138,7 @@ GUARDS = [
         instead="return False",
         scenario=Scenario((Upload(b"A", deaths=(5,)),)),
         says="processed again",
+        module="looking",
     ),
     Guard(
         what="the version of a delete",
@@ -169,6 +176,7 @@ GUARDS = [
         # The third upload, of the same bytes, is hidden by the marker meant for the second.
         scenario=Scenario((A, BB, BB), (*UPLOADED, *UPLOAD, *[2] * 5, *UPLOAD)),
         says="said missing of the latest upload",
+        module="looking",
     ),
     Guard(
         what="deleting last",

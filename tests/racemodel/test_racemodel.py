@@ -68,8 +68,8 @@ def test_none_of_20_000_interleavings_loses_a_version(staging: str, archive: str
 
 
 SMALL_PARTS = (
-    ("archive", "LARGEST_COPY_BYTES = 5 * 1024**3", "LARGEST_COPY_BYTES = 0"),
-    ("archive", "_PART_BYTES = 256 * 1024**2", "_PART_BYTES = 1"),
+    ("copying", "LARGEST_COPY_BYTES = 5 * 1024**3", "LARGEST_COPY_BYTES = 0"),
+    ("copying", "_PART_BYTES = 256 * 1024**2", "_PART_BYTES = 1"),
 )
 
 
@@ -105,7 +105,7 @@ def test_a_multipart_copy_that_is_not_aborted_on_failure_is_noticed(mutants: Pat
     # One invocation archives and deletes while the other one is about to begin its copy.
     twice = Scenario((Upload(b"A", events=2),), (0, 0, *[1] * 6, *[2] * 30))
     run_scenario_in_parts(twice, mutant_of_processor(mutants, *SMALL_PARTS))
-    abort = ("archive", "        s3.abort_multipart_upload(**where)\n", "")
+    abort = ("copying", "        s3.abort_multipart_upload(**where)\n", "")
     careless = mutant_of_processor(mutants, *SMALL_PARTS, abort)
     with pytest.raises(AssertionError, match="uploads"):
         run_scenario_in_parts(twice, careless)

@@ -15,10 +15,12 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twobuckets.processor import archive as archive_
+from twobuckets.processor import looking
 from twobuckets.processor import outcome as outcome_
-from twobuckets.processor.archive import Archived, Destination, NotHere, Staged
+from twobuckets.processor.copying import Destination
 from twobuckets.processor.events import Arrival, Unreadable, parse_event
 from twobuckets.processor.file import File, Reject
+from twobuckets.processor.looking import Archived, NotHere, Staged
 from twobuckets.processor.outcome import Failure, Outcome, failure_of, write_line
 from twobuckets.processor.stream import RangeReader, find_expected, open_stream
 
@@ -175,7 +177,7 @@ class Invocation:
             return self._move(progress, destination)
         except NotHere:
             # Where it is not, it may have arrived: another invocation can have been faster.
-            seen = archive_.find_archived(s3, destination.bucket, arrival.key)
+            seen = looking.find_archived(s3, destination.bucket, arrival.key)
             if seen is None or not archive_.finish(s3, arrival, destination, seen):
                 raise
             progress.size_bytes = int(seen.head["ContentLength"])
@@ -188,14 +190,14 @@ class Invocation:
 
     def _move(self, progress: Progress, destination: Destination) -> Outcome:
         arrival = progress.arrival
-        staged, place = archive_.find_staged(self.s3, arrival)
+        staged, place = looking.find_staged(self.s3, arrival)
         # In this order: whoever hides a version with a delete marker has archived before.
-        seen = archive_.find_archived(self.s3, destination.bucket, arrival.key)
+        seen = looking.find_archived(self.s3, destination.bucket, arrival.key)
         progress.size_bytes = staged.size_bytes
         notes: tuple[str, ...] = ()
-        duplicate = seen is not None and archive_.is_archived(arrival, staged, seen)
+        duplicate = seen is not None and looking.is_archived(arrival, staged, seen)
         if not duplicate:
-            archive_.require_wanted(arrival, staged, place, seen)
+            looking.require_wanted(arrival, staged, place, seen)
             progress.stage = "processing"
             notes = self._process(progress, staged, seen)
         progress.stage = "archiving"
@@ -245,8 +247,8 @@ class Invocation:
             raise
 
     def _require_there(self, arrival: Arrival, staged: Staged, seen: Archived | None) -> None:
-        place = archive_.find_place(self.s3, staged)
-        archive_.require_wanted(arrival, staged, place, seen)
+        place = looking.find_place(self.s3, staged)
+        looking.require_wanted(arrival, staged, place, seen)
 
     def _outcome(
         self,

@@ -1,0 +1,326 @@
+"""What both buckets hold of a key: the staged version, its place, and what is archived already.
+
+Where versions are ordered: S3's own version stack tells whether a staged version was replaced, and
+an origin record in the archived object's metadata (`twobuckets-origin`) tells which version it came
+from, so that an older one that comes late never becomes the archive's current one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from twobuckets.processor.stream import etag_of, is_md5
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from twobuckets.processor.events import Arrival
+
+ORIGIN = "twobuckets-origin"
+
+
+class NotHere(Exception):
+    """The version is not there to be processed: `outcome` is missing or superseded."""
+
+    def __init__(self, outcome: str, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which staged version an archived object was copied from."""
+
+    bucket: str
+    version_id: str | None
+    etag: str
+    sequencer: str | None
+    staged_at: str
+
+    def metadata_value(self) -> str:
+        """Return the record as it stands in the archived object's metadata."""
+        return json.dumps(
+            {
+                "bucket": self.bucket,
+                "version_id": self.version_id,
+                "etag": self.etag,
+                "sequencer": self.sequencer,
+                "staged_at": self.staged_at,
+            },
+            separators=(",", ":"),
+        )
+
+
+def parse_origin(metadata: Mapping[str, str]) -> Origin | None:
+    """Return the origin record in an archived object's metadata, or None if there is none."""
+    try:
+        fields = json.loads(metadata[ORIGIN])
+        return Origin(
+            bucket=fields["bucket"],
+            version_id=fields["version_id"],
+            etag=fields["etag"],
+            sequencer=fields["sequencer"],
+            staged_at=fields["staged_at"],
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a version stands in its key's stack in staging."""
+
+    is_replaced: bool = False
+    is_hidden: bool = False  # under a delete marker, with no newer version
+    has_older: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """One version in staging as a pinned HEAD saw it."""
+
+    bucket: str
+    key: str
+    version_id: str | None
+    etag: str
+    size_bytes: int
+    last_modified_at: datetime
+    head: Mapping[str, Any]
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """The arguments with which GetObject and HeadObject can meet this version only."""
+        pin: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key, "IfMatch": f'"{self.etag}"'}
+        if self.version_id is not None:
+            pin["VersionId"] = self.version_id
+        return pin
+
+    @property
+    def copy_source(self) -> dict[str, Any]:
+        """The arguments with which CopyObject and UploadPartCopy can copy this version only."""
+        source = {"Bucket": self.bucket, "Key": self.key}
+        if self.version_id is not None:
+            source["VersionId"] = self.version_id
+        return {"CopySource": source, "CopySourceIfMatch": f'"{self.etag}"'}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The uploader's metadata; an origin record in it is not the uploader's to write."""
+        return {name: text for name, text in self.head["Metadata"].items() if name != ORIGIN}
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What the archive holds as the current object of a key."""
+
+    version_id: str | None
+    etag: str
+    origin: Origin | None
+    head: Mapping[str, Any]
+
+
+def find_staged(s3: S3Client, arrival: Arrival) -> tuple[Staged, Place]:
+    """Return the version that arrived and where it stands; raise NotHere if it is gone."""
+    where = {"Bucket": arrival.bucket, "Key": arrival.key}
+    head = head_of(s3, where)
+    if arrival.version_id is None:
+        if head is None:
+            raise NotHere("missing", "there is no such object in staging")
+        if arrival.etag is not None and etag_of(head) != arrival.etag:
+            raise NotHere("superseded", _REPLACED)
+        return _staged(arrival, head), Place()
+    if head is not None and head.get("VersionId") == arrival.version_id:
+        return _staged(arrival, head), Place()
+    pinned = head_of(s3, {**where, "VersionId": arrival.version_id})
+    if pinned is None:
+        raise NotHere("missing", "this version is no longer in staging")
+    return _staged(arrival, pinned), Place(is_replaced=head is not None, is_hidden=head is None)
+
+
+_REPLACED = "it was replaced in staging by another upload"
+
+
+def find_place(s3: S3Client, staged: Staged) -> Place:
+    """Return where a version stands by now; raise NotHere if it is gone."""
+    if staged.version_id is None:
+        head = head_of(s3, {"Bucket": staged.bucket, "Key": staged.key})
+        if head is None:
+            raise NotHere("missing", "it was deleted from staging while it was processed")
+        if etag_of(head) != staged.etag:
+            raise NotHere("superseded", _REPLACED)
+        return Place()
+    versions = iter_versions(s3, staged.bucket, staged.key)
+    is_replaced = False
+    for version in versions:
+        if version["VersionId"] == staged.version_id:
+            return Place(
+                is_replaced=is_replaced,
+                is_hidden=not is_replaced and not version["IsLatest"],
+                has_older=next(versions, None) is not None,
+            )
+        is_replaced = True
+    head = head_of(s3, {"Bucket": staged.bucket, "Key": staged.key})
+    if head is not None and head.get("VersionId") == staged.version_id:
+        return Place()  # a listing that garbles the key: some servers do, with control characters
+    raise NotHere("missing", "this version was deleted from staging while it was processed")
+
+
+def require_wanted(arrival: Arrival, staged: Staged, place: Place, seen: Archived | None) -> None:
+    """Raise NotHere unless the version is the latest upload of its key."""
+    if place.is_replaced:
+        raise NotHere("superseded", _REPLACED)
+    if seen and seen.origin and not _is_later(arrival, staged, seen, seen.origin):
+        raise NotHere(
+            "superseded",
+            "the archive holds a later upload of this key, or one that cannot be told from a "
+            "later one: to have this one processed nevertheless, upload it again",
+        )
+    if place.is_hidden and not (seen and seen.origin):
+        # A marker of ours comes after archiving (see delete_staged) and its condition is an ETag:
+        # an upload of the same bytes in that instant is covered by it, though nobody deleted it.
+        # So where something of this key is archived, the marker does not count.
+        raise NotHere("missing", "it was deleted: this version is under a delete marker")
+
+
+def _is_later(arrival: Arrival, staged: Staged, seen: Archived, origin: Origin) -> bool:
+    """Whether the version is a later upload than the archived one, as far as can be known.
+
+    In doubt it is not, and it stays in staging where it can be seen.
+    """
+    if origin.bucket != arrival.bucket or is_same(arrival, origin, staged):
+        return True
+    if origin.sequencer is not None and arrival.sequencer is not None:
+        return is_after(arrival.sequencer, origin.sequencer)
+    # A wake-up event has no sequencer. S3's time of a multipart upload is when it was begun, and
+    # what came of it can be later: by the time it was archived at the latest.
+    latest = format_time(seen.head["LastModified"]) if "-" in origin.etag else origin.staged_at
+    return format_time(staged.last_modified_at) > latest
+
+
+def is_after(sequencer: str, other: str) -> bool:
+    """Whether the first of two sequencers of one key is the later one."""
+    return _padded(sequencer, other) > _padded(other, sequencer)
+
+
+def _padded(sequencer: str, other: str) -> str:
+    # AWS's rule: pad the shorter one with zeros on the right, then compare as text.
+    return sequencer.upper().ljust(max(len(sequencer), len(other)), "0")
+
+
+def find_archived(s3: S3Client, bucket: str, key: str) -> Archived | None:
+    """Return the archive's current object of the key, None if there is none."""
+    head = head_of(s3, {"Bucket": bucket, "Key": key})
+    if head is None:
+        return None
+    return Archived(version_id_of(head), etag_of(head), parse_origin(head["Metadata"]), head)
+
+
+def is_same(arrival: Arrival, origin: Origin | None, staged: Staged | None) -> bool:
+    """Whether the archived object is a copy of exactly the version that arrived.
+
+    Without versions two uploads of the same bytes are told apart by sequencer, else by time.
+    """
+    if origin is None or origin.bucket != arrival.bucket:
+        return False
+    if arrival.version_id is not None or origin.version_id is not None:
+        return origin.version_id == arrival.version_id
+    if arrival.etag is not None and origin.etag != arrival.etag:
+        return False
+    if origin.sequencer is not None and arrival.sequencer is not None:
+        return _padded(origin.sequencer, arrival.sequencer) == _padded(
+            arrival.sequencer, origin.sequencer
+        )
+    return staged is not None and origin.staged_at == format_time(staged.last_modified_at)
+
+
+def is_archived(arrival: Arrival, staged: Staged, seen: Archived) -> bool:
+    """Whether the archive's current object is a whole copy of exactly the staged version."""
+    return is_same(arrival, seen.origin, staged) and is_equal(staged.head, seen.head)
+
+
+def is_equal(staged: Mapping[str, Any], archived: Mapping[str, Any]) -> bool:
+    """Whether two HEADs describe the same content: size, and a checksum or MD5 that both have."""
+    if staged["ContentLength"] != archived["ContentLength"]:
+        return False
+    if staged.get("ChecksumType") == archived.get("ChecksumType") == "FULL_OBJECT":
+        for name in ("ChecksumCRC64NVME", "ChecksumCRC32", "ChecksumCRC32C", "ChecksumSHA256"):
+            if staged.get(name) and archived.get(name):
+                return bool(staged[name] == archived[name])
+    if is_md5(staged) and is_md5(archived):
+        return etag_of(staged) == etag_of(archived)
+    return True
+
+
+def _staged(arrival: Arrival, head: Mapping[str, Any]) -> Staged:
+    return Staged(
+        bucket=arrival.bucket,
+        key=arrival.key,
+        version_id=arrival.version_id,
+        etag=etag_of(head),
+        size_bytes=int(head["ContentLength"]),
+        last_modified_at=head["LastModified"],
+        head=head,
+    )
+
+
+def head_of(s3: S3Client, where: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Return what S3 says of an object or version, None if there is none.
+
+    Raises PermissionError when S3 does not say.
+    """
+    try:
+        return s3.head_object(**where, ChecksumMode="ENABLED")
+    except Exception as error:
+        # 405: the version id names a delete marker. 400: it names nothing that S3 ever gave out.
+        if code_of(error) in ("404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed"):
+            return None
+        if code_of(error) in ("400", "InvalidArgument") and "VersionId" in where:
+            return None
+        if code_of(error) in ("403", "AccessDenied"):
+            # S3 answers 403 instead of 404 to whoever may not list the bucket.
+            raise PermissionError(
+                f"S3 refuses to describe {where['Key']!r} in {where['Bucket']}: either the "
+                "function's role lacks s3:GetObject or s3:GetObjectVersion there (or the key to "
+                "decrypt it), or the object is gone and the role lacks s3:ListBucket"
+            ) from error
+        raise
+
+
+def version_id_of(response: Mapping[str, Any]) -> str | None:
+    """Return the version id in an answer, None where the bucket keeps no versions."""
+    # "null" is what a bucket with suspended versioning says: there it pins nothing.
+    version_id = response.get("VersionId")
+    return None if version_id in (None, "null") else str(version_id)
+
+
+def iter_versions(s3: S3Client, bucket: str, key: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the versions of exactly this key, newest first, delete markers left out."""
+    where: dict[str, Any] = {"Bucket": bucket, "Prefix": key}
+    while True:
+        page = s3.list_object_versions(**where)
+        for version in page.get("Versions", ()):
+            if version["Key"] != key:
+                return
+            yield version
+        if not page.get("IsTruncated") or page.get("NextKeyMarker") != key:
+            return
+        where["KeyMarker"] = page["NextKeyMarker"]
+        where["VersionIdMarker"] = page["NextVersionIdMarker"]
+
+
+def code_of(error: BaseException) -> str:
+    """Return the error code of a failed AWS call, "" for any other exception."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return ""
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def format_time(moment: datetime) -> str:
+    """Return S3's time of an object, which has whole seconds, as records have it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
