@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from twobuckets.cli.reprocess import OutcomeGroup, RunStatus, Summary
+from twobuckets.cli.reprocess import RunStatus
+from twobuckets.cli.reprocess_run import OutcomeGroup, Summary
 from twobuckets.cli.views import human
 from twobuckets.prices import format_usd
 from twobuckets.reprocess.batch import BatchJob

@@ -1,0 +1,225 @@
+"""A run of `reprocess` on its way: a canary first, then all, and what came of each object."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
+
+from twobuckets.errors import TwoBucketsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from twobuckets.cli.app import App
+    from twobuckets.logs.waiting import Fate, Tracker
+    from twobuckets.reprocess.journal import Journal
+    from twobuckets.reprocess.run import Brake, Rate, Reprocessed
+    from twobuckets.s3 import Sender
+
+_MOST_GROUPS: Final = 1000
+"""Different errors that are counted apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeGroup:
+    """What --wait saw of objects that have their error in common; `example` is a key of them."""
+
+    fate: str
+    error: str | None
+    objects: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended: objects by what came of them; `outcomes` counts what --wait saw."""
+
+    type_name = "summary"
+
+    done: int
+    failed: int
+    left: int
+    planned: int
+    outcomes: dict[str, int]
+    failures: dict[str, int]
+
+
+def summarize_run(journal: Journal, outcomes: Counter[str] | None = None) -> Summary:
+    """Return how a run ended, or how far it is, with the outcomes that were waited for."""
+    states: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    for count in journal.counts():
+        states[count.state] += count.objects
+        if count.state == "failed":
+            failures[count.reason or ""] += count.objects
+    return Summary(
+        done=states["done"],
+        failed=states["failed"],
+        left=states["left"],
+        planned=states["planned"] + states["begun"] + states["copied"],
+        outcomes=dict(outcomes or ()),
+        failures=dict(failures),
+    )
+
+
+@contextlib.contextmanager
+def open_failures(path: Path | None) -> Iterator[TextIO | None]:
+    """Open the file that failures are written to, before anything changes."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Could not write failures to {path}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+@dataclass(slots=True)
+class Run:
+    """A run on its way: shows what comes of each object and remembers what failed."""
+
+    app: App
+    sender: Sender
+    journal: Journal
+    rate: Rate
+    workers: int
+    timeout: timedelta
+    advance: Callable[[], None]
+    failures: TextIO | None = None
+    brake: Brake = field(init=False)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    groups: Counter[tuple[str, str | None]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str | None], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from twobuckets.reprocess.run import Brake
+
+        self.brake = Brake(self.rate, self.throttles)
+
+    def go(self, objects: int, *, canary: int | None, wait: bool) -> None:
+        """Apply the plan, a canary of it first if asked to, and end the command."""
+        if canary is not None and canary < objects:
+            failed = self.watch(self.apply(canary), wait=True)
+            if failed:
+                self.app.out.warn(
+                    f"{failed:,} of the first {canary:,} did not make it, so the other "
+                    f"{objects - canary:,} stay as they are; the same command goes on with them"
+                )
+                self.finish()
+                return
+        self.watch(self.apply(None), wait=wait)
+        summary = summarize_run(self.journal)
+        if not summary.failed:
+            self.journal.end(self.app.now())
+        self.finish()
+
+    def begin(self) -> None:
+        """Wait for an object's turn, and count it."""
+        self.brake()
+        self.advance()
+
+    def apply(self, most: int | None) -> Iterator[Reprocessed]:
+        from twobuckets.reprocess.run import apply
+
+        return apply(
+            self.app.aws,
+            self.sender,
+            self.journal,
+            self.app.pipeline,
+            now=self.app.now,
+            pace=self.begin,
+            workers=self.workers,
+            most=most,
+        )
+
+    def throttles(self) -> bool:
+        """Tell whether Lambda throttled the function in the last minutes."""
+        from twobuckets.reprocess.run import count_throttles
+
+        app, function = self.app, self.app.pipeline.function
+        if function is None or not count_throttles(app.aws.cloudwatch, function, app.now()):
+            return False
+        app.out.warn(f"Lambda throttles {function}: half as many files a second from here on")
+        return True
+
+    def watch(self, results: Iterator[Reprocessed], *, wait: bool) -> int:
+        """Show results, and with `wait` their outcomes; return how many failed."""
+        from twobuckets.logs.waiting import Staged, wait_for_outcomes
+
+        failed = 0
+
+        def staged() -> Iterator[Staged]:
+            nonlocal failed
+            for result in results:
+                self.app.out.record(result)
+                if result.state == "failed":
+                    failed += 1
+                    self.write_failure(result.key)
+                elif result.state == "done" and result.kind != "restore":
+                    yield Staged(
+                        result.key,
+                        result.staged_version_id,
+                        result.etag or "",
+                        self.app.now(),
+                        result.size,
+                    )
+
+        if not wait:
+            for _ in staged():
+                pass
+            return failed
+        for fate in wait_for_outcomes(self.tracker(), staged(), timeout=self.timeout):
+            self.app.out.record(fate)
+            self.count(fate)
+            if fate.fate != "archived":
+                failed += 1
+                self.write_failure(fate.key)
+        return failed
+
+    def count(self, fate: Fate) -> None:
+        self.outcomes[fate.fate] += 1
+        error = f"{fate.error.type}: {fate.error.message}" if fate.error else fate.detail
+        group = fate.fate, None if fate.fate == "archived" else error
+        if group not in self.groups and len(self.groups) >= _MOST_GROUPS:
+            group = fate.fate, "many different errors"
+        self.groups[group] += 1
+        self.examples.setdefault(group, fate.key)
+
+    def tracker(self) -> Tracker:
+        from twobuckets.logs.waiting import Policy, Tracker, find_attempts
+
+        app, pipeline = self.app, self.app.pipeline
+        attempts = Policy().attempts
+        if pipeline.function is not None:
+            with contextlib.suppress(TwoBucketsError):
+                # Without that permission: as often as Lambda tries unless told otherwise.
+                attempts = find_attempts(app.aws.functions, pipeline.function)
+        return Tracker(
+            s3=app.aws.s3,
+            staging=pipeline.staging,
+            archive=pipeline.archive,
+            logs=app.aws.logs if pipeline.log_group else None,
+            log_group=pipeline.log_group,
+            now=app.now,
+            sleep=app.sleep,
+            policy=Policy(attempts=attempts),
+        )
+
+    def write_failure(self, key: str) -> None:
+        if self.failures is not None:
+            self.failures.write(json.dumps({"type": "failure", "key": key}) + "\n")
+
+    def finish(self) -> None:
+        for (fate, error), objects in self.groups.most_common():
+            example = self.examples[fate, error]
+            self.app.out.record(OutcomeGroup(fate, error, objects, example))
+        summary = summarize_run(self.journal, self.outcomes)
+        bad = sum(self.outcomes.values()) - self.outcomes["archived"]
+        self.app.finish(summary, attention=bool(summary.failed or summary.left or bad))
