@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import botocore.exceptions
@@ -325,6 +327,7 @@ class Aws:
     def logs(self) -> CloudWatchLogsClient:
         """Amazon CloudWatch Logs."""
         client: CloudWatchLogsClient = self._client("logs")
+        client.meta.events.register("before-parse.cloudwatch-logs.FilterLogEvents", _read_log_page)
         return client
 
     @cached_property
@@ -356,6 +359,24 @@ class Aws:
         """AWS IAM: reads and simulates the processor's role."""
         client: IAMClient = self._client("iam")
         return client
+
+
+def _read_log_page(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """Take a page of log events as its JSON says, which is what the service model says too.
+
+    botocore copies each of up to 10,000 events value by value: four times the work of reading it.
+    """
+    if response_dict["status_code"] != HTTPStatus.OK:
+        return
+    try:
+        page = json.loads(response_dict["body"])
+    except ValueError:
+        return
+    if isinstance(page, dict):
+        customized_response_dict.update(page)
+        response_dict["body"] = b"{}"
 
 
 def error_code(error: BaseException) -> str:

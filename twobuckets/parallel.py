@@ -16,6 +16,17 @@ R = TypeVar("R")
 DEFAULT_WORKERS = 16
 
 
+def begin(function: Callable[[], R]) -> Callable[[], R]:
+    """Start `function` in a thread of its own and return what waits for its result.
+
+    An exception of `function` is raised where its result is asked for.
+    """
+    pool = ThreadPoolExecutor(1)
+    begun = pool.submit(function)
+    pool.shutdown(wait=False)
+    return begun.result
+
+
 def map_unordered(
     function: Callable[[T], R], items: Iterable[T], *, workers: int = DEFAULT_WORKERS
 ) -> Iterator[R]:

@@ -3,10 +3,9 @@
     python -m tests.bench.doctor [--latency 0.02] [--rounds 5]
 
 Starts a server on loopback that answers like S3, Lambda, CloudWatch Logs and the others, from
-memory and after a latency, and runs the program as people do: `doctor`, and as the yardstick
-`doctor --check stuck-superseded` on a log that is empty and nothing stuck, which is a listing of
-staging and the start of the program. Prints the time of the first finding, of the whole run, and
-the peak memory.
+memory and after a latency, and runs the program as people do: `doctor`, and as yardsticks
+`ls staging`, and `doctor --check stuck` where nothing is stuck, which lists all versions. Prints
+the time of the first line, of the whole run, of CPU, and the peak memory.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import asyncio
 import bisect
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -38,6 +38,9 @@ ARRIVED_WITHIN = timedelta(hours=1)
 _LOG_PAGE = 1_400
 """A page of CloudWatch Logs holds at most 1 MB."""
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:123456789012:function:bench"
+
+
+_OF_VERSIONS = re.compile("<VersionId>.*?</IsLatest>")
 
 
 def key_of(number: int) -> str:
@@ -159,6 +162,8 @@ class Answers:
             return (200, b"") if path.count("/") == 1 else (404, b"")
         if "versions" in query:
             return 200, self._versions(query)
+        if "list-type" in query:
+            return 200, self._objects(query)
         if "uploads" in query:
             return 200, self._uploads(query, path)
         if "uploadId" in query:
@@ -199,6 +204,16 @@ class Answers:
             f"<IsTruncated>{str(more).lower()}</IsTruncated>{following}"
         )
         return (head + "".join(self.rows[start:end]) + "</ListVersionsResult>").encode()
+
+    def _objects(self, query: dict[str, list[str]]) -> bytes:
+        start = bisect.bisect_right(self.keys, query.get("start-after", [""])[0])
+        end = min(start + int(query.get("max-keys", ["1000"])[0]), len(self.keys))
+        head = (
+            "<ListBucketResult><EncodingType>url</EncodingType>"
+            f"<IsTruncated>{str(end < len(self.keys)).lower()}</IsTruncated>"
+        )
+        rows = "".join(self.rows[start:end]).replace("Version>", "Contents>")
+        return (head + _OF_VERSIONS.sub("", rows) + "</ListBucketResult>").encode()
 
     def _uploads(self, query: dict[str, list[str]], path: str) -> bytes:
         if "archive" in path:
@@ -276,9 +291,11 @@ def measure(port: int, *arguments: str) -> Run:
         "TWOBUCKETS_FUNCTION": "bench",
         "TWOBUCKETS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "PYTHONUNBUFFERED": "1",
+        # As where it is installed: with its bytecode at hand.
+        "PYTHONDONTWRITEBYTECODE": "",
     }
     begun = time.monotonic()
-    program = [sys.executable, "-m", "twobuckets", "doctor", "--json", *arguments]
+    program = [sys.executable, "-m", "twobuckets", *arguments, "--json"]
     process = subprocess.Popen(program, env=environ, stdout=subprocess.PIPE)
     assert process.stdout is not None
     first_after, found = 0.0, 0
@@ -309,10 +326,12 @@ def main() -> None:
         )
     try:
         ports = {name: int(s.stdout.readline()) for name, s in servers.items() if s.stdout}
-        rows: dict[str, list[Run]] = {"listing": [], "doctor": []}
+        rows: dict[str, list[Run]] = {"ls": [], "listing": [], "doctor": []}
+        measure(ports["stuck"], "doctor", "--check", "stack")
         for _ in range(arguments.rounds):
-            rows["listing"].append(measure(ports["young"], "--check", "stuck"))
-            rows["doctor"].append(measure(ports["stuck"]))
+            rows["ls"].append(measure(ports["young"], "ls", "staging"))
+            rows["listing"].append(measure(ports["young"], "doctor", "--check", "stuck"))
+            rows["doctor"].append(measure(ports["stuck"], "doctor"))
         for name, measured in rows.items():
             first, whole, used, peak, found = (
                 statistics.median(column) for column in zip(*measured, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -21,6 +22,10 @@ from tests.doctor.conftest import (
     notify,
     run_doctor,
 )
+from twobuckets.cli.app import App
+from twobuckets.cli.doctor import site_of
+from twobuckets.doctor import diagnose, select_checks
+from twobuckets.doctor.staging import iter_stuck
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -317,6 +322,16 @@ def test_young_objects_are_not_stuck_by_default(pair: HandMadePair):
     assert run.findings == []
     assert run.lines[-1]["staged"] == 1
     assert run.lines[-1]["ages"] == {"under 5m": 1}
+
+
+def test_whoever_stops_reading_findings_does_not_wait_for_the_listings(pair: HandMadePair):
+    put(pair, "a", "b")
+    site = site_of(App(), older_than=timedelta())
+    assert [staged.key for staged in iter_stuck(site)] == ["a", "b"]
+    findings = diagnose(site, select_checks(()))
+    next(findings)
+    findings.close()  # type: ignore[attr-defined]
+    assert list(iter_stuck(site)) == []
 
 
 def test_hostile_keys_and_errors_are_shown_harmlessly_and_json_is_exact(ours: HandMadePair):

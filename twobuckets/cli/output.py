@@ -56,6 +56,9 @@ def _fields_of(record: Any) -> dict[str, Any]:
 
 @functools.cache
 def _field_names(record_type: Any) -> tuple[str, ...]:
+    if issubclass(record_type, tuple):
+        # Records that come by the hundred thousand are named tuples.
+        return tuple(record_type._fields)
     return tuple(field.name for field in dataclasses.fields(record_type))
 
 
@@ -74,6 +77,8 @@ def _jsonable(value: Any) -> Any:
             return str(value)
         case Mapping():
             return {str(k): _jsonable(v) for k, v in value.items()}
+        case tuple() if hasattr(value, "_fields"):
+            return _fields_of(value)
         case list() | tuple() | set() | frozenset():
             return [_jsonable(item) for item in value]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):

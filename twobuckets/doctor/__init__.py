@@ -7,13 +7,15 @@ writes.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor import buckets, function, stuck, uploads, wiring
 from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity
 from twobuckets.errors import UsageError
-from twobuckets.parallel import map_ordered
+from twobuckets.parallel import begin, map_ordered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
 
-# They run side by side, and what they find stands before staging is listed. Few calls each, but
-# for the uploads, which are last: nobody waits for them to hear of the others.
-_QUICK: Final = (*function.FINDERS, *wiring.FINDERS, *buckets.FINDERS, uploads.FINDER)
-FINDERS: Final = (*_QUICK, stuck.FINDER)
+# Few calls each: what they find stands while staging and the uploads are still listed.
+_QUICK: Final = (*function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
+_LONG: Final = (stuck.FINDER, uploads.FINDER)
+FINDERS: Final = (*_QUICK, *_LONG)
 
 COULD_NOT_LOOK: Final = "could-not-look"
 """The id of the findings that say which checks could not run."""
@@ -107,18 +109,18 @@ def diagnose(site: Site, checks: Collection[str]) -> Iterator[Finding]:
     `unknown` at the end. Raises AccessError when no credentials work at all.
     """
     unseen = _Unseen()
-    quick = [finder for finder in _QUICK if _wanted(finder, checks)]
-    ran = map_ordered(lambda finder: (finder, *_run(finder, site, checks)), quick)
-    for finder, findings, stopped in ran:
-        yield from findings
-        _note(stopped, finder, checks, unseen)
-    if _wanted(stuck.FINDER, checks):
-        try:
-            for finding in stuck.FINDER(site):
-                if finding.check in checks:
-                    yield finding
-        except (CouldNotLook, Gone) as reason:
-            _note(reason, stuck.FINDER, checks, unseen)
+    long = [begin(partial(_run, finder, site, checks)) for finder in _LONG]
+    quick = map_ordered(lambda finder: _run(finder, site, checks), _QUICK)
+    try:
+        for finder, (findings, stopped) in zip(
+            FINDERS, itertools.chain(quick, (ran() for ran in long)), strict=True
+        ):
+            yield from findings
+            _note(stopped, finder, checks, unseen)
+    except BaseException:
+        # Whoever stops reading, by Ctrl-C say, does not wait for the end of a listing.
+        site.is_stopped = True
+        raise
     yield from unseen.findings()
 
 
@@ -129,7 +131,9 @@ def _wanted(finder: Finder, checks: Collection[str]) -> list[Check]:
 def _run(
     finder: Finder, site: Site, checks: Collection[str]
 ) -> tuple[list[Finding], CouldNotLook | Gone | None]:
-    findings = []
+    findings: list[Finding] = []
+    if not _wanted(finder, checks):
+        return findings, None
     try:
         for finding in finder(site):
             if finding.check in checks:

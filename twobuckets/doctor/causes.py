@@ -55,14 +55,14 @@ _PATTERN: Final = (
 _CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 _FIRST_SLICE: Final = timedelta(minutes=15)
 # A page of CloudWatch Logs is 1 MB: about as many outcome lines with their traces.
-_LINES_A_READ: Final = 2_000
+_LINES_A_READ: Final = 4_000
 _SAMPLED: Final = 2_000
 """How many of the arrivals tell where in time the lines are."""
 _HEARD_INVOCATIONS: Final = 10_000
 _HEARD_CHARACTERS: Final = 20_000
 _ODD_KEYS: Final = 200
 _ERROR_CHARACTERS: Final = 300
-_VARYING: Final = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}(?:-[0-9a-f]{4,})*|\d+", re.IGNORECASE)
+_VARYING: Final = re.compile(r"0[xX][0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*|\d+")
 _TRACE: Final = "Traceback (most recent call last):"
 _ERROR_LEVELS: Final = frozenset({"ERROR", "CRITICAL", "FATAL"})
 _CHECKS: Final = {
@@ -142,7 +142,7 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
     cuts = _cuts(stuck)
     budget = itertools.count()
     for start_at, end_at in _slices(oldest_at, site.now):
-        events = _limited(_events(site, start_at, end_at, cuts, is_ours), budget)
+        events = _limited(site, _events(site, start_at, end_at, cuts, is_ours), budget)
         try:
             if is_ours:
                 _hear_outcomes(events, stuck, told, staging=site.staging)
@@ -157,7 +157,7 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
             reason = error.message.partition(": ")[2] or error.message
             raise CouldNotLook(f"the log {site.log_group}", reason, None) from error
         told.read_from = start_at
-        if len(told.causes) == len(stuck):
+        if site.is_stopped or len(told.causes) == len(stuck):
             break
         if next(budget) >= MOST_EVENTS:
             told.is_complete = False
@@ -201,10 +201,12 @@ def _events(
     )
 
 
-def _limited(events: Iterator[LogEvent], budget: itertools.count[int]) -> Iterator[LogEvent]:
+def _limited(
+    site: Site, events: Iterator[LogEvent], budget: itertools.count[int]
+) -> Iterator[LogEvent]:
     for event in events:
         yield event
-        if next(budget) >= MOST_EVENTS:
+        if next(budget) >= MOST_EVENTS or site.is_stopped:
             return
 
 

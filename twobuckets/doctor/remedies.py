@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, function, uploads, wiring
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.staging import StagedObject
     from twobuckets.s3.answers import ListedUpload
+    from twobuckets.s3.uploads import IncompleteUpload
 
 Wake = Callable[["StagedObject"], None]
 """Asks the processor, asynchronously, for exactly one staged version. Raises TwoBucketsError."""
@@ -32,6 +34,8 @@ RULE_PREFIX: Final = "twobuckets-"
 _ABORT_DAYS: Final = 7
 _NONCURRENT_DAYS: Final = 30
 _ABORT_TRIES: Final = 5
+_LOOKED_AT: Final = 32
+_ENDED: Final = "it was completed or aborted meanwhile"
 _GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"})
 # Waking is no remedy for what the processor, the file or a person has to change first, so these
 # are woken only when they are asked for by name.
@@ -213,32 +217,45 @@ def _plan_aborts(site: Site) -> Iterator[Planned]:
 
 
 def _abort_steps(site: Site, bucket: str, orphaned: Iterable[ListedUpload]) -> Iterator[_Step]:
-    for upload in orphaned:
-        yield _Step(upload.key, partial(_abort, site, bucket, upload))
+    """Yield an abort for each upload, looking at the parts of a few at a time just before it."""
+    rest = iter(orphaned)
+    with site.connect() as sender:
+        while batch := list(islice(rest, _LOOKED_AT)):
+            try:
+                held = uploads.read_held(sender, bucket, batch)
+            except CouldNotLook as reason:
+                yield from (_Step(upload.key, partial(_raise, reason)) for upload in batch)
+                continue
+            for upload, now in zip(batch, held, strict=True):
+                yield _Step(upload.key, partial(_abort, site, bucket, now))
 
 
-def _abort(site: Site, bucket: str, upload: ListedUpload) -> str | None:
+def _raise(reason: CouldNotLook) -> NoReturn:
+    raise reason
+
+
+def _abort(site: Site, bucket: str, upload: IncompleteUpload | None) -> str | None:
     """Abort one upload unless somebody still sends parts; else say why not."""
-    before = uploads.weigh(site, bucket, upload)
-    if before is None:
-        return "it was completed or aborted meanwhile"
-    if before.newest_part_at is not None and (
-        site.now - before.newest_part_at < site.uploads_older_than
+    if upload is None:
+        return _ENDED
+    if upload.newest_part_at is not None and (
+        site.now - upload.newest_part_at < site.uploads_older_than
     ):
         return "a part came lately, so somebody still uploads it"
+    request: dict[str, Any] = {"Bucket": bucket, "Key": upload.key, "UploadId": upload.upload_id}
+    is_aborted = False
     for _ in range(_ABORT_TRIES):
         with attempt(f"abort the upload of s3://{bucket}/{upload.key}"):
             try:
-                site.aws.s3.abort_multipart_upload(
-                    Bucket=bucket, Key=upload.key, UploadId=upload.upload_id
-                )
+                site.aws.s3.abort_multipart_upload(**request)
+                is_aborted = True
+                # A part that was under way may land after the abort (S3 API, AbortMultipartUpload).
+                if not site.aws.s3.list_parts(**request, MaxParts=1).get("Parts"):
+                    return None
             except ClientError as error:
-                if error_code(error) not in _GONE:
-                    raise
-        # A part that was under way may land after the abort (S3 API, AbortMultipartUpload).
-        after = uploads.weigh(site, bucket, upload)
-        if after is None or after.parts == 0:
-            return None
+                if error_code(error) in _GONE:
+                    return None if is_aborted else _ENDED
+                raise
     return "parts kept coming after the abort"
 
 

@@ -61,7 +61,8 @@ class Site:
     upload. `program` and `aws_cli` begin the commands of remedies, with the flags that lead to
     this pipeline. `cors_origins` are the origins that the settings want browsers to upload from.
     `staged` is what the listing of staging added up to, None before it, and `stuck` what of it is
-    stuck, by cause. Reads are safe from several threads.
+    stuck, by cause. Once `is_stopped`, nobody waits for findings any more: listings end. Reads are
+    safe from several threads.
     """
 
     aws: Aws
@@ -75,6 +76,7 @@ class Site:
     cors_origins: tuple[str, ...] = ()
     staged: Staged | None = field(default=None, init=False)
     stuck: list[Group] = field(default_factory=list, init=False)
+    is_stopped: bool = field(default=False, init=False)
     _reads: dict[str, Any] = field(default_factory=dict, init=False)
     _locks: dict[str, threading.Lock] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)

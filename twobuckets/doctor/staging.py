@@ -50,6 +50,8 @@ def iter_stuck(site: Site) -> Iterator[StagedObject]:
     try:
         with site.connect() as sender:
             for row in _iter_current(sender, site.staging, is_versioned=is_versioned):
+                if site.is_stopped:
+                    return
                 age, size_bytes = now - row.modified_at, row.size_bytes or 0
                 is_stuck = age >= stuck_after
                 site.staged.add(age, size_bytes, is_stuck=is_stuck)

@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from twobuckets.aws import ClientError, error_code
+from twobuckets.aws import ClientError
 from twobuckets.doctor.buckets import aborts_uploads
 from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Severity, finder
-from twobuckets.doctor.site import could_not_look, listing_stopped
-from twobuckets.parallel import map_unordered
+from twobuckets.doctor.site import listing_stopped
 from twobuckets.prices import US_EAST_1
 from twobuckets.s3.listing import ListingError, iter_uploads
+from twobuckets.s3.uploads import read_parts
 from twobuckets.text import shell_word, visible
 from twobuckets.units import format_bytes, format_duration, format_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
+    from collections.abc import Iterator, Sequence
 
     from twobuckets.doctor.site import Site
+    from twobuckets.s3 import Sender
     from twobuckets.s3.answers import ListedUpload
+    from twobuckets.s3.uploads import IncompleteUpload
 
 _EACH: Final = 10
 """Up to so many orphaned uploads of a bucket each get a finding of their own."""
 _SAMPLES: Final = 64
 """The parts of so many uploads are listed to tell what more of them weigh."""
 _EXAMPLES: Final = 3
-_GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload"})
 
 CHECK: Final = Check("upload-orphaned", "Multipart uploads that nobody completed.", fixable=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """An orphaned upload with what its parts add up to."""
-
-    upload: ListedUpload
-    parts: int
-    size_bytes: int
-    newest_part_at: datetime | None
-    aborted_at: datetime | None
-    """When a lifecycle rule will abort it."""
 
 
 def iter_orphaned(site: Site, bucket: str) -> Iterator[ListedUpload]:
@@ -53,6 +39,8 @@ def iter_orphaned(site: Site, bucket: str) -> Iterator[ListedUpload]:
     try:
         with site.connect() as sender:
             for upload in iter_uploads(sender, bucket):
+                if site.is_stopped:
+                    return
                 if site.now - upload.initiated_at >= site.uploads_older_than:
                     yield upload
     except ListingError as error:
@@ -60,25 +48,18 @@ def iter_orphaned(site: Site, bucket: str) -> Iterator[ListedUpload]:
         raise listing_stopped(f"the uploads in {bucket}", error, permission) from error
 
 
-def weigh(site: Site, bucket: str, upload: ListedUpload) -> Weighed | None:
-    """Return what an upload's parts add up to; None when it is gone. Raises CouldNotLook."""
-    request: dict[str, Any] = {"Bucket": bucket, "Key": upload.key, "UploadId": upload.upload_id}
-    parts = size_bytes = 0
-    newest_part_at = aborted_at = None
+def read_held(
+    sender: Sender, bucket: str, uploads: Sequence[ListedUpload]
+) -> list[IncompleteUpload | None]:
+    """Return what uploads hold so far, None where one is gone. Raises CouldNotLook."""
+    what, permission = f"the parts of uploads in {bucket}", "s3:ListMultipartUploadParts"
     try:
-        for page in site.aws.s3.get_paginator("list_parts").paginate(**request):
-            found = page.get("Parts", [])
-            parts += len(found)
-            size_bytes += sum(part["Size"] for part in found)
-            for part in found:
-                newest_part_at = max(part["LastModified"], newest_part_at or part["LastModified"])
-            aborted_at = page.get("AbortDate", aborted_at)
-    except ClientError as error:
-        if error_code(error) in _GONE:
-            return None
-        what, permission = f"the parts of uploads in {bucket}", "s3:ListMultipartUploadParts"
-        raise could_not_look(what, error, permission) from error
-    return Weighed(upload, parts, size_bytes, newest_part_at, aborted_at)
+        held = read_parts(sender, bucket, uploads)
+    except ListingError as error:
+        raise listing_stopped(what, error, permission) from error
+    if any(upload is not None and upload.parts is None for upload in held):
+        raise CouldNotLook(what, "access denied", permission)
+    return held
 
 
 @finder("uploads", CHECK)
@@ -92,38 +73,41 @@ def find_orphaned(site: Site) -> Iterator[Finding]:
             continue
         step = max(1, len(uploads) // _SAMPLES)
         sample = uploads[::step][:_SAMPLES]
-        weighed = list(map_unordered(partial(weigh, site, bucket), sample))
-        known = sorted((w for w in weighed if w is not None), key=lambda w: w.upload.initiated_at)
+        with site.connect() as sender:
+            held = read_held(sender, bucket, sample)
+        known = sorted((u for u in held if u is not None), key=lambda u: u.initiated_at)
         if len(uploads) <= _EACH:
             yield from (_one(site, bucket, one) for one in known)
         elif known:
             yield _many(site, bucket, uploads, known)
 
 
-def _one(site: Site, bucket: str, weighed: Weighed) -> Finding:
-    upload = weighed.upload
-    came = _arrived_since(site, weighed)
+def _one(site: Site, bucket: str, upload: IncompleteUpload) -> Finding:
+    came = _arrived_since(site, upload)
+    size_bytes = upload.stored_bytes or 0
     return Finding(
         check=CHECK.name,
         severity=Severity.NOTICE,
         subject=f"s3://{bucket}/{upload.key}",
         detail=f"{upload.initiator or 'Somebody'} began this upload "
         f"{format_duration(site.now - upload.initiated_at)} ago and did not complete it: "
-        f"{weighed.parts:,} parts, {format_bytes(weighed.size_bytes)}. "
-        + _end(site, bucket, weighed)
+        f"{upload.parts:,} parts, {format_bytes(size_bytes)}. "
+        + _end(site, bucket, upload)
         + (f" An object of this key has come to {came} since." if came else ""),
         remedy=f"{site.aws_cli} s3api abort-multipart-upload --bucket {shell_word(bucket)} "
         f"--key {shell_word(upload.key)} --upload-id {shell_word(upload.upload_id)}",
         fixable=True,
-        size_bytes=weighed.size_bytes,
-        cost_month_usd=round(US_EAST_1.month_usd(weighed.size_bytes, upload.storage_class), 6),
+        size_bytes=size_bytes,
+        cost_month_usd=round(US_EAST_1.month_usd(size_bytes, upload.storage_class), 6),
         oldest_at=upload.initiated_at,
         examples=(upload.key,),
     )
 
 
-def _many(site: Site, bucket: str, uploads: list[ListedUpload], known: list[Weighed]) -> Finding:
-    sampled_bytes = sum(weighed.size_bytes for weighed in known)
+def _many(
+    site: Site, bucket: str, uploads: list[ListedUpload], known: list[IncompleteUpload]
+) -> Finding:
+    sampled_bytes = sum(upload.stored_bytes or 0 for upload in known)
     size_bytes = round(sampled_bytes * len(uploads) / len(known))
     about = "" if len(known) == len(uploads) else f"about, from {len(known)} of them, "
     who: dict[str, int] = {}
@@ -131,7 +115,7 @@ def _many(site: Site, bucket: str, uploads: list[ListedUpload], known: list[Weig
         who[upload.initiator] = who.get(upload.initiator, 0) + 1
     most = sorted(who.items(), key=lambda item: -item[1])[:3]
     oldest = sorted(uploads, key=lambda upload: upload.initiated_at)[:_EXAMPLES]
-    came = sum(1 for weighed in known[:_EXAMPLES] if _arrived_since(site, weighed))
+    came = sum(1 for upload in known[:_EXAMPLES] if _arrived_since(site, upload))
     return Finding(
         check=CHECK.name,
         severity=Severity.NOTICE,
@@ -155,9 +139,9 @@ def _many(site: Site, bucket: str, uploads: list[ListedUpload], known: list[Weig
     )
 
 
-def _end(site: Site, bucket: str, weighed: Weighed) -> str:
-    if weighed.aborted_at is not None:
-        return f"A lifecycle rule clears it at {format_instant(weighed.aborted_at)}."
+def _end(site: Site, bucket: str, upload: IncompleteUpload) -> str:
+    if upload.abort_at is not None:
+        return f"A lifecycle rule clears it at {format_instant(upload.abort_at)}."
     try:
         if aborts_uploads(site.lifecycle(bucket)):
             return "A lifecycle rule will clear it."
@@ -166,9 +150,8 @@ def _end(site: Site, bucket: str, weighed: Weighed) -> str:
     return "No lifecycle rule clears it."
 
 
-def _arrived_since(site: Site, weighed: Weighed) -> str | None:
+def _arrived_since(site: Site, upload: IncompleteUpload) -> str | None:
     """Return the bucket that has an object of the upload's key that is newer than the upload."""
-    upload = weighed.upload
     for bucket in (site.staging, site.archive):
         try:
             head = site.aws.s3.head_object(Bucket=bucket, Key=upload.key)

@@ -8,11 +8,10 @@ order is restored within a window, tokens are followed to the end, and a followe
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twobuckets.aws import attempt
 from twobuckets.errors import NotFoundError
@@ -41,8 +40,7 @@ _SHORTEST_PAUSE: Final = timedelta(seconds=1)
 _LONGEST_PAUSE: Final = timedelta(seconds=5)
 
 
-@dataclass(frozen=True, slots=True)
-class LogEvent:
+class LogEvent(NamedTuple):
     """One event of the log as CloudWatch Logs keeps it; `event_id` is unique in the group."""
 
     logged_at: datetime
@@ -146,11 +144,11 @@ def _iter_pages(
 def _event_of(event: FilteredLogEventTypeDef) -> LogEvent:
     timestamp = event["timestamp"]
     return LogEvent(
-        logged_at=_instant(timestamp),
-        ingested_at=_instant(event.get("ingestionTime", timestamp)),
-        message=event["message"],
-        log_stream=event.get("logStreamName", ""),
-        event_id=event["eventId"],
+        _instant(timestamp),
+        _instant(event.get("ingestionTime", timestamp)),
+        event["message"],
+        event.get("logStreamName", ""),
+        event["eventId"],
     )
 
 

@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -44,8 +44,7 @@ FAILURE_PATTERN: Final = (
 """The same with tracebacks, and with the starts that tell which invocation a line belongs to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """What went wrong: the exception's type and message, and its trace where there is one."""
 
     type: str
@@ -53,8 +52,7 @@ class Failure:
     trace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What processing did to one object version, as our processor's line says.
 
     `outcome` is one of OUTCOMES. `attempt` counts this request's tries as far as one execution
@@ -160,13 +158,23 @@ def parse_entry(event: LogEvent) -> Entry:
     """Return what one event says; text that nothing is known about is a LogLine."""
     message = event.message
     if message.startswith("{"):
-        try:
-            fields = json.loads(message)
-        except (ValueError, RecursionError):
-            fields = None
-        if isinstance(fields, dict):
+        fields = _parse_object(message)
+        if fields is not None:
             return _from_json(event, fields)
     return _from_text(event, message.rstrip("\r\n"))
+
+
+# Half of what json.loads takes on a line is the way to this.
+_DECODE = json.JSONDecoder().raw_decode
+
+
+def _parse_object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that a text is, None if it is none."""
+    try:
+        fields, end = _DECODE(text)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) and not text[end:].strip() else None
 
 
 def parse_outcome(event: LogEvent) -> Outcome | None:
@@ -194,12 +202,12 @@ class EntryReader:
         """Return what the event says, or None for what was said before."""
         entry = parse_entry(event)
         match entry:
+            case Outcome(request_id=str(request_id), outcome="failed"):
+                _remember(self._told, request_id, None)
             case InvocationStart():
                 _remember(self._running, entry.log_stream, entry.request_id)
                 # A retry has the request id of the first attempt, and is told anew.
                 self._told.pop(entry.request_id, None)
-            case Outcome(request_id=str(request_id), outcome="failed"):
-                _remember(self._told, request_id, None)
             case FailedInvocation():
                 failed_id = entry.request_id or self._running.get(entry.log_stream)
                 if failed_id is None:
@@ -244,11 +252,8 @@ def _from_json(event: LogEvent, fields: Mapping[str, Any]) -> Entry:
     message = fields.get("message", fields.get("errorMessage"))
     if isinstance(message, str) and '"twobuckets"' in message:
         # A logger wrapped the line.
-        try:
-            wrapped = json.loads(message)
-        except (ValueError, RecursionError):
-            wrapped = None
-        if isinstance(wrapped, dict) and (outcome := _outcome_of(event, wrapped)):
+        wrapped = _parse_object(message)
+        if wrapped is not None and (outcome := _outcome_of(event, wrapped)):
             return outcome
     level = _text(fields.get("level")) or _text(fields.get("log_level"))
     error_type = _text(fields.get("errorType"))
@@ -357,29 +362,30 @@ def _reason_of(error: Failure) -> str:
 
 
 def _outcome_of(event: LogEvent, fields: Mapping[str, Any]) -> Outcome | None:
-    outcome, key, bucket = fields.get("outcome"), fields.get("key"), fields.get("bucket")
-    if fields.get("twobuckets") != 1 or not isinstance(outcome, str) or not isinstance(key, str):
+    get = fields.get
+    outcome, key, bucket = get("outcome"), get("key"), get("bucket")
+    if get("twobuckets") != 1 or not isinstance(outcome, str) or not isinstance(key, str):
         return None
-    error = fields.get("error")
-    notes = fields.get("notes")
+    error, notes = get("error"), get("notes")
+    # By position, in the record's order: names would double the time of making one.
     return Outcome(
-        logged_at=event.logged_at,
-        outcome=outcome,
-        bucket=bucket if isinstance(bucket, str) else "",
-        key=key,
-        version_id=_text(fields.get("version_id")),
-        etag=_text(fields.get("etag")),
-        size_bytes=_whole(fields.get("size")),
-        duration=_duration(_number(fields.get("duration_ms"))),
-        request_id=_text(fields.get("request_id")),
-        attempt=_whole(fields.get("attempt")),
-        error=_failure_of(error) if isinstance(error, dict) else None,
-        reason=_text(fields.get("reason")),
-        duplicate=fields.get("duplicate") is True,
-        archive_version_id=_text(fields.get("archive_version_id")),
-        sequencer=_text(fields.get("sequencer")),
-        notes=tuple(str(note) for note in notes) if isinstance(notes, list) else (),
-        log_stream=event.log_stream,
+        event.logged_at,
+        outcome,
+        bucket if isinstance(bucket, str) else "",
+        key,
+        _text(get("version_id")),
+        _text(get("etag")),
+        _whole(get("size")),
+        _duration(_number(get("duration_ms"))),
+        _text(get("request_id")),
+        _whole(get("attempt")),
+        _failure_of(error) if isinstance(error, dict) else None,
+        _text(get("reason")),
+        get("duplicate") is True,
+        _text(get("archive_version_id")),
+        _text(get("sequencer")),
+        tuple(str(note) for note in notes) if isinstance(notes, list) else (),
+        event.log_stream,
     )
 
 
@@ -407,7 +413,7 @@ def _whole(value: object) -> int | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         number = float(value)

@@ -1,7 +1,7 @@
 """Incomplete multipart uploads with what they hold so far: one ListParts each, many at a time."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
@@ -16,6 +16,7 @@ from twobuckets.s3.xmltext import find_text
 # So many uploads are asked for their parts together, and then told in order.
 _BATCH = 500
 _SIZES = re.compile(rb"<Size>(\d+)</Size>")
+_TIMES = re.compile(rb"<LastModified>([^<]+)</LastModified>")
 
 
 class IncompleteUpload(NamedTuple):
@@ -23,6 +24,7 @@ class IncompleteUpload(NamedTuple):
 
     `parts` and `stored_bytes` are None where reading them is not allowed. `abort_at` is when a
     lifecycle rule will abort it, and `abort_rule` the rule's id; None where no rule applies.
+    `newest_part_at` is None where there is no part.
     """
 
     key: str
@@ -34,6 +36,7 @@ class IncompleteUpload(NamedTuple):
     stored_bytes: int | None
     abort_at: datetime | None
     abort_rule: str | None
+    newest_part_at: datetime | None = None
 
 
 def iter_incomplete_uploads(
@@ -50,12 +53,18 @@ def iter_incomplete_uploads(
     """
     listed = (upload for upload in iter_uploads(sender, bucket, prefix=prefix) if wanted(upload))
     while batch := list(islice(listed, _BATCH)):
-        held = _read_parts(sender, bucket, batch)
-        yield from (
-            IncompleteUpload(*upload, *held[number])
-            for number, upload in enumerate(batch)
-            if number in held
-        )
+        yield from (one for one in read_parts(sender, bucket, batch) if one is not None)
+
+
+def read_parts(
+    sender: Sender, bucket: str, uploads: Sequence[ListedUpload]
+) -> list[IncompleteUpload | None]:
+    """Return each upload with its parts so far, None where it is gone. Raises ListingError."""
+    held = _read_parts(sender, bucket, uploads)
+    return [
+        IncompleteUpload(*upload, *held[number]) if number in held else None
+        for number, upload in enumerate(uploads)
+    ]
 
 
 class _Held(NamedTuple):
@@ -63,10 +72,10 @@ class _Held(NamedTuple):
     stored_bytes: int | None
     abort_at: datetime | None
     abort_rule: str | None
+    newest_part_at: datetime | None
 
 
-def _read_parts(sender: Sender, bucket: str, uploads: list[ListedUpload]) -> dict[int, _Held]:
-    """Return what each upload holds by its position; those that are gone have none."""
+def _read_parts(sender: Sender, bucket: str, uploads: Sequence[ListedUpload]) -> dict[int, _Held]:
     held: dict[int, _Held] = {}
     flight = sender.send_all(
         _list_parts(bucket, upload, number) for number, upload in enumerate(uploads)
@@ -80,7 +89,7 @@ def _read_parts(sender: Sender, bucket: str, uploads: list[ListedUpload]) -> dic
             held.pop(number, None)
             continue
         if answer.status == 403:
-            held[number] = _Held(None, None, None, None)
+            held[number] = _Held(None, None, None, None, None)
             continue
         if not answer.ok:
             raise ListingError(bucket, answer)
@@ -105,6 +114,9 @@ def _add_page(before: _Held | None, answer: Response) -> _Held:
     sizes = [int(size) for size in _SIZES.findall(answer.body)]
     parts = len(sizes) + (before.parts or 0 if before else 0)
     stored_bytes = sum(sizes) + (before.stored_bytes or 0 if before else 0)
+    times = [datetime.fromisoformat(time.decode()) for time in _TIMES.findall(answer.body)]
+    if before is not None and before.newest_part_at is not None:
+        times.append(before.newest_part_at)
     # S3 tells these in the headers (S3 API reference, ListParts).
     date = answer.headers.get("x-amz-abort-date")
     return _Held(
@@ -112,6 +124,7 @@ def _add_page(before: _Held | None, answer: Response) -> _Held:
         stored_bytes,
         _parse_date(date) if date else None,
         answer.headers.get("x-amz-abort-rule-id"),
+        max(times, default=None),
     )
 
 
