@@ -2,7 +2,7 @@
 
 import pytest
 
-from twobuckets.s3.sender import Limit
+from twobuckets.s3.limit import Limit
 
 
 def simulate(limit, *, latency, most_a_second=10_000.0, busy_per_answer=0.0, seconds=6.0):

@@ -1,0 +1,78 @@
+"""How much is sent at once: requests in flight, as measured, and bytes a second, as asked for."""
+
+import threading
+from collections.abc import Callable
+
+_FIRST_OPEN = 32
+_HOLD_SECONDS = 1.0
+
+
+class Limit:
+    """How many small requests are in flight: as many as keep this process busy.
+
+    While the loop mostly waits, more requests in flight bring more answers a second; the number is
+    doubled as long as they do. Once the loop hardly waits, or more requests brought no more
+    answers, the number stays: a loaded server should not be loaded more. `SlowDown` halves it.
+    """
+
+    period = 0.025
+
+    def __init__(self, most: int, now: float) -> None:
+        self.now = min(_FIRST_OPEN, most)
+        self._most = most
+        self._since = now
+        self._waited = 0.0
+        self._answers = 0
+        self._rate = 0.0
+        self._grown = False
+        self._held_until = now
+
+    def note(self, started_at: float, now: float, answers: int, *, full: bool) -> None:
+        """Take note of one turn of the loop: it waited that long and then got so many answers.
+
+        `full` says whether as many requests as allowed were in flight meanwhile.
+        """
+        self._waited += now - started_at
+        self._answers += answers
+        elapsed = now - self._since
+        # Answers come in waves: without them a period is enough, with them it takes some more.
+        if elapsed < (self.period if not self._answers else 4 * self.period):
+            return
+        rate = self._answers / elapsed
+        waiting = self._waited > elapsed / 2
+        self._since, self._waited, self._answers = now, 0.0, 0
+        if self._grown and self._rate and rate < 1.1 * self._rate:
+            if rate < 1.02 * self._rate:
+                self.now = max(_FIRST_OPEN, self.now // 2)
+            self._held_until = now + _HOLD_SECONDS
+            self._grown = False
+        elif full and waiting and now >= self._held_until and self.now < self._most:
+            self.now = min(self._most, self.now * 2)
+            self._grown = True
+        else:
+            self._grown = False
+        self._rate = rate
+
+    def slow_down(self, now: float) -> None:
+        """Halve the number, once for all the refusals of one moment, and let it rest."""
+        if now >= self._held_until:
+            self.now = max(4, self.now // 2)
+            self._held_until = now + 1.0
+            self._grown = False
+
+
+class Pace:
+    """Shares a number of bytes a second among all who send."""
+
+    def __init__(self, bytes_per_second: int, monotonic: Callable[[], float]) -> None:
+        self._rate = bytes_per_second
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._free_at = monotonic()
+
+    def take(self, count: int) -> float:
+        """Return the seconds to wait after so many bytes."""
+        with self._lock:
+            now = self._monotonic()
+            self._free_at = max(self._free_at, now) + count / self._rate
+            return self._free_at - now
