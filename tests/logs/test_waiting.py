@@ -12,6 +12,7 @@ import pytest
 from moto import mock_aws
 
 from tests.logs.service import EPOCH, Clock, Service, outcome_line, response
+from twobuckets.logs.objects import find_objects
 from twobuckets.logs.waiting import (
     LAMBDA_ATTEMPTS,
     Fate,
@@ -19,7 +20,6 @@ from twobuckets.logs.waiting import (
     Staged,
     Tracker,
     find_attempts,
-    find_objects,
     wait_for_outcomes,
 )
 

@@ -20,6 +20,7 @@ from twobuckets.doctor.findings import CouldNotLook
 from twobuckets.doctor.site import RETRY_PAUSES
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.logs.events import iter_events
+from twobuckets.logs.foreign import find_keys
 from twobuckets.logs.lines import (
     FAILED,
     MISSING,
@@ -34,7 +35,6 @@ from twobuckets.logs.lines import (
     Outcome,
     PlatformLine,
 )
-from twobuckets.logs.waiting import find_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,16 +8,15 @@ archived, whoever did it. Lambda's own words tell why an invocation of a foreign
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import unquote_plus
+from typing import TYPE_CHECKING, Final
 
-from twobuckets.aws import ClientError, attempt, error_code, explain
+from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.logs.events import Follower
+from twobuckets.logs.foreign import find_error, find_keys
 from twobuckets.logs.lines import (
     ARCHIVED,
     FAILED,
@@ -33,10 +32,10 @@ from twobuckets.logs.lines import (
     LogLine,
     Outcome,
 )
-from twobuckets.parallel import map_unordered
+from twobuckets.logs.objects import Seen, find_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -60,8 +59,6 @@ _SHORTEST_LOOK_PAUSE: Final = timedelta(seconds=2)
 _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=30)
 # With outcome lines at hand S3 is only asked after what they did not tell.
 _LATE: Final = timedelta(seconds=20)
-# Up to so many objects are asked for one by one; more are listed.
-_FEW: Final = 32
 _SAID_INVOCATIONS: Final = 2_000
 _SAID_CHARACTERS: Final = 64_000
 
@@ -130,14 +127,6 @@ def find_attempts(functions: LambdaClient, function: str) -> int:
                 return LAMBDA_ATTEMPTS
             raise
     return 1 + config.get("MaximumRetryAttempts", LAMBDA_ATTEMPTS - 1)
-
-
-class _Seen(NamedTuple):
-    """An object as S3 shows it now."""
-
-    etag: str
-    size_bytes: int
-    modified_at: datetime
 
 
 @dataclass(slots=True, eq=False)
@@ -372,7 +361,7 @@ class Tracker:
 
     def _hear_end(self, report: InvocationReport) -> None:
         said = self._said.pop(report.request_id, [])
-        error = _error_in(said)
+        error = find_error(said)
         if error is None or report.status != "success":
             return
         for key in find_keys(said, self._pending):
@@ -563,110 +552,13 @@ def wait_for_outcomes(
     yield from tracker.wait(timeout)
 
 
-def find_objects(s3: S3Client, bucket: str, keys: set[str]) -> dict[str, _Seen]:
-    """Return the current objects among `keys`, in few requests however many there are.
-
-    Raises AccessError, and NotFoundError when the bucket does not exist.
-    """
-    if len(keys) <= _FEW:
-        found = map_unordered(lambda key: (key, _head(s3, bucket, key)), sorted(keys))
-        return {key: seen for key, seen in found if seen is not None}
-    return _list_among(s3, bucket, sorted(keys, key=_in_bytes))
-
-
-def _head(s3: S3Client, bucket: str, key: str) -> _Seen | None:
-    try:
-        head = s3.head_object(Bucket=bucket, Key=key)
-    except ClientError as error:
-        if error_code(error) in ("404", "NoSuchKey"):
-            return None
-        raise explain(error, f"look at s3://{bucket}/{key}") from error
-    return _Seen(head["ETag"].strip('"'), head["ContentLength"], head["LastModified"])
-
-
-def _list_among(s3: S3Client, bucket: str, keys: Sequence[str]) -> dict[str, _Seen]:
-    """List only the ranges in which a key that is asked for can lie; `keys` are in S3's order."""
-    wanted = set(keys)
-    prefix = _common_start(keys[0], keys[-1])
-    found: dict[str, _Seen] = {}
-    position, start_after = 0, _before(keys[0])
-    while position < len(keys):
-        with attempt(f"list s3://{bucket}/{prefix}"):
-            page = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=start_after)
-        contents = page.get("Contents", [])
-        for item in contents:
-            if item["Key"] in wanted:
-                found[item["Key"]] = _Seen(
-                    item["ETag"].strip('"'), item["Size"], item["LastModified"]
-                )
-        if not page["IsTruncated"] or not contents:
-            break
-        last = contents[-1]["Key"]
-        while position < len(keys) and _in_bytes(keys[position]) <= _in_bytes(last):
-            position += 1
-        if position < len(keys):
-            start_after = max(last, _before(keys[position]), key=_in_bytes)
-    return found
-
-
-def _common_start(first: str, last: str) -> str:
-    length = 0
-    for one, other in zip(first, last, strict=False):
-        if one != other:
-            break
-        length += 1
-    return first[:length]
-
-
-def _before(key: str) -> str:
-    """Return a text that sorts before `key`, and with luck nothing lies between the two."""
-    code = ord(key[-1])
-    return key[:-1] if code <= 0x21 or code > 0x7F else f"{key[:-1]}{chr(code - 1)}~"
-
-
-def _in_bytes(key: str) -> bytes:
-    return key.encode("utf-8", "surrogateescape")
-
-
-def _is_still(seen: _Seen | None, staged: Staged) -> bool:
+def _is_still(seen: Seen | None, staged: Staged) -> bool:
     return seen is not None and seen.etag == staged.etag.strip('"')
 
 
-def _is_copy(copy: _Seen, staged: Staged) -> bool:
+def _is_copy(copy: Seen, staged: Staged) -> bool:
     if copy.etag == staged.etag.strip('"'):
         return True
     # A copy in parts has another ETag; what was there before may by chance have the same size.
     is_new = copy.modified_at >= staged.uploaded_at - _CLOCK_TOLERANCE
     return is_new and copy.size_bytes == staged.size_bytes
-
-
-_ERROR_LINE = re.compile(
-    r"^([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\w*)(?:: (.*))?$", re.MULTILINE
-)
-
-
-def _error_in(texts: Sequence[str]) -> Failure | None:
-    """Return the last error that the texts show, or None if they show none."""
-    for text in reversed(texts):
-        if "Traceback (most recent call last)" in text:
-            shown = _ERROR_LINE.findall(text)
-            kind, message = shown[-1] if shown else ("", text.strip().splitlines()[-1])
-            return Failure(kind, message, text)
-        if text.startswith("[ERROR]"):
-            return Failure("", text.split("\t")[-1].strip())
-    return None
-
-
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'')
-
-
-def find_keys(texts: Iterable[str], keys: Container[str]) -> set[str]:
-    """Return the keys that the texts name, as they are or form-encoded as in S3's events."""
-    found: set[str] = set()
-    for text in texts:
-        words = [a or b for a, b in _QUOTED.findall(text)]
-        words += [word.strip("\"'`()[]{}<>,;:") for word in text.split()]
-        for word in words:
-            key = word[5:].partition("/")[2] if word.startswith("s3://") else word
-            found.update(form for form in (key, unquote_plus(key)) if form in keys)
-    return found

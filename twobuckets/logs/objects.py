@@ -1,0 +1,90 @@
+"""Which of many objects are in a bucket, asked in few requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from twobuckets.aws import ClientError, attempt, error_code, explain
+from twobuckets.parallel import map_unordered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from mypy_boto3_s3 import S3Client
+
+# Up to so many objects are asked for one by one; more are listed.
+_FEW: Final = 32
+
+
+class Seen(NamedTuple):
+    """An object as S3 shows it now."""
+
+    etag: str
+    size_bytes: int
+    modified_at: datetime
+
+
+def find_objects(s3: S3Client, bucket: str, keys: set[str]) -> dict[str, Seen]:
+    """Return the current objects among `keys`, in few requests however many there are.
+
+    Raises AccessError, and NotFoundError when the bucket does not exist.
+    """
+    if len(keys) <= _FEW:
+        found = map_unordered(lambda key: (key, _head(s3, bucket, key)), sorted(keys))
+        return {key: seen for key, seen in found if seen is not None}
+    return _list_among(s3, bucket, sorted(keys, key=_in_bytes))
+
+
+def _head(s3: S3Client, bucket: str, key: str) -> Seen | None:
+    try:
+        head = s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error_code(error) in ("404", "NoSuchKey"):
+            return None
+        raise explain(error, f"look at s3://{bucket}/{key}") from error
+    return Seen(head["ETag"].strip('"'), head["ContentLength"], head["LastModified"])
+
+
+def _list_among(s3: S3Client, bucket: str, keys: Sequence[str]) -> dict[str, Seen]:
+    """List only the ranges in which a key that is asked for can lie; `keys` are in S3's order."""
+    wanted = set(keys)
+    prefix = _common_start(keys[0], keys[-1])
+    found: dict[str, Seen] = {}
+    position, start_after = 0, _before(keys[0])
+    while position < len(keys):
+        with attempt(f"list s3://{bucket}/{prefix}"):
+            page = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=start_after)
+        contents = page.get("Contents", [])
+        for item in contents:
+            if item["Key"] in wanted:
+                found[item["Key"]] = Seen(
+                    item["ETag"].strip('"'), item["Size"], item["LastModified"]
+                )
+        if not page["IsTruncated"] or not contents:
+            break
+        last = contents[-1]["Key"]
+        while position < len(keys) and _in_bytes(keys[position]) <= _in_bytes(last):
+            position += 1
+        if position < len(keys):
+            start_after = max(last, _before(keys[position]), key=_in_bytes)
+    return found
+
+
+def _common_start(first: str, last: str) -> str:
+    length = 0
+    for one, other in zip(first, last, strict=False):
+        if one != other:
+            break
+        length += 1
+    return first[:length]
+
+
+def _before(key: str) -> str:
+    """Return a text that sorts before `key`, and with luck nothing lies between the two."""
+    code = ord(key[-1])
+    return key[:-1] if code <= 0x21 or code > 0x7F else f"{key[:-1]}{chr(code - 1)}~"
+
+
+def _in_bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")
