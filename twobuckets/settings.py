@@ -233,7 +233,9 @@ class Settings:
         for name in ("staging", "archive"):
             if values[name] is None:
                 raise _no_pair(self, name)
-        return Pipeline(stack=self.stack, origins=origins, **values)  # type: ignore[arg-type]
+        # A pair made by hand on the embedded AWS has no stack there.
+        stack = None if self.is_local and not outputs else self.stack
+        return Pipeline(stack=stack, origins=origins, **values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

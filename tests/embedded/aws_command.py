@@ -18,7 +18,7 @@ _GLOBAL = ("--region", "--profile", "--endpoint-url")
 
 def run(command: str, aws: Aws) -> None:
     """Run one command line; an operation or option that AWS has not is a KeyError."""
-    words = shlex.split(command)
+    words = shlex.split(command.removeprefix("twobuckets local exec "))
     assert words.pop(0) == "aws"
     while words[0] in _GLOBAL:
         del words[:2]

@@ -129,9 +129,9 @@ def run_command(*arguments: str) -> Run:
 def paste(remedy: str, aws: Aws) -> None:
     """Run a remedy as somebody who pastes it and says yes."""
     words = shlex.split(remedy)
-    if words[0] == "aws":
-        # Pasted, it must never reach AWS itself.
-        assert "--endpoint-url http://127.0.0.1:" in remedy
+    if "aws" in words[:4]:
+        # Pasted, it must reach the embedded AWS with its credentials, and never AWS itself.
+        assert remedy.startswith("twobuckets local exec aws --endpoint-url http://127.0.0.1:")
         aws_command.run(remedy, aws)
     else:
         assert words[0] == "twobuckets"

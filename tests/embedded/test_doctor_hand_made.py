@@ -139,3 +139,17 @@ def test_a_whole_run_on_a_hand_made_pair_names_what_is_unsafe_and_nothing_else(n
         "role-permission",
         "versioning",
     }
+
+
+def test_a_pair_that_was_made_by_hand_on_the_embedded_aws_misses_no_stack(
+    embedded: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    make_pair(embedded)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twobuckets.toml").write_text(
+        f'stack = "local"\nstaging = "{STAGING}"\narchive = "{ARCHIVE}"\nfunction = "{FUNCTION}"\n'
+    )
+    run = run_doctor()
+    assert "function-missing" not in run.checks
+    assert not {check for check in run.checks if check.startswith("stack")}
+    assert "could-not-look" not in run.checks

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,6 +60,35 @@ def test_json_is_one_summary(state_dir: Path):
     assert started["endpoint_url"].startswith("http://127.0.0.1:")
     (stopped,) = lines(run("--json", "stop"))
     assert (stopped["running"], stopped["pid"]) == (False, None)
+
+
+ASK = """
+import boto3, sys
+print(boto3.client("sts").get_caller_identity()["Account"], *sys.argv[1:])
+sys.exit(7)
+"""
+
+
+def test_exec_leads_a_program_to_the_embedded_aws_with_its_credentials(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # What would lead elsewhere or nowhere.
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of somebody else")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+    words = [sys.executable, "-m", "twobuckets", "local", "exec", sys.executable, "-c", ASK]
+    done = subprocess.run(
+        [*words, "--region", "x", "--json", "-h"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    assert done.stdout.split()[1:] == ["--region", "x", "--json", "-h"]
+    assert local.find_running(state_dir) is not None
+
+
+def test_exec_of_a_program_that_is_not_there_says_so():
+    result = run("exec", "no-such-program", "s3", "ls")
+    assert result.exit_code == 4
+    assert "Could not run no-such-program" in result.stderr
 
 
 def test_a_reset_asks_first(state_dir: Path):

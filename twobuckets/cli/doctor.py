@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -149,25 +148,19 @@ def _fix(
 
 def _wake(app: App, site: Site) -> Callable[[StagedObject], None]:
     """Return what asks the processor for one staged version, as `reprocess` does."""
-    from twobuckets.aws import attempt
-    from twobuckets.reprocess.selection import Wanted
-    from twobuckets.reprocess.waking import wake_event
+    from twobuckets.cli.reprocess_selection import found_of
+    from twobuckets.reprocess.waking import ask
 
     def wake(staged: StagedObject) -> None:
-        wanted = Wanted(staged.key, staged.version_id, staged.etag, staged.size_bytes)
-        event = wake_event(
-            wanted,
+        ask(
+            app.aws.functions,
+            found_of(staged),
+            function=str(site.pipeline.function),
             bucket=site.staging,
-            ours=site.is_ours,
             region=app.aws.region,
+            ours=site.is_ours,
             now=app.now(),
         )
-        with attempt(f"wake {site.function_name} for {staged.key}"):
-            app.aws.functions.invoke(
-                FunctionName=str(site.pipeline.function),
-                InvocationType="Event",
-                Payload=json.dumps(event).encode(),
-            )
 
     return wake
 
@@ -180,10 +173,11 @@ def _program(app: App) -> str:
 def _aws_cli(app: App) -> str:
     """The beginning of an AWS CLI command that means the same account and region.
 
-    For the embedded AWS it names the endpoint: without, a pasted command would go to AWS.
+    The embedded AWS has credentials that only this program knows. The endpoint is named as well,
+    for versions that don't take it from the environment: these would go to AWS.
     """
     if app.settings.is_local:
-        return f"aws --region {app.aws.region} --endpoint-url {app.aws.s3.meta.endpoint_url}"
+        return f"twobuckets local exec aws --endpoint-url {app.aws.s3.meta.endpoint_url}"
     return _with_flags("aws", app, ("profile", "region", "endpoint_url"))
 
 

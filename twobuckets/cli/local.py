@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +12,11 @@ from twobuckets import local as local_
 from twobuckets.cli import Group
 from twobuckets.cli.options import yes_option
 from twobuckets.cli.views import local as _views  # noqa: F401 - registers the views
+from twobuckets.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twobuckets.cli.app import App
 
 NOT_RUNNING = 4
@@ -63,3 +68,40 @@ def status(app: App) -> None:
     app.finish(found)
     if not found.running:
         click.get_current_context().exit(NOT_RUNNING)
+
+
+# Options behind the program's name are the program's.
+@local.command("exec", context_settings={"allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def execute(app: App, command: tuple[str, ...]) -> None:
+    """Run a command that means the embedded AWS when it says AWS.
+
+    Its endpoint, region and credentials are in the command's environment, and nothing of yours:
+    `twobuckets local exec aws s3 ls`. Starts the embedded AWS when it does not run.
+    """
+    program = shutil.which(command[0])
+    if program is None:
+        raise NotFoundError(
+            f"Could not run {command[0]}: there is no such program on the PATH",
+            hint="The AWS CLI is `aws`: `pip install awscli` installs it.",
+        )
+    server, _ = local_.ensure_running(app.local_state, environ=app.environ)
+    os.execve(program, command, _environ_of(server, app.environ))  # noqa: S606 - what it is for
+
+
+def _environ_of(server: local_.Server, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment that leads every AWS client to the embedded AWS and nowhere else."""
+    return {
+        **{name: value for name, value in environ.items() if not name.startswith("AWS_")},
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_REGION": server.region,
+        "AWS_DEFAULT_REGION": server.region,
+        "AWS_ENDPOINT_URL": server.endpoint_url,
+        # No file of yours may name another endpoint, and no proxy leads to this machine.
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from twobuckets.cli.app import App
+    from twobuckets.doctor.staging import StagedObject
     from twobuckets.logs.lines import Outcome
     from twobuckets.reprocess.plan import Action, Found, Rules
     from twobuckets.reprocess.selection import Wanted
@@ -156,7 +157,6 @@ def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str 
     from twobuckets.doctor.findings import CouldNotLook, Gone
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.stuck import find_stuck, iter_wakeable
-    from twobuckets.reprocess.plan import Found
 
     site = Site(
         aws=app.aws,
@@ -179,10 +179,14 @@ def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str 
             raise AccessError(str(unseen), hint=needs) from None
         app.out.warn(str(unseen))
     for staged, reason in iter_wakeable(site):
-        found = Found(
-            staged.key, staged.version_id, staged.etag, staged.size_bytes, staged.arrived_at
-        )
-        yield found, reason
+        yield found_of(staged), reason
+
+
+def found_of(staged: StagedObject) -> Found:
+    """Return a staged object that doctor saw as what `reprocess` wakes."""
+    from twobuckets.reprocess.plan import Found
+
+    return Found(staged.key, staged.version_id, staged.etag, staged.size_bytes, staged.arrived_at)
 
 
 def _wanted(app: App, selection: Selection) -> Iterator[Wanted]:

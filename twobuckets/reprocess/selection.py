@@ -27,15 +27,10 @@ _MAX_KEY_BYTES: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A key that shall be processed again, and which of its archived versions if not the newest.
-
-    With `etag` set, a staged object is meant and described already: doctor or a listing saw it.
-    """
+    """A key that shall be processed again, and which of its archived versions if not the newest."""
 
     key: str
     version_id: str | None = None
-    etag: str | None = None
-    size: int | None = None
 
 
 def read_wanted(stream: BinaryIO, *, name: str, buckets: tuple[str, ...]) -> Iterator[Wanted]:

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus
 
-from twobuckets.aws import ClientError, error_code, explain
-from twobuckets.errors import AccessError
+from twobuckets.aws import ClientError, attempt
+from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.parallel import map_unordered
 from twobuckets.reprocess.journal import Change, Item, State
 from twobuckets.units import format_instant
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
     from twobuckets.reprocess.journal import Journal
-    from twobuckets.reprocess.selection import Wanted
+    from twobuckets.reprocess.plan import Found
 
 _HANDLER: Final = "twobuckets.processor.handler"
-_FINAL_CODES: Final = frozenset({"ResourceNotFoundException", "ExpiredTokenException"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def is_ours(functions: LambdaClient, function: str) -> bool:
 
 
 def wake_event(
-    item: Item | Wanted, *, bucket: str, ours: bool, region: str, now: datetime
+    item: Item | Found, *, bucket: str, ours: bool, region: str, now: datetime
 ) -> dict[str, Any]:
     """Return the event that asks the processor for exactly the staged version of an item.
 
@@ -80,6 +79,27 @@ def wake_event(
     return {"Records": [record]}
 
 
+def ask(
+    functions: LambdaClient,
+    item: Item | Found,
+    *,
+    function: str,
+    bucket: str,
+    region: str,
+    ours: bool,
+    now: datetime,
+) -> None:
+    """Ask the processor, asynchronously, for exactly the staged version of an item.
+
+    Raises AccessError, NotFoundError for a function that is not there, and TwoBucketsError.
+    """
+    event = wake_event(item, bucket=bucket, ours=ours, region=region, now=now)
+    with attempt(f"wake {function} for {item.key}"):
+        functions.invoke(
+            FunctionName=function, InvocationType="Event", Payload=json.dumps(event).encode()
+        )
+
+
 def wake(
     functions: LambdaClient,
     journal: Journal,
@@ -95,22 +115,28 @@ def wake(
 ) -> Iterator[Woken]:
     """Invoke the processor asynchronously for each item and yield what came of it.
 
-    Raises AccessError when the function may not be invoked at all.
+    Raises AccessError when the function may not be invoked at all, and NotFoundError when it is
+    not there.
     """
 
     def invoke(item: Item) -> Change:
-        event = wake_event(item, bucket=bucket, ours=ours, region=region, now=now())
         try:
-            functions.invoke(
-                FunctionName=function,
-                InvocationType="Event",
-                Payload=json.dumps(event).encode(),
+            ask(
+                functions,
+                item,
+                function=function,
+                bucket=bucket,
+                region=region,
+                ours=ours,
+                now=now(),
             )
-        except ClientError as error:
-            explained = explain(error, f"wake {function} for {item.key}")
-            if isinstance(explained, AccessError) or error_code(error) in _FINAL_CODES:
-                raise explained from error
-            return Change(item.id, State.FAILED, explained.message)
+        except (AccessError, NotFoundError):
+            raise
+        except TwoBucketsError as error:
+            # Without an answer nobody knows whether Lambda took it: it is begun, and stays so.
+            if not isinstance(error.__cause__, ClientError):
+                raise
+            return Change(item.id, State.FAILED, error.message)
         return Change(item.id, State.DONE, None, item.version_id)
 
     def begun() -> Iterator[Item]:
