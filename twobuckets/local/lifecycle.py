@@ -286,9 +286,11 @@ def _await_ready(state: StateDirectory, descriptor: int, timeout: timedelta) -> 
     pid: int | None = None
     pending = b""
     deadline = time.monotonic() + timeout.total_seconds()
+    reports = select.poll()
+    reports.register(descriptor, select.POLLIN)
     while True:
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+        if left <= 0 or not reports.poll(left * 1000):
             if pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
