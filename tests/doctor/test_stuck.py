@@ -24,8 +24,10 @@ from tests.doctor.conftest import (
 )
 from twobuckets.cli.app import App
 from twobuckets.cli.doctor import site_of
+from twobuckets.cli.views import human
 from twobuckets.doctor import diagnose, select_checks
 from twobuckets.doctor.staging import iter_stuck
+from twobuckets.doctor.summary import DoctorSummary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -523,6 +525,51 @@ def orphan(pair: HandMadePair, key: str, parts: int = 3) -> str:
             Bucket=STAGING, Key=key, UploadId=upload_id, PartNumber=number, Body=b"part"
         )
     return upload_id
+
+
+@pytest.mark.slow
+def test_files_that_cannot_be_read_within_the_time_out_are_named(pair: HandMadePair):
+    pair.functions.update_function_configuration(FunctionName=FUNCTION, Timeout=1)
+    put(pair, "small")
+    put(pair, "large", body=bytes(100_000_000))
+    young = run_doctor("--check", "timeout-size")
+    assert (young.exit_code, young.of("timeout-size")["severity"]) == (0, "info")
+    found = run_doctor("--check", "timeout-size", "--older-than", "0s").of("timeout-size")
+    assert found["severity"] == "notice"
+    assert found["examples"] == ["large"]
+    assert "the function's time-out of 1.0s: 1, of which 1 stuck" in found["detail"]
+    assert found["remedy"].endswith(
+        f"lambda update-function-configuration --function-name {FUNCTION} --timeout 60"
+    )
+    pair.functions.update_function_configuration(FunctionName=FUNCTION, Timeout=60)
+    assert not run_doctor("--check", "timeout-size", "--older-than", "0s").findings
+
+
+def test_the_summary_draws_what_lies_in_staging_by_age_and_what_is_stuck_by_cause(
+    ours: HandMadePair,
+):
+    keys = [f"k{number}" for number in range(6)]
+    answers = put(ours, *keys)
+    kinds = ["failed"] * 4 + ["rejected"] * 2
+    lines = [outcome(k, a, kind) for k, a, kind in zip(keys, answers, kinds, strict=True)]
+    log(ours, *lines)
+    run = stuck()
+    assert run.lines[-1]["causes"] == {"stuck-failed": 4, "stuck-rejected": 2}
+    drawn = str(human(summary_of(run))).splitlines()
+    assert drawn[:5] == [
+        "Staged, by age",
+        f"      under 5m  {'█' * 40} 6",
+        "Stuck, by cause",
+        f"        failed  {'█' * 40} 4",
+        f"      rejected  {'█' * 20} 2",
+    ]
+    assert max(map(len, drawn)) <= 80
+
+
+def summary_of(run: Run) -> DoctorSummary:
+    """Return a run's summary as the record that it was."""
+    fields = {name: value for name, value in run.lines[-1].items() if name != "type"}
+    return DoctorSummary(**fields)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import (
@@ -41,6 +42,9 @@ DELIVERY: Final = timedelta(minutes=2)
 # Lambda waits a minute before the first retry of an asynchronous invocation and two before the
 # second (Lambda developer guide, invocation-async-error-handling).
 RETRY_PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=2))
+# What one request gets out of S3 (S3 user guide, "Performance design patterns": "one concurrent
+# request for each 85-90 MB/s of desired network throughput").
+READ_BYTES_A_SECOND: Final = 90_000_000
 LONGEST: Final = "Duration"
 _METRICS: Final = (
     "Invocations",
@@ -144,6 +148,15 @@ class Site:
         tries: timedelta = timeout * (1 + retries) + sum(RETRY_PAUSES[:retries], timedelta())
         waits = [self._redrive_time(source) for source in sources]
         return DELIVERY + max([tries, *waits])
+
+    @property
+    def readable_bytes(self) -> float:
+        """What one request can read of an object within the function's time-out."""
+        try:
+            timeout: int = self.function()["Timeout"]
+        except (CouldNotLook, Gone):
+            return inf
+        return timeout * READ_BYTES_A_SECOND
 
     def _redrive_time(self, source: Mapping[str, Any]) -> timedelta:
         """The time in which a queue that feeds the function gives a message up."""

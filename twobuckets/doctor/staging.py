@@ -44,7 +44,7 @@ def iter_stuck(site: Site) -> Iterator[StagedObject]:
     """
     if not site.bucket_exists(site.staging):
         raise Gone(f"There is no bucket {site.staging}")
-    site.staged = Staged()
+    site.staged = Staged(readable_bytes=site.readable_bytes)
     is_versioned = site.versioning(site.staging) != ""
     now, stuck_after = site.now, site.stuck_after
     try:
@@ -54,7 +54,7 @@ def iter_stuck(site: Site) -> Iterator[StagedObject]:
                     return
                 age, size_bytes = now - row.modified_at, row.size_bytes or 0
                 is_stuck = age >= stuck_after
-                site.staged.add(age, size_bytes, is_stuck=is_stuck)
+                site.staged.add(row.key, age, size_bytes, is_stuck=is_stuck)
                 if is_stuck:
                     version_id = row.version_id if isinstance(row, ListedVersion) else None
                     yield StagedObject(

@@ -8,6 +8,7 @@ time; may it still be under way. Only when all of that says nothing, the event w
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -15,20 +16,24 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.doctor import function, wiring
 from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
 from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity, finder
-from twobuckets.doctor.site import DELIVERY
+from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
 from twobuckets.doctor.staging import StagedObject, is_archived, iter_stuck
 from twobuckets.parallel import map_ordered, map_unordered
 from twobuckets.prices import US_EAST_1
-from twobuckets.units import format_duration
+from twobuckets.text import shell_word
+from twobuckets.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
+    from twobuckets.doctor.summary import Staged
 
 MOST_EXPLAINED: Final = 200_000
 """How many stuck objects are looked into; more are only counted."""
+LONGEST_TIMEOUT: Final = timedelta(minutes=15)
+"""What Lambda allows a function at most (Lambda developer guide, "Lambda quotas")."""
 _SAMPLES: Final = 16
 """How many objects of a group are looked for in the archive before all of them are."""
 _MOST_LOOKED_FOR: Final = 2_000
@@ -50,6 +55,7 @@ CHECKS: Final = (
     Check("stuck-superseded", "Older versions came back when newer ones were archived."),
     Check("stuck-in-progress", "Objects may still be under way.", fixable=True),
     Check("stuck-unexplained", "More objects are stuck than doctor looks into."),
+    Check("timeout-size", "Staged files are too large to be read within the time-out."),
 )
 _WHY: Final = {
     "stuck-failed": "The processor failed each time it tried. Mend the processor, or the files, "
@@ -100,6 +106,8 @@ def find_stuck(site: Site) -> Iterator[Finding]:
             stuck[staged.key] = staged
         else:
             more += 1
+    if site.staged is not None and site.staged.too_large:
+        yield _too_large(site, site.staged)
     if not stuck:
         return
     unread: CouldNotLook | None = None
@@ -248,7 +256,7 @@ def _timeout(site: Site) -> timedelta:
     try:
         return timedelta(seconds=site.function()["Timeout"])
     except (CouldNotLook, Gone):
-        return timedelta(minutes=15)
+        return LONGEST_TIMEOUT
 
 
 def _split_archived(site: Site, groups: list[Group]) -> Iterator[Group]:
@@ -323,6 +331,36 @@ def _finding(site: Site, group: Group) -> Finding:
         examples=tuple(staged.key for staged in oldest),
         objects=tuple(staged.key for staged in group.objects),
         error=error or None,
+    )
+
+
+def _too_large(site: Site, staged: Staged) -> Finding:
+    takes = timedelta(seconds=staged.largest_bytes / READ_BYTES_A_SECOND)
+    # Twice what reading takes: something is to be done with what was read.
+    needed = math.ceil(takes * 2 / timedelta(minutes=1)) * timedelta(minutes=1)
+    name = shell_word(site.function_name)
+    return Finding(
+        check="timeout-size",
+        # Nothing says that the processor reads the whole file, as long as none of them stays.
+        severity=Severity.NOTICE if staged.too_large_stuck else Severity.INFO,
+        subject=f"s3://{site.staging}",
+        detail="Staged files too large to be read from end to end within the function's time-out "
+        f"of {format_duration(_timeout(site))}: {staged.too_large:,}, of which "
+        f"{staged.too_large_stuck:,} stuck. The largest has "
+        f"{format_bytes(staged.largest_bytes)}: one request takes "
+        f"{format_duration(takes)} at 90 MB/s."
+        + (
+            ""
+            if needed <= LONGEST_TIMEOUT
+            else " Lambda allows 15 minutes: read such files in several requests at a time, or "
+            "process them elsewhere."
+        ),
+        remedy=f"{site.aws_cli} lambda update-function-configuration --function-name {name} "
+        f"--timeout {needed.total_seconds():.0f}"
+        if needed <= LONGEST_TIMEOUT
+        else None,
+        count=staged.too_large,
+        examples=(staged.largest,),
     )
 
 

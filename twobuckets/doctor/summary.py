@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.doctor.findings import Finding, Severity
@@ -29,16 +31,30 @@ _COULD_NOT_LOOK: Final = 5
 
 @dataclass(slots=True)
 class Staged:
-    """What lies in staging: objects by age class, bytes, and how many of them are stuck."""
+    """What lies in staging: objects by age class, bytes, and how many of them are stuck.
 
+    Objects of more than `readable_bytes` are `too_large` to be read within the function's time-out;
+    `too_large_stuck` of them are stuck, and `largest` is the key of the largest.
+    """
+
+    readable_bytes: float = inf
     count: int = 0
     size_bytes: int = 0
     stuck: int = 0
     stuck_bytes: int = 0
     ages: dict[str, int] = field(default_factory=dict)
+    too_large: int = 0
+    too_large_stuck: int = 0
+    largest: str = ""
+    largest_bytes: int = 0
 
-    def add(self, age: timedelta, size_bytes: int, *, is_stuck: bool) -> None:
+    def add(self, key: str, age: timedelta, size_bytes: int, *, is_stuck: bool) -> None:
         """Count one object."""
+        if size_bytes > self.readable_bytes:
+            self.too_large += 1
+            self.too_large_stuck += is_stuck
+            if size_bytes > self.largest_bytes:
+                self.largest, self.largest_bytes = key, size_bytes
         label = AGE_LIMITS[bisect_right(_LIMITS, age)][0]
         self.ages[label] = self.ages.get(label, 0) + 1
         self.count += 1
@@ -53,7 +69,8 @@ class DoctorSummary:
     """The end of a run: findings by severity and what lies in staging.
 
     `staged` and what follows are None when staging was not listed. `ages` maps a class of age to
-    a number of objects, the youngest first.
+    a number of objects, the youngest first; `causes` the check of a finding to the number of stuck
+    objects that it explains, the most first.
     """
 
     type_name: ClassVar[str] = "summary"
@@ -67,6 +84,7 @@ class DoctorSummary:
     stuck: int | None
     stuck_bytes: int | None
     ages: Mapping[str, int] | None
+    causes: Mapping[str, int] | None
 
 
 class Tally:
@@ -75,10 +93,13 @@ class Tally:
     def __init__(self, fail_on: Severity) -> None:
         self._failing = _ORDER[: _ORDER.index(fail_on) + 1]
         self._counts = dict.fromkeys(Severity, 0)
+        self._causes: Counter[str] = Counter()
 
     def add(self, finding: Finding) -> None:
         """Count one finding."""
         self._counts[finding.severity] += 1
+        if finding.objects:
+            self._causes[finding.check] += finding.count
 
     @property
     def exit_code(self) -> int:
@@ -103,4 +124,5 @@ class Tally:
             stuck=listed.stuck if seen else None,
             stuck_bytes=listed.stuck_bytes if seen else None,
             ages=ages if seen else None,
+            causes=dict(self._causes.most_common()) if seen else None,
         )

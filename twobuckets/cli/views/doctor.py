@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
@@ -17,6 +17,9 @@ from twobuckets.prices import format_usd
 from twobuckets.text import shell_word, visible
 from twobuckets.units import format_bytes, format_instant
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _STYLES: Final = {
     Severity.PROBLEM: "bold red",
     Severity.NOTICE: "yellow",
@@ -26,6 +29,7 @@ _STYLES: Final = {
 _WORTH_TELLING: Final = 0.01
 _INDENT: Final = "         "
 _BAR_WIDTH: Final = 40
+_LABEL_WIDTH: Final = 14
 
 
 @human.register(Finding)
@@ -115,14 +119,26 @@ def _applied(applied: Applied) -> Text:
 @human.register(DoctorSummary)
 def _summary(summary: DoctorSummary) -> Text:
     text = Text()
-    for label, count in (summary.ages or {}).items():
-        most = max((summary.ages or {}).values())
-        bar = "█" * max(1, round(_BAR_WIDTH * count / most))
-        text.append(f"{label:>10}  {bar} {count:,}\n")
+    text.append_text(_bars("Staged, by age", summary.ages or {}))
+    causes = {check.removeprefix("stuck-"): n for check, n in (summary.causes or {}).items()}
+    text.append_text(_bars("Stuck, by cause", causes))
     if summary.staged is not None:
         text.append(f"{summary.staged:,} objects in staging")
         text.append(f" ({format_bytes(summary.staged_bytes or 0)}), {summary.stuck:,} stuck\n")
     text.append(_verdict(summary), style="bold")
+    return text
+
+
+def _bars(title: str, counts: Mapping[str, int]) -> Text:
+    """Return a distribution as bars that need no colour and no more than 80 columns."""
+    text = Text()
+    if not counts:
+        return text
+    text.append(f"{title}\n", style="bold")
+    most = max(counts.values())
+    for label, count in counts.items():
+        bar = "█" * max(1, round(_BAR_WIDTH * count / most))
+        text.append(f"{label:>{_LABEL_WIDTH}}  {bar} {count:,}\n")
     return text
 
 
