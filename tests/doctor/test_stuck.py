@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.doctor.conftest import (
     ARCHIVE,
@@ -334,6 +335,21 @@ def test_whoever_stops_reading_findings_does_not_wait_for_the_listings(pair: Han
     next(findings)
     findings.close()  # type: ignore[attr-defined]
     assert list(iter_stuck(site)) == []
+
+
+def test_a_page_of_the_log_is_what_botocore_makes_of_it(ours: HandMadePair):
+    (answer,) = put(ours, "a ü.csv")
+    log(ours, outcome("a ü.csv", answer), "plain \u202e text", '{"twobuckets": 1')
+    logs = App().aws.logs
+    requests: tuple[Any, ...] = ({}, {"limit": 2})
+    for request in requests:
+        theirs = ours.logs.filter_log_events(logGroupName=GROUP, **request)
+        page: Any = logs.filter_log_events(logGroupName=GROUP, **request)
+        assert page["events"] == theirs["events"]
+        assert page.get("nextToken") == theirs.get("nextToken")
+        assert page["ResponseMetadata"]["HTTPStatusCode"] == 200
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        logs.filter_log_events(logGroupName="none")
 
 
 def test_hostile_keys_and_errors_are_shown_harmlessly_and_json_is_exact(ours: HandMadePair):

@@ -54,7 +54,8 @@ _PATTERN: Final = (
 )
 _CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 _FIRST_SLICE: Final = timedelta(minutes=15)
-# A page of CloudWatch Logs is 1 MB: about as many outcome lines with their traces.
+# Three lines for each object are reckoned with, and mostly fewer are there: this makes parts of one
+# to three pages of CloudWatch Logs, each 1 MB or some 1,400 outcome lines with their traces.
 _LINES_A_READ: Final = 4_000
 _SAMPLED: Final = 2_000
 """How many of the arrivals tell where in time the lines are."""

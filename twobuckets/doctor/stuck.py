@@ -7,6 +7,7 @@ time; may it still be under way. Only when all of that says nothing, the event w
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from dataclasses import dataclass, field
@@ -316,7 +317,7 @@ def _finding(site: Site, group: Group) -> Finding:
     size_bytes = sum(staged.size_bytes for staged in group.objects)
     fixable = check != "stuck-superseded"
     checks = [error, check] if error in _MENDED_FIRST else [check]
-    oldest = sorted(group.objects, key=lambda staged: staged.arrived_at)[:_EXAMPLES]
+    oldest = heapq.nsmallest(_EXAMPLES, group.objects, key=lambda staged: staged.arrived_at)
     return Finding(
         check=check,
         severity=Severity.NOTICE if check == "stuck-in-progress" else Severity.PROBLEM,
