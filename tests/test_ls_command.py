@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote_plus, unquote, urlsplit
-from urllib.request import Request, urlopen
 
 import boto3
 import pytest
 from click.testing import CliRunner, Result
-from moto.server import ThreadedMotoServer
 
+from tests.conftest import put_into_moto
 from tests.s3.scripted import Received, answer, refuse, serving
 from twobuckets.cli import cli, rows
 from twobuckets.cli.output import Output, json_line
@@ -40,25 +39,15 @@ def pipeline(
     return lambda url: monkeypatch.setenv("TWOBUCKETS_ENDPOINT_URL", url)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def s3(server: str, pipeline: Callable[[str], None]) -> Iterator[S3Client]:
-    pipeline(server)
-    client = boto3.client("s3", endpoint_url=server, region_name="eu-central-1")
+def s3(empty_moto_url: str, pipeline: Callable[[str], None]) -> S3Client:
+    pipeline(empty_moto_url)
+    client = boto3.client("s3", endpoint_url=empty_moto_url, region_name="eu-central-1")
     for bucket in (STAGING, ARCHIVE):
         client.create_bucket(
             Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
         )
-    yield client
-    urlopen(Request(f"{server}/moto-api/reset", method="POST")).close()
+    return client
 
 
 def run(*arguments: str, exit_code: int = 0) -> Result:
@@ -83,8 +72,7 @@ def test_a_pipe_gets_time_bytes_and_key_and_the_sum_goes_to_stderr(s3: S3Client)
 
 def test_more_than_a_page_comes_in_order_and_complete(s3: S3Client):
     keys = [f"k{n:05}" for n in range(1203)]
-    for key in keys:
-        s3.put_object(Bucket=STAGING, Key=key, Body=b"")
+    put_into_moto(STAGING, keys)
     listed = records("staging")
     assert [r["key"] for r in listed[:-1]] == keys
     assert listed[-1] == {

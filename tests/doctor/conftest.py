@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
-import urllib.request
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 import botocore.handlers
-import botocore.loaders
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from click.testing import CliRunner
-from moto.server import ThreadedMotoServer
 
 from twobuckets.cli import cli
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 STAGING = "hand-staging"
 ARCHIVE = "hand-archive"
@@ -117,16 +110,6 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     return answers
 
 
-@pytest.fixture(scope="session", autouse=True)
-def shared_models() -> Iterator[None]:
-    """Let all sessions read AWS's service models once: parsing them is most of a test's time."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            botocore.loaders, "create_loader", functools.cache(botocore.loaders.create_loader)
-        )
-        yield
-
-
 def allow_all(params: dict[str, Any]) -> dict[str, Any]:
     """Answer IAM's simulation with yes."""
     names = [v for k, v in params["body"].items() if k.startswith("ActionNames.member")]
@@ -134,18 +117,26 @@ def allow_all(params: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """The URL of a moto server: listings go over the wire."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def moto_clients(moto_url: str) -> dict[str, Any]:
+    """The clients that make the pair; making them costs more than most tests do."""
+    session = boto3.Session("AKIAIOSFODNN7EXAMPLE", "secret-of-the-tests", region_name=REGION)
+    return make_clients(session, moto_url)
+
+
+def make_clients(session: boto3.Session, url: str | None = None) -> dict[str, Any]:
+    """Make what `make_pair` needs, for AWS's own endpoints without a URL."""
+    return {
+        "s3": session.client("s3", endpoint_url=url),
+        "functions": session.client("lambda", endpoint_url=url),
+        "iam": session.client("iam", endpoint_url=url),
+        "logs": session.client("logs", endpoint_url=url),
+    }
 
 
 @pytest.fixture
 def pair(
-    moto_url: str,
+    moto_clients: dict[str, Any],
+    empty_moto_url: str,
     fake_credentials: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Any,
@@ -154,21 +145,16 @@ def pair(
     """A healthy pair made by hand on moto; the settings name it by variables."""
     # moto's simulation says no to everything.
     answers.give("SimulatePrincipalPolicy", allow_all)
-    urllib.request.urlopen(f"{moto_url}/moto-api/reset", b"").close()
-    monkeypatch.setenv("TWOBUCKETS_ENDPOINT_URL", moto_url)
+    monkeypatch.setenv("TWOBUCKETS_ENDPOINT_URL", empty_moto_url)
     monkeypatch.setenv("TWOBUCKETS_STAGING", STAGING)
     monkeypatch.setenv("TWOBUCKETS_ARCHIVE", ARCHIVE)
     monkeypatch.setenv("TWOBUCKETS_FUNCTION", FUNCTION)
     monkeypatch.chdir(tmp_path)
-    return make_pair(moto_url)
+    return make_pair(**moto_clients)
 
 
-def make_pair(url: str | None) -> HandMadePair:
-    """Make the pair, on AWS's own endpoints without a URL."""
-    s3: Any = boto3.client("s3", region_name=REGION, endpoint_url=url)
-    functions: Any = boto3.client("lambda", region_name=REGION, endpoint_url=url)
-    iam: Any = boto3.client("iam", region_name=REGION, endpoint_url=url)
-    logs: Any = boto3.client("logs", region_name=REGION, endpoint_url=url)
+def make_pair(s3: Any, functions: Any, iam: Any, logs: Any) -> HandMadePair:
+    """Make the pair with these clients."""
     for bucket in (STAGING, ARCHIVE):
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})

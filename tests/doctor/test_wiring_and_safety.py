@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 from click.testing import CliRunner
 from moto import mock_aws
@@ -17,10 +18,12 @@ from tests.doctor.conftest import (
     ARCHIVE,
     BLOCK,
     FUNCTION,
+    REGION,
     STAGING,
     Answers,
     HandMadePair,
     lifecycle_rules,
+    make_clients,
     make_pair,
     notify,
     run_doctor,
@@ -401,7 +404,8 @@ def test_plain_http_is_named_where_s3_speaks_tls_at_all(
     assert run_doctor("--check", "tls").checks == set()
     monkeypatch.delenv("TWOBUCKETS_ENDPOINT_URL")
     with mock_aws():
-        make_pair(None).s3.delete_bucket_policy(Bucket=ARCHIVE)
+        clients = make_clients(boto3.Session(region_name=REGION))
+        make_pair(**clients).s3.delete_bucket_policy(Bucket=ARCHIVE)
         found = run_doctor("--check", "tls").of("tls")
     assert found["subject"] == f"s3://{ARCHIVE}"
     assert "put-bucket-policy" in found["remedy"]

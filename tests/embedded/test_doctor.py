@@ -16,7 +16,7 @@ import botocore.handlers
 import pytest
 from click.testing import CliRunner
 
-from tests.doctor.conftest import BLOCK, Answers, Run, shared_models  # noqa: F401 - a fixture
+from tests.doctor.conftest import BLOCK, Answers, Run
 from tests.embedded import aws_command
 from tests.embedded.conftest import aws_of, empty, empty_bucket
 from twobuckets.cli import cli

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.doctor.conftest import Run, run_doctor, shared_models  # noqa: F401 - a fixture
+from tests.doctor.conftest import Run, run_doctor
 from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, make_pair
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from tests.conftest import put_into_moto
 from tests.logs.service import EPOCH, Clock, Service, outcome_line, response
 from twobuckets.logs.objects import find_objects
 from twobuckets.logs.waiting import (
@@ -314,10 +315,8 @@ def test_without_permission_for_the_log_s3_still_tells(world: World):
 @pytest.mark.parametrize("count", [5, 100])
 def test_objects_are_found_among_many_in_few_requests(world: World, count: int):
     keys = {f"{'x' * 20}/é{n:05}+ %" for n in range(0, count * 3, 3)}
-    for number in range(1010 if count > 5 else 0):
-        world.s3.put_object(Bucket=ARCHIVE, Key=f"before/{number}", Body=b"")
-    for number in range(count * 3):
-        world.s3.put_object(Bucket=ARCHIVE, Key=f"{'x' * 20}/é{number:05}+ %", Body=b"1")
+    put_into_moto(ARCHIVE, (f"before/{number}" for number in range(1010 if count > 5 else 0)))
+    put_into_moto(ARCHIVE, (f"{'x' * 20}/é{number:05}+ %" for number in range(count * 3)), b"1")
     world.requests.clear()
     missing = {f"{'x' * 20}/é00000", "nowhere"}
     found = find_objects(world.s3, ARCHIVE, keys | missing)

@@ -11,7 +11,6 @@ import boto3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from tests.s3.scripted import answer, refuse, serving
 from tests.s3.test_sender import sender_to
@@ -25,27 +24,18 @@ ODD_KEYS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def sender(moto) -> Iterator[Sender]:
-    endpoint = parse_endpoint(moto, region="us-east-1")
+def sender(empty_moto_url) -> Iterator[Sender]:
+    endpoint = parse_endpoint(empty_moto_url, region="us-east-1")
     with connect(endpoint, FixedCredentials(Keys("AKIA", "secret"))) as sender:
         yield sender
 
 
 @pytest.fixture
-def s3(moto):
+def s3(empty_moto_url):
     return boto3.client(
         "s3",
-        endpoint_url=moto,
+        endpoint_url=empty_moto_url,
         region_name="us-east-1",
         aws_access_key_id="AKIA",
         aws_secret_access_key="secret",

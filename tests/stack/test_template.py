@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from cfnlint.decode import decode_str
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +23,8 @@ PLACE = Place(account="123456789012", region="eu-central-1", partition="aws", us
 
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
+    from cfnlint.decode import decode_str  # it takes longer to import than the tests to run
+
     decoded, problems = decode_str(template_text())
     assert problems == []
     return cast("dict[str, Any]", decoded)

@@ -16,13 +16,10 @@ import boto3
 import pytest
 from botocore.config import Config
 from click.testing import CliRunner
-from moto.server import ThreadedMotoServer
 
 from twobuckets.cli import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from click.testing import Result
     from mypy_boto3_s3 import S3Client
 
@@ -61,17 +58,10 @@ OTHER_KEYS = (
 )
 
 
-@pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
+@pytest.fixture
+def s3_url(request: pytest.FixtureRequest) -> str:
     """The URL of the server that the tests upload to."""
-    if OTHER_ENDPOINT is not None:
-        yield OTHER_ENDPOINT
-        return
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    return OTHER_ENDPOINT or str(request.getfixturevalue("moto_url"))
 
 
 @pytest.fixture
