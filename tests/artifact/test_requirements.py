@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -138,8 +138,6 @@ def test_a_module_of_the_users_that_a_requirement_also_brings_is_refused(project
 
 @pytest.mark.slow
 def test_a_python_without_pip_builds_the_same_bytes_with_uv(project):
-    if shutil.which("uv") is None:
-        pytest.skip("uv is not installed")
     write_wheel(project / "wheels", "upper", requires=("lower",), script=True)
     write_wheel(project / "wheels", "lower")
     with_pip = built(project, "upper").sha256
@@ -149,10 +147,12 @@ def test_a_python_without_pip_builds_the_same_bytes_with_uv(project):
         "assert importlib.util.find_spec('pip') is None\n"
         "print(artifact.build(Path('processor.py'), requirements=Path('requirements.txt')).sha256)"
     )
+    # The development extras bring uv, beside this Python.
+    path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
     done = subprocess.run(
         [project / "bare" / "bin" / "python", "-c", program],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(Path(artifact.__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(artifact.__file__).parents[2]), "PATH": path},
         capture_output=True,
         text=True,
         check=True,

@@ -7,6 +7,7 @@ Another S3 takes its place when the environment names one, such as Ceph's gatewa
 
 from __future__ import annotations
 
+import ctypes
 import os
 import uuid
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from click.testing import CliRunner
 from twobuckets.cli import cli
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from click.testing import Result
     from mypy_boto3_s3 import S3Client
 
@@ -86,3 +89,31 @@ def staging(s3_url: str, fake_credentials: None, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setenv(name, value)
     return Staging(s3, bucket, s3_url)
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Capabilities(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable"))
+
+
+@pytest.fixture
+def bound_by_permissions() -> Iterator[None]:
+    """Take from root, on Linux, what opens every file to it: of this thread and those it starts.
+
+    Another user would not do: root's home, and with it Python, may be closed to everybody else.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = _CapabilityHeader(0x20080522, 0)  # version 3, this thread: see capget(2)
+    held = (_Capabilities * 2)()
+    assert libc.capget(ctypes.byref(header), held) == 0, os.strerror(ctypes.get_errno())
+    fewer = (_Capabilities * 2).from_buffer_copy(held)
+    fewer[0].effective &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(ctypes.byref(header), fewer) == 0, os.strerror(ctypes.get_errno())
+    yield
+    assert libc.capset(ctypes.byref(header), held) == 0, os.strerror(ctypes.get_errno())

@@ -147,7 +147,7 @@ def test_names_with_control_characters_move_no_cursor(staging: Staging, tmp_path
     assert staging.keys() == [name]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+@pytest.mark.usefixtures("bound_by_permissions")
 def test_a_file_without_permission_fails_alone(staging: Staging, tmp_path: Path):
     (tmp_path / "closed").write_text("x")
     (tmp_path / "closed").chmod(0)

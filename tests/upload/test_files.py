@@ -134,7 +134,7 @@ def test_requests_that_cannot_be_meant_are_refused_before_the_first_file(tmp_pat
             find_files([str(path) for path in paths], **wishes)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+@pytest.mark.usefixtures("bound_by_permissions")
 def test_a_folder_without_permission_fails_alone(tmp_path: Path):
     make(tmp_path, "closed/x", "open/y")
     (tmp_path / "closed").chmod(0)
