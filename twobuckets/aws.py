@@ -256,9 +256,13 @@ class Aws:
         )
         # boto3's sessions are not thread-safe while they make a client.
         with self._lock, attempt(f"reach {service}"):
-            return self.session.client(  # type: ignore[call-overload]
+            client = self.session.client(  # type: ignore[call-overload]
                 service, endpoint_url=self.custom_endpoint_url, config=settings
             )
+        # Whoever registers for a longer name is asked earlier, and botocore does so for this one.
+        event = f"needs-retry.{client.meta.service_model.service_id.hyphenize()}"
+        client.meta.events.register_first(event, _retry_refused_connection)
+        return client
 
     @cached_property
     def _plain_access(self) -> tuple[S3Keys, S3Address] | None:
@@ -377,6 +381,28 @@ def _read_log_page(
     if isinstance(page, dict):
         customized_response_dict.update(page)
         response_dict["body"] = b"{}"
+
+
+_REFUSED_PAUSE_SECONDS: Final = 0.25
+_REFUSED_ATTEMPTS: Final = 3
+
+
+def _retry_refused_connection(
+    attempts: int, caught_exception: Exception | None, **_: Any
+) -> float | None:
+    """Return after how many seconds a refused connection is tried again; raise it at the last.
+
+    A machine that answers that nobody listens there seldom has somebody listen a little later.
+    botocore's own pauses are for servers that have too much to do, and take up to 15 s.
+    """
+    if not isinstance(caught_exception, botocore.exceptions.EndpointConnectionError):
+        return None
+    cause = getattr(caught_exception.__context__, "__cause__", None)
+    if not isinstance(cause, ConnectionRefusedError):
+        return None
+    if attempts >= _REFUSED_ATTEMPTS:
+        raise caught_exception
+    return _REFUSED_PAUSE_SECONDS * attempts
 
 
 def error_code(error: BaseException) -> str:
