@@ -74,14 +74,6 @@ _ROW = re.compile(
 
 
 _VERSION_ROW = re.compile(
-    r"<Version><Key>([^<]*)</Key><VersionId>([^<]*)</VersionId><IsLatest>(\w+)</IsLatest>"
-    r"<LastModified>([^<]*)</LastModified><ETag>([^<]*)</ETag>"
-    r"(?:<Checksum\w+>[^<]*</Checksum\w+>)*<Size>(\d+)</Size>"
-    r"(?:<StorageClass>([^<]*)</StorageClass>)?"
-    r"(?:<Owner>(?:<\w+>[^<]*</\w+>)*</Owner>)?</Version>"
-)
-
-_VERSION_ROW = re.compile(
     r"<(Version|DeleteMarker)><Key>([^<]*)</Key><VersionId>([^<]*)</VersionId>"
     r"<IsLatest>(true|false)</IsLatest><LastModified>([^<]*)</LastModified>"
     r"(?:<ETag>([^<]*)</ETag>)?(?:<Checksum\w+>[^<]*</Checksum\w+>)*(?:<Size>(\d+)</Size>)?"
