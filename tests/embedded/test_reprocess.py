@@ -341,7 +341,8 @@ def run_interrupted(tmp_path: Path, kills: int, longest: float) -> None:
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
             else:
-                unlucky = [line for line in said.open() if '"state": "done"' not in line]
+                lines = said.read_text().splitlines(keepends=True)
+                unlucky = [line for line in lines if '"state": "done"' not in line]
                 assert process.returncode == 0, "".join(unlucky)
                 return
 
