@@ -35,6 +35,8 @@ GROUP = f"/aws/lambda/{FUNCTION}"
 ARN = f"arn:aws:lambda:us-east-1:000000000000:function:{FUNCTION}"
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:local-failures"
 ROLE_POLICY = "process-and-archive"
+TIMEOUT = 4
+"""Seconds that the function has: enough to start in, also where much else is going on."""
 
 # Breaks as the function's environment says, so that mending is one call.
 PROCESSOR = """
@@ -66,12 +68,13 @@ class Pipeline:
         listed = self.aws.s3.list_objects_v2(Bucket=STAGING)
         return {item["Key"] for item in listed.get("Contents", [])}
 
-    def configure(self, **variables: str | None) -> None:
-        """Set variables of the function, None takes one out."""
+    def configure(self, *, timeout_seconds: int = TIMEOUT, **variables: str | None) -> None:
+        """Set the function's time and variables of it, None takes one out."""
         current = self.aws.functions.get_function_configuration(FunctionName=FUNCTION)
         merged = {**current["Environment"]["Variables"], **variables}
         self.aws.functions.update_function_configuration(
             FunctionName=FUNCTION,
+            Timeout=timeout_seconds,
             Environment={"Variables": {k: v for k, v in merged.items() if v is not None}},
         )
 
@@ -145,7 +148,7 @@ def deployed(
     """The module's pipeline, deployed once."""
     project = tmp_path_factory.mktemp("project")
     (project / "processor.py").write_text(PROCESSOR)
-    (project / "twobuckets.toml").write_text('[processor]\ntimeout = "4s"\n')
+    (project / "twobuckets.toml").write_text(f'[processor]\ntimeout = "{TIMEOUT}s"\n')
     aws = aws_of(embedded_server)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_STATE_HOME", str(state_home))
@@ -181,7 +184,9 @@ def pipeline(
     # A test that failed half-way leaves its breakage to no other.
     url = aws.sqs.create_queue(QueueName="local-failures")["QueueUrl"]
     aws.sqs.purge_queue(QueueUrl=url)
-    aws.functions.update_function_configuration(FunctionName=FUNCTION, Environment=environment)
+    aws.functions.update_function_configuration(
+        FunctionName=FUNCTION, Timeout=TIMEOUT, Environment=environment
+    )
     notification.pop("ResponseMetadata", None)
     aws.s3.put_bucket_notification_configuration(
         Bucket=STAGING, NotificationConfiguration=notification
@@ -394,7 +399,7 @@ MENDED_BY_SETTINGS = {
 
 @pytest.mark.parametrize("how", MENDED_BY_SETTINGS)
 def test_what_the_processor_did_to_a_file_is_told_and_waking_mends_it(pipeline: Pipeline, how: str):
-    pipeline.configure(BROKEN=how)
+    pipeline.configure(BROKEN=how, timeout_seconds=2 if how == "sleep" else TIMEOUT)
     pipeline.put("in/a b.csv")
     if how == "reject":
         wait_until(lambda: "stuck-rejected" in doctor("--check", "stuck").checks)
