@@ -203,6 +203,19 @@ def test_an_idle_connection_that_was_closed_is_replaced_without_a_try():
         assert sender.send(Request("GET", "b", "k")).attempts == 1
 
 
+def test_an_answer_that_gets_lost_on_a_kept_connection_is_told_as_a_second_attempt():
+    """Whoever asks has to know that the first one may have been obeyed."""
+    lost = {1}
+
+    def script(received):
+        return None if received.number in lost else answer()
+
+    with serving(script) as server, sender_to(server) as sender:
+        assert sender.send(Request("POST", "b", "k")).attempts == 1
+        assert sender.send(Request("POST", "b", "k")).attempts == 2
+    assert len(server.received) == 3
+
+
 @pytest.mark.parametrize("size", [0, 5, 100_000, BULK_BYTES + 12_345])
 def test_a_slice_of_a_file_is_sent_as_it_is(tmp_path, size):
     content = os.urandom(size + 20)

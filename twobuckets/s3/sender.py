@@ -331,6 +331,11 @@ class _Loop:
         except (OSError, FileChangedError) as error:
             trying.flight.land(trying, SendError(error, trying.attempts))
             return
+        if not self._busy:
+            # What a server closed while nothing was sent would pass for an answer that got lost.
+            for key, _ in self.selector.select(0):
+                if isinstance(key.data, _Lane):
+                    self._advance(key.data)
         idle = self._idle.setdefault(signed.origin, [])
         lane = idle.pop() if idle else _Lane(Connection(signed.origin))
         lane.trying = trying
@@ -463,7 +468,7 @@ class _Loop:
         """Decide whether that was the answer, or whether the request is sent again."""
         trying.attempts += 1
         if isinstance(outcome, Response):
-            outcome.attempts = trying.attempts
+            outcome.attempts = trying.attempts + trying.stale
             outcome.checksum = trying.checksum
             if 200 <= outcome.status < 300 and outcome.ok:
                 trying.flight.land(trying, outcome)
@@ -473,7 +478,8 @@ class _Loop:
             # A changed file or a wrong certificate is the same the next time.
             pause = None
         elif reused and trying.request.retries and trying.stale < 3:
-            # The server may close a kept connection just as it is used again.
+            # The server may close a kept connection just as it is used again. Nothing tells this
+            # from an answer that got lost, so it counts in what the caller hears.
             trying.attempts -= 1
             trying.stale += 1
             pause = 0.0
@@ -483,7 +489,9 @@ class _Loop:
                 pause = None
         if pause is None:
             answer = (
-                outcome if isinstance(outcome, Response) else SendError(outcome, trying.attempts)
+                outcome
+                if isinstance(outcome, Response)
+                else SendError(outcome, trying.attempts + trying.stale)
             )
             trying.flight.land(trying, answer)
             return
