@@ -7,6 +7,7 @@ leads there as well, so that `--stack local` on the command line means the same 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from twobuckets import local
 from twobuckets.aws import Aws, FixedIdentity
-from twobuckets.settings import local_state
+from twobuckets.settings import local_state, state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +88,9 @@ def embedded(
     monkeypatch.setenv("XDG_STATE_HOME", str(state_home))
     yield embedded_clients
     empty(embedded_clients)
+    for room in ("reprocess", "uploads"):
+        # An unfinished run of one test would be gone on with by the same command of the next one.
+        shutil.rmtree(state_directory({"XDG_STATE_HOME": str(state_home)}, room), True)
 
 
 def empty(aws: Aws) -> None:
