@@ -75,7 +75,9 @@ def upload_and_kill(
                 # The start of the program takes a while before anything moves.
                 wait_for(partial(_has_moved, begun, running), 30)
                 time.sleep(chance.uniform(0, 1.6 * whole_seconds / kills))
-                if running.poll() is None:
+                # With the last part under way the upload may be whole before the kill arrives.
+                under_way = stored | {part for part, _ in begun}
+                if running.poll() is None and len(under_way) < -(-size // part_bytes):
                     running.send_signal(signal.SIGKILL)
             output, _ = running.communicate(timeout=120)
             quiet_down(staging)
