@@ -27,7 +27,7 @@ PAGE_KEYS = 1000
 
 _KEYS = re.compile(rb"<Key>([^<]*)</Key>")
 _FIRST_OPEN = 4
-_UNPACKED_PAGES = 48
+_UNPACKED_PAGES = 96
 """Pages that wait as they are; a page more is packed to a twentieth, in less than a millisecond."""
 _MEASURE_SECONDS = 0.01
 
