@@ -19,6 +19,7 @@ from typing import NamedTuple
 PROBE_KEYS = 1
 _FRACTION_CHARACTERS = 8
 _MOST_GUESSES = 48
+_ENOUGH_PAGES = 32
 
 
 class Marker(NamedTuple):
@@ -147,6 +148,9 @@ class Ranges:
     def _split(self, free: int) -> None:
         """Split gaps that were just found to go on, the first ones first."""
         fresh = [gap for gap in self._gaps if gap.fresh and not gap.done]
+        if self._waiting >= _ENOUGH_PAGES:
+            # Whoever takes them has work; only a long first range could still make them wait.
+            fresh = [gap for gap in fresh if gap is self._gaps[0]]
         for number, gap in enumerate(fresh):
             if free <= 0:
                 return
