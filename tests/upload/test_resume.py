@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,33 @@ def test_a_failed_upload_goes_on_with_the_same_command(
     assert uploaded["resumed_bytes"] == 16 * MIB
     assert staging.body("big.bin") == big.read_bytes()
     assert upload_id not in [found for _, found in staging.uploads()]
+
+
+@pytest.mark.parametrize("more", [[], ["--no-overwrite"]])
+def test_what_was_completed_when_the_last_run_was_killed_is_not_sent_again(
+    staging: Staging, big: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+):
+    leave_parts(staging, big, monkeypatch, parts=2)
+    state = Path(os.environ["XDG_STATE_HOME"])
+    [entry] = [path for path in state.rglob("*") if path.is_file() and path.stat().st_size]
+    remembered = entry.read_bytes()
+    assert staging.upload(str(big)).exit_code == 0
+    stored_at = staging.s3.head_object(Bucket=staging.bucket, Key="big.bin")["LastModified"]
+    time.sleep(1.1)
+    # As if the end had come before the journal could note that S3 has it all.
+    entry.write_bytes(remembered)
+    ran = staging.upload(str(big), "--json", *more)
+    assert ran.exit_code == 0, ran.output
+    uploaded = json.loads(ran.stdout.splitlines()[0])
+    assert (uploaded["type"], uploaded["resumed_bytes"]) == ("uploaded", 37 * MIB)
+    now = staging.s3.head_object(Bucket=staging.bucket, Key="big.bin")["LastModified"]
+    assert now == stored_at
+    # Another object of that size is another one.
+    staging.s3.put_object(Bucket=staging.bucket, Key="big.bin", Body=os.urandom(37 * MIB))
+    entry.write_bytes(remembered)
+    assert staging.upload(str(big), *more).exit_code == (3 if more else 0)
+    assert (staging.body("big.bin") == big.read_bytes()) is (not more)
+    assert staging.uploads() == []
 
 
 def test_restart_drops_what_was_left_and_begins_anew(

@@ -137,8 +137,9 @@ def _list_objects(
             if not chosen.is_all:
                 batch = [o for o in batch if chosen.has(o.modified_at, o.size_bytes)]
             total.count += len(batch)
-            for o in batch:
-                by_class[o.storage_class] = by_class.get(o.storage_class, 0) + o.size_bytes
+            for name in {o.storage_class for o in batch}:
+                size = sum([o.size_bytes for o in batch if o.storage_class == name])
+                by_class[name] = by_class.get(name, 0) + size
             app.out.lines(write(batch))
     total.size_bytes = sum(by_class.values())
     total.month_usd = sum(prices.month_usd(size, name) for name, size in by_class.items())

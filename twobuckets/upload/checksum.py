@@ -60,6 +60,14 @@ def read_body(content: bytes | FileSlice) -> Body:
     return Body(content, ALGORITHM.compute(content))
 
 
+def is_crc(text: str) -> bool:
+    """Tell whether a header's value is a CRC64NVME; emulators show other checksums under its name.
+
+    It is eight bytes in base64.
+    """
+    return len(text) == 12 and text.endswith("=")
+
+
 def encode_md5(digest: bytes) -> str:
     """Return an MD5 as `content-md5` has it: in base64."""
     return base64.b64encode(digest).decode()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import UsageError
@@ -21,6 +22,7 @@ from twobuckets.upload.journal import Begun, Claim, InUseError
 from twobuckets.upload.multipart import Multipart, StoredPart
 from twobuckets.upload.parts import PartPlan, plan_parts
 from twobuckets.upload.resume import (
+    KeptPart,
     find_abort_at,
     find_part_bytes,
     list_parts,
@@ -42,7 +44,7 @@ from twobuckets.upload.small import open_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from twobuckets.upload.resume import Incomplete, KeptPart
+    from twobuckets.upload.resume import Incomplete
 
 IN_USE: Final = "another process is uploading it to the same key right now"
 IN_USE_HINT: Final = "Wait for that one, or end it."
@@ -66,6 +68,8 @@ class LargeFile(Multipart):
         self._listed: dict[int, KeptPart] = {}
         self._others: list[Incomplete] = []
         self._is_adopting = False
+        # What an earlier run may have completed before it could note that.
+        self._completed_earlier: Response | None = None
         self._found_bytes = 0
         self._drops = run.wishes.resume is Resume.IGNORE
         self._is_open = True
@@ -93,7 +97,7 @@ class LargeFile(Multipart):
 
     def _looked(self, outcome: Outcome) -> None:
         is_taken = isinstance(outcome, Response) and outcome.ok
-        if is_taken and not self.run.wishes.overwrite:
+        if is_taken and not self.run.wishes.overwrite and self._claim.begun is None:
             self._end(existing(self.file))
             return
         self._was_taken = is_taken
@@ -141,9 +145,7 @@ class LargeFile(Multipart):
         """Look at an upload of ours that the journal does not know, the newest first."""
         self._listed.clear()
         self._unchecked.clear()
-        self._hear(-self._found_bytes)
-        self._found_bytes = 0
-        self.done.clear()
+        self._forget_found()
         self._is_adopting = bool(self._others)
         if self._others:
             self.upload_id = self._others.pop().upload_id
@@ -152,6 +154,11 @@ class LargeFile(Multipart):
             self._plan = plan_parts(self.file.size_bytes, part_bytes=self.run.wishes.part_bytes)
             self._numbers = iter(range(1, self._plan.count + 1))
             self.create()
+
+    def _forget_found(self) -> None:
+        self._hear(-self._found_bytes)
+        self._found_bytes = 0
+        self.done.clear()
 
     def _list_parts(self, after: int) -> None:
         self.run.next.append(
@@ -166,9 +173,8 @@ class LargeFile(Multipart):
                 self._try_other()
             elif isinstance(outcome, Response) and outcome.code == "NoSuchUpload":
                 # Completed, aborted or expired since.
-                self._note_gone()
                 self.upload_id = ""
-                self._list_uploads(None)
+                self.run.head(self.file, self._looked_for_completed)
             else:
                 self._end(self.run.explain(self.file, outcome, "ListParts"))
             return
@@ -180,6 +186,31 @@ class LargeFile(Multipart):
         else:
             self._go_on_with(self._listed)
 
+    def _looked_for_completed(self, outcome: Outcome) -> None:
+        """Read the file again if the key's object may be what the last run was completing."""
+        begun = self._claim.begun
+        assert begun is not None
+        self._note_gone()
+        if (
+            isinstance(outcome, Response)
+            and outcome.ok
+            and outcome.headers.get("content-length") == str(self.file.size_bytes)
+            and begun.mtime_ns == self._status.st_mtime_ns
+        ):
+            self._completed_earlier = outcome
+            plan = self._plan = PartPlan(self.file.size_bytes, begun.part_bytes)
+            self._numbers = iter(())
+            parts = [plan.part(number) for number in range(1, plan.count + 1)]
+            self._unchecked.extend(KeptPart(part.number, part.length, "", "") for part in parts)
+        else:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        if self._was_taken and not self.run.wishes.overwrite:
+            self._end(existing(self.file))
+        else:
+            self._list_uploads(None)
+
     def _go_on_with(self, listed: dict[int, KeptPart]) -> None:
         begun = self._claim.begun
         if self._is_adopting or begun is None:
@@ -188,6 +219,9 @@ class LargeFile(Multipart):
             part_bytes = begun.part_bytes
         if part_bytes is None:
             self._try_other()
+            return
+        if self._was_taken and not self.run.wishes.overwrite:
+            self._end(existing(self.file))
             return
         # S3 goes on with the parts it has, so they decide the size of the others.
         plan = self._plan = PartPlan(self.file.size_bytes, part_bytes)
@@ -217,7 +251,12 @@ class LargeFile(Multipart):
         part = self._plan.part(kept.number)
         try:
             body = read_body(FileSlice(self._fd, part.offset, part.length))
-            if kept.checksum:
+            if self._completed_earlier is not None:
+                # What counts is the checksum of the whole, or what the parts' MD5s add up to.
+                is_same = True
+                if not checksum.is_crc(self._completed_earlier.headers.get(checksum.HEADER, "")):
+                    kept = replace(kept, etag=body.md5.hex())
+            elif kept.checksum:
                 is_same = kept.checksum == checksum.encode(body.known_crc)
             else:
                 is_same = checksum.find_md5(kept.etag) == body.md5.hex()
@@ -239,6 +278,16 @@ class LargeFile(Multipart):
         return True
 
     def _all_checked(self) -> None:
+        if self._completed_earlier is not None:
+            answer, self._completed_earlier = self._completed_earlier, None
+            said, etag = answer.headers.get(checksum.HEADER), answer.headers.get("etag", "")
+            is_same = said == checksum.encode(self._whole_crc) or self._is_expected_etag(etag)
+            if is_same and not self._has_changed():
+                self._finish(etag, answer)
+            else:
+                self._forget_found()
+                self._begin_anew()
+            return
         if self._is_adopting:
             self._is_adopting = False
             self._note_created()
