@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -237,22 +238,29 @@ def test_a_torn_journal_costs_nothing_but_the_memory_of_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["write", "append", "truncate", "replace", "remove"])
 def test_a_file_that_changes_meanwhile_leaves_no_object(staging: Staging, big: Path, change: str):
-    with FaultProxy(rate=0, bytes_per_second=25 * MIB) as proxy:
+    changed = threading.Event()
+
+    def wait_for_change(asked: Asked) -> None:
+        """Let the third part wait until the file is another one."""
+        if "partNumber=3" in asked.target:
+            assert changed.wait(60)
+
+    with FaultProxy(rate=0, refuses=wait_for_change) as proxy:
         running = subprocess.Popen(
             [sys.executable, "-m", "twobuckets", "upload", str(big), "--concurrency", "1"],
             env={**os.environ, "http_proxy": proxy.url},
             stdout=subprocess.PIPE,
             text=True,
         )
-        wait_for(lambda: len(stored_parts(staging)) >= 1, 20)
+        wait_for(lambda: len(stored_parts(staging)) >= 2, 60)
         match change:
             case "write":
                 with big.open("r+b") as stream:
                     stream.seek(100)
                     stream.write(b"changed")
             case "append":
-                with big.open("ab") as stream:
-                    stream.write(b"more")
+                with big.open("ab") as end:
+                    end.write(b"more")
             case "truncate":
                 os.truncate(big, 10 * MIB)
             case "replace":
@@ -261,6 +269,7 @@ def test_a_file_that_changes_meanwhile_leaves_no_object(staging: Staging, big: P
                 fresh.replace(big)
             case "remove":
                 big.unlink()
+        changed.set()
         said, _ = running.communicate(timeout=60)
     assert running.returncode == 3, said
     assert "changed while it was being uploaded" in said

@@ -200,10 +200,10 @@ class Multipart:
             self._complete_if_done()
         elif self._failure is not None:
             self._end(self._failure)
-        elif is_stored:
-            self._end(self._failed(NOT_WHAT_WAS_SENT, NOT_WHAT_WAS_SENT_HINT))
         elif is_change(outcome) or self._has_changed():
             self._end_changed()
+        elif is_stored:
+            self._end(self._failed(NOT_WHAT_WAS_SENT, NOT_WHAT_WAS_SENT_HINT))
         else:
             if isinstance(outcome, Response) and outcome.code == "NoSuchUpload":
                 self._note_gone()
