@@ -47,6 +47,20 @@ def test_a_distant_server_is_reached_within_a_quarter_of_a_second():
     assert history[-1] == 256
 
 
+def test_a_process_that_is_mostly_but_not_always_busy_asks_for_more():
+    # At 64 in flight it is busy for 70 % of the time.
+    history = simulate(Limit(256, 0.0), latency=0.02, busy_per_answer=0.00022)
+    assert history[-1] >= 128
+
+
+def test_what_a_busy_moment_costs_is_not_taken_for_the_servers_limit():
+    limit = Limit(256, 0.0)
+    # More answers with 64, and then the handshakes of 64 new connections for a tenth of a second.
+    for turn, answers, waited in ((1, 100, 0.09), (2, 200, 0.09), (3, 20, 0.0)):
+        limit.note(turn * 0.101 - waited, turn * 0.101, answers, full=True)
+    assert limit.now == 128
+
+
 def test_a_refusal_halves_the_number_once_a_moment():
     limit = Limit(256, 0.0)
     limit.slow_down(1.0)

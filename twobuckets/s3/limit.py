@@ -10,9 +10,10 @@ _HOLD_SECONDS = 1.0
 class Limit:
     """How many small requests are in flight: as many as keep this process busy.
 
-    While the loop mostly waits, more requests in flight bring more answers a second; the number is
-    doubled as long as they do. Once the loop hardly waits, or more requests brought no more
-    answers, the number stays: a loaded server should not be loaded more. `SlowDown` halves it.
+    While the loop waits for a fifth of its time, more requests in flight bring more answers a
+    second; the number is doubled as long as they do. Once the loop hardly waits, or more requests
+    brought no more answers, the number stays: a loaded server should not be loaded more.
+    `SlowDown` halves it.
     """
 
     period = 0.025
@@ -39,9 +40,11 @@ class Limit:
         if elapsed < (self.period if not self._answers else 4 * self.period):
             return
         rate = self._answers / elapsed
-        waiting = self._waited > elapsed / 2
+        waiting = self._waited > elapsed / 5
         self._since, self._waited, self._answers = now, 0.0, 0
-        if self._grown and self._rate and rate < 1.1 * self._rate:
+        # While this process is busy, with the handshakes of new connections for one, fewer answers
+        # say nothing of the server.
+        if self._grown and waiting and self._rate and rate < 1.1 * self._rate:
             if rate < 1.02 * self._rate:
                 self.now = max(_FIRST_OPEN, self.now // 2)
             self._held_until = now + _HOLD_SECONDS
