@@ -179,11 +179,6 @@ def _open_run(
         selection.require_one_source()
         if not anew:
             found = journal_.find_unfinished(directory, fingerprint=fingerprint)
-    if found is not None and not found.has_work:
-        # It only never came to say so: what follows is a new request.
-        with found:
-            found.end(app.now())
-        found = None
     if found is not None:
         with found:
             _require_same_place(found, place)

@@ -155,12 +155,6 @@ class Journal:
         """Tell whether the run came to its end."""
         return self.db.execute("SELECT ended_at FROM run").fetchone()[0] is not None
 
-    @property
-    def has_work(self) -> bool:
-        """Tell whether anything is left to be done or to be tried again."""
-        states = (State.PLANNED, State.BEGUN, State.COPIED, State.FAILED)
-        return next(self.iter_items(*states), None) is not None
-
     def add(self, actions: Iterable[Action]) -> None:
         """Write a plan's actions, in their order, at once when they are exhausted."""
         with self.db:
