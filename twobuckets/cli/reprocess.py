@@ -133,7 +133,9 @@ def reprocess(
         if dry_run or not planned.objects:
             if journal.is_approved:
                 journal.end(app.now())
-            app.finish(summarize_run(journal), attention=bool(planned.skipped))
+            # What is skipped is left as well.
+            summary = summarize_run(journal)
+            app.finish(summary, attention=summary.left > 0)
             return
         if not app.confirm(_question(planned), yes=yes):
             app.finish(summarize_run(journal))
