@@ -1,5 +1,7 @@
 """How many requests are in flight, on simulated servers."""
 
+import itertools
+
 import pytest
 
 from twobuckets.s3.limit import Limit
@@ -42,9 +44,16 @@ def test_a_server_at_its_limit_is_not_loaded_more():
     assert sorted(history)[len(history) // 2] <= 64
 
 
-def test_a_distant_server_is_reached_within_a_quarter_of_a_second():
-    history = simulate(Limit(256, 0.0), latency=0.03, seconds=0.5)
+def test_a_distant_server_is_reached_within_a_tenth_of_a_second():
+    history = simulate(Limit(256, 0.0), latency=0.03, seconds=0.1)
     assert history[-1] == 256
+
+
+def test_leaps_are_for_the_start():
+    limit = Limit(1024, 0.0)
+    limit.slow_down(0.0)
+    history = simulate(limit, latency=0.03, seconds=3.0)
+    assert all(later <= 2 * earlier for earlier, later in itertools.pairwise(history))
 
 
 def test_a_process_that_is_mostly_but_not_always_busy_asks_for_more():
@@ -56,7 +65,7 @@ def test_a_process_that_is_mostly_but_not_always_busy_asks_for_more():
 def test_what_a_busy_moment_costs_is_not_taken_for_the_servers_limit():
     limit = Limit(256, 0.0)
     # More answers with 64, and then the handshakes of 64 new connections for a tenth of a second.
-    for turn, answers, waited in ((1, 100, 0.09), (2, 200, 0.09), (3, 20, 0.0)):
+    for turn, answers, waited in ((1, 100, 0.04), (2, 200, 0.04), (3, 20, 0.0)):
         limit.note(turn * 0.101 - waited, turn * 0.101, answers, full=True)
     assert limit.now == 128
 

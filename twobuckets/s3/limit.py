@@ -11,9 +11,10 @@ class Limit:
     """How many small requests are in flight: as many as keep this process busy.
 
     While the loop waits for a fifth of its time, more requests in flight bring more answers a
-    second; the number is doubled as long as they do. Once the loop hardly waits, or more requests
-    brought no more answers, the number stays: a loaded server should not be loaded more.
-    `SlowDown` halves it.
+    second; the number is doubled as long as they do, and at the start it takes two such steps at
+    once while the loop does little but wait. Once the loop hardly waits, or more requests brought
+    no more answers, the number stays: a loaded server should not be loaded more. `SlowDown` halves
+    it.
     """
 
     period = 0.025
@@ -25,6 +26,7 @@ class Limit:
         self._waited = 0.0
         self._answers = 0
         self._rate = 0.0
+        self._starting = True
         self._grown = False
         self._held_until = now
 
@@ -36,21 +38,22 @@ class Limit:
         self._waited += now - started_at
         self._answers += answers
         elapsed = now - self._since
-        # Answers come in waves: without them a period is enough, with them it takes some more.
-        if elapsed < (self.period if not self._answers else 4 * self.period):
+        # Answers come in waves, and how many of one came by now is chance.
+        part_of_wave = 0 < self._answers < self.now
+        if elapsed < (4 * self.period if part_of_wave else self.period):
             return
         rate = self._answers / elapsed
         waiting = self._waited > elapsed / 5
+        factor = 4 if self._starting and self._waited > elapsed / 2 else 2
         self._since, self._waited, self._answers = now, 0.0, 0
         # While this process is busy, with the handshakes of new connections for one, fewer answers
         # say nothing of the server.
         if self._grown and waiting and self._rate and rate < 1.1 * self._rate:
             if rate < 1.02 * self._rate:
                 self.now = max(_FIRST_OPEN, self.now // 2)
-            self._held_until = now + _HOLD_SECONDS
-            self._grown = False
+            self._hold(now)
         elif full and waiting and now >= self._held_until and self.now < self._most:
-            self.now = min(self._most, self.now * 2)
+            self.now = min(self._most, self.now * factor)
             self._grown = True
         else:
             self._grown = False
@@ -60,8 +63,11 @@ class Limit:
         """Halve the number, once for all the refusals of one moment, and let it rest."""
         if now >= self._held_until:
             self.now = max(4, self.now // 2)
-            self._held_until = now + 1.0
-            self._grown = False
+            self._hold(now)
+
+    def _hold(self, now: float) -> None:
+        self._held_until = now + _HOLD_SECONDS
+        self._starting = self._grown = False
 
 
 class Pace:
