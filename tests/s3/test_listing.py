@@ -1,6 +1,7 @@
 """Listings over the wire: against moto's S3, and against a server that lists what it is told."""
 
 import re
+import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -163,6 +164,22 @@ def test_twenty_thousand_keys_are_listed_in_order_over_many_connections():
     with serving(object_pages(keys)) as server, sender_to(server) as sender:
         assert [row.key for row in iter_objects(sender, "b")] == sorted(keys)
     assert server.connections > 1
+
+
+@pytest.mark.parametrize(("seconds_a_page", "is_spread"), [(0.0, True), (0.1, False)])
+def test_no_more_is_asked_at_a_time_than_is_used_meanwhile(seconds_a_page, is_spread):
+    keys = [f"{n % 37:02d}/{n:06d}" for n in range(20_000)]
+    pages = object_pages(keys)
+
+    def slowly(received):
+        time.sleep(0.05)
+        return pages(received)
+
+    with serving(slowly) as server, sender_to(server) as sender:
+        for number, _ in enumerate(iter_objects(sender, "b")):
+            if number % 1000 == 0:
+                time.sleep(seconds_a_page)
+    assert (server.connections > 4) == is_spread
 
 
 @given(

@@ -126,4 +126,6 @@ def rounds_of(bucket, *, most=32, most_pages=512):
 def test_fifty_pages_take_few_round_trips(bucket, most_rounds):
     rounds, requests = rounds_of(bucket)
     assert rounds <= most_rounds
-    assert requests <= 5 * 50
+    assert requests <= 4 * 50
+    # Near to S3, where a few at a time are enough, hardly any should be in vain.
+    assert rounds_of(bucket, most=4)[1] <= 2 * 50

@@ -4,7 +4,7 @@ A document that declares anything is refused, so that no entity is ever expanded
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import unquote_plus
@@ -66,20 +66,21 @@ class AnswerError(Exception):
     """S3 answered with something that is not the document it should be."""
 
 
+# An ETag's quotes are not part of it, however they are written.
+_ETAG = r"<ETag>(?:&quot;|&#34;|\")?([^<&\"]*+)(?:&quot;|&#34;|\")?</ETag>"
+_CHECKSUMS = r"(?:<Checksum\w++>[^<]*+</Checksum\w++>)*+"
 _ROW = re.compile(
-    r"<Contents><Key>([^<]*)</Key><LastModified>([^<]*)</LastModified><ETag>([^<]*)</ETag>"
-    r"(?:<Checksum\w+>[^<]*</Checksum\w+>)*<Size>(\d+)</Size>"
-    r"(?:<StorageClass>([^<]*)</StorageClass>)?</Contents>"
+    rf"<Contents><Key>([^<]*+)</Key><LastModified>([^<]*+)</LastModified>{_ETAG}{_CHECKSUMS}"
+    r"<Size>(\d++)</Size>(?:<StorageClass>([^<]*+)</StorageClass>)?+</Contents>"
 )
-
-
 _VERSION_ROW = re.compile(
-    r"<(Version|DeleteMarker)><Key>([^<]*)</Key><VersionId>([^<]*)</VersionId>"
-    r"<IsLatest>(true|false)</IsLatest><LastModified>([^<]*)</LastModified>"
-    r"(?:<ETag>([^<]*)</ETag>)?(?:<Checksum\w+>[^<]*</Checksum\w+>)*(?:<Size>(\d+)</Size>)?"
-    r"(?:<StorageClass>([^<]*)</StorageClass>)?"
-    r"(?:<Owner>(?:<ID>[^<]*</ID>|<DisplayName>[^<]*</DisplayName>)*</Owner>)?</\1>"
+    r"<(Version|DeleteMarker)><Key>([^<]*+)</Key><VersionId>([^<]*+)</VersionId>"
+    r"<IsLatest>(true|false)</IsLatest><LastModified>([^<]*+)</LastModified>"
+    rf"(?:{_ETAG})?{_CHECKSUMS}(?:<Size>(\d++)</Size>)?+"
+    r"(?:<StorageClass>([^<]*+)</StorageClass>)?+"
+    r"(?:<Owner>(?:<ID>[^<]*+</ID>|<DisplayName>[^<]*+</DisplayName>)*+</Owner>)?+</\1>"
 )
+_NOT_PLAIN = re.compile("[%+&]")
 
 
 def parse_objects(body: bytes) -> list[ListedObject]:
@@ -89,17 +90,21 @@ def parse_objects(body: bytes) -> list[ListedObject]:
     rows = _ROW.findall(text) if encoded else []
     if not rows or len(rows) != text.count("<Contents>"):
         return [_read_object(row, encoded=encoded) for row in _find_rows(body, "Contents")]
-    instant = datetime.fromisoformat
-    return [
-        ListedObject(
-            unquote_plus(unescape(key)) if "%" in key or "+" in key or "&" in key else key,
-            int(size),
-            instant(modified),
-            etag[6:-6] if etag.startswith("&quot;") else unescape(etag).strip('"'),
-            storage_class or "STANDARD",
+    # Column by column costs half of what row by row does.
+    keys, modified, etags, sizes, classes = zip(*rows, strict=True)
+    return list(
+        map(
+            ListedObject._make,
+            zip(
+                _decode_all(keys),
+                map(int, sizes),
+                map(datetime.fromisoformat, modified),
+                etags,
+                [storage_class or "STANDARD" for storage_class in classes],
+                strict=True,
+            ),
         )
-        for key, modified, etag, size, storage_class in rows
-    ]
+    )
 
 
 def parse_versions(body: bytes) -> list[ListedVersion]:
@@ -110,20 +115,30 @@ def parse_versions(body: bytes) -> list[ListedVersion]:
     if not rows or len(rows) != text.count("<Version>") + text.count("<DeleteMarker>"):
         found = _find_tagged_rows(body, {"Version", "DeleteMarker"})
         return [_read_version(tag, row, encoded=encoded) for tag, row in found]
-    instant = datetime.fromisoformat
-    return [
-        ListedVersion(
-            unquote_plus(unescape(key)) if "%" in key or "+" in key or "&" in key else key,
-            id_,
-            latest == "true",
-            tag == "DeleteMarker",
-            int(size) if size else None,
-            instant(modified),
-            etag[6:-6] if etag.startswith("&quot;") else unescape(etag).strip('"'),
-            storage_class or "STANDARD",
+    tags, keys, ids, latest, modified, etags, sizes, classes = zip(*rows, strict=True)
+    return list(
+        map(
+            ListedVersion._make,
+            zip(
+                _decode_all(keys),
+                ids,
+                [said == "true" for said in latest],
+                [tag == "DeleteMarker" for tag in tags],
+                [int(size) if size else None for size in sizes],
+                map(datetime.fromisoformat, modified),
+                etags,
+                [storage_class or "STANDARD" for storage_class in classes],
+                strict=True,
+            ),
         )
-        for tag, key, id_, latest, modified, etag, size, storage_class in rows
-    ]
+    )
+
+
+def _decode_all(keys: Sequence[str]) -> Sequence[str]:
+    """Return the keys of a page in its URL encoding as they are."""
+    if not _NOT_PLAIN.search("".join(keys)):
+        return keys
+    return [unquote_plus(unescape(key)) for key in keys]
 
 
 def parse_uploads(body: bytes) -> list[ListedUpload]:

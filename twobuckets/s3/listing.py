@@ -1,5 +1,6 @@
 """Lists a bucket lazily, several key ranges at a time, in key order and in bounded memory."""
 
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,10 +27,9 @@ PAGE_KEYS = 1000
 """S3 gives no more on a page (S3 API reference, ListObjectsV2, MaxKeys)."""
 
 _KEYS = re.compile(rb"<Key>([^<]*)</Key>")
-_FIRST_OPEN = 4
+_FEWEST_OPEN = 4
 _UNPACKED_PAGES = 96
 """Pages that wait as they are; a page more is packed to a twentieth, in less than a millisecond."""
-_MEASURE_SECONDS = 0.01
 
 Row = TypeVar("Row", ListedObject, ListedVersion, ListedUpload)
 
@@ -51,6 +51,14 @@ class ListingError(Exception):
 
 class _Packed(bytes):
     """A page that waits compressed."""
+
+
+class _Asked(NamedTuple):
+    """What was asked for, as a request's tag."""
+
+    gap: Gap
+    is_page: bool
+    at: float
 
 
 class _Names(NamedTuple):
@@ -122,9 +130,10 @@ def iter_uploads(
 def _list(
     sender: Sender, kind: _Kind[Row], bucket: str, prefix: str, start_after: str, most: int
 ) -> Iterator[Row]:
-    ranges = Ranges(prefix=prefix, start_after=start_after, most=min(most, _FIRST_OPEN))
+    ranges = Ranges(prefix=prefix, start_after=start_after, most=min(most, _FEWEST_OPEN))
     flight = sender.send_all()
-    waited, since = 0.0, monotonic()
+    quickest = math.inf
+    used, pages = 0.0, 0
     while not ranges.finished:
         for gap, keys in ranges.wanted():
             flight.add(_ask(kind.names, bucket, prefix, gap, keys))
@@ -132,20 +141,18 @@ def _list(
         if part is None:
             if ranges.finished:
                 return
-            before = monotonic()
-            _absorb(ranges, kind.names, *next(flight))
-            now = monotonic()
-            waited += now - before
-            if now - since > _MEASURE_SECONDS:
-                # More requests at a time pay only while this process mostly waits for them.
-                if waited > (now - since) / 2:
-                    ranges.most = min(most, ranges.most * 4)
-                waited, since = 0.0, now
+            quickest = min(quickest, _absorb(ranges, kind.names, *next(flight)))
             continue
+        started_at = monotonic()
         yield from _read_rows(kind, bucket, part)
+        used += monotonic() - started_at
+        pages += 1
         # What arrived while the rows were used makes room for the next requests.
         while (arrived := flight.poll()) is not None:
-            _absorb(ranges, kind.names, *arrived)
+            quickest = min(quickest, _absorb(ranges, kind.names, *arrived))
+        # More requests at a time than pages are used meanwhile only make each of them slower.
+        enough = 2 * quickest * pages / max(used, 1e-6)
+        ranges.most = int(min(most, max(_FEWEST_OPEN, enough)))
 
 
 def _read_rows(kind: _Kind[Row], bucket: str, part: Slice) -> list[Row]:
@@ -175,20 +182,23 @@ def _ask(names: _Names, bucket: str, prefix: str, gap: Gap, keys: int | None) ->
         query.append((names.after_key, gap.marker.key))
     if gap.marker.id:
         query.append((names.after_id, gap.marker.id))
-    return Request("GET", bucket, query=tuple(query), tag=gap)
+    return Request("GET", bucket, query=tuple(query), tag=_Asked(gap, keys is None, monotonic()))
 
 
-def _absorb(ranges: Ranges, names: _Names, request: Request, answer: Response | SendError) -> None:
-    assert isinstance(request.tag, Gap)
+def _absorb(ranges: Ranges, names: _Names, request: Request, answer: Response | SendError) -> float:
+    """Take note of an answer; returns how many seconds S3 took for a page of it."""
+    asked = request.tag
+    assert isinstance(asked, _Asked)
     if isinstance(answer, SendError) or not answer.ok:
         raise ListingError(request.bucket, answer)
     try:
         page = _read_page(names, answer.body)
         if ranges.waiting >= _UNPACKED_PAGES:
             page = page._replace(content=_Packed(zlib.compress(answer.body, 1)))
-        ranges.absorb(request.tag, page)
+        ranges.absorb(asked.gap, page)
     except ValueError as error:
         raise ListingError(request.bucket, error) from error
+    return monotonic() - asked.at if asked.is_page else math.inf
 
 
 def _read_page(names: _Names, body: bytes) -> Page:

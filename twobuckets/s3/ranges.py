@@ -14,6 +14,7 @@ a wrong one only that request.
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 PROBE_KEYS = 1
@@ -123,13 +124,18 @@ class Ranges:
         gap.asked = False
         self._open -= 1
         outside = page.first_key is None or _is_after(page.first_key, gap.end)
-        if gap.unproven:
-            gap.unproven = False
-            gap.done = outside
+        is_probe, gap.unproven = gap.unproven, False
+        if outside:
+            gap.done = True
+            following = self._skip_empty(gap, page.first_key)
+            if is_probe or following is None:
+                return
+            # Asked for in vain, but maybe the very page that is wanted next.
+            gap = following
+        elif is_probe:
             return
-        if not outside:
-            gap.pages.append(Slice(page, gap.end))
-            self._waiting += 1
+        gap.pages.append(Slice(page, gap.end))
+        self._waiting += 1
         if page.following is None or (page.last_key and _is_after(page.last_key, gap.end)):
             gap.done = True
             return
@@ -140,6 +146,21 @@ class Ranges:
         if page.first_key is not None and page.last_key is not None:
             gap.last_page = page.first_key, page.last_key
             self._seen.update(page.first_key, page.last_key)
+
+    def _skip_empty(self, gap: Gap, next_key: str | None) -> Gap | None:
+        """Mark gaps behind one as done, up to the next key that S3 has.
+
+        Returns the gap which that key is in if nothing of it was listed yet or is being asked for.
+        """
+        for later in islice(self._gaps, self._gaps.index(gap) + 1, None):
+            if next_key is not None and not _is_after(next_key, later.end):
+                if later.asked or later.done or next_key <= later.marker.key:
+                    return None
+                later.unproven = False
+                return later
+            if not later.asked:
+                later.done = True
+        return None
 
     def _drop_finished(self) -> None:
         while self._gaps and self._gaps[0].done and not self._gaps[0].pages:
