@@ -61,6 +61,7 @@ class Asked(NamedTuple):
     method: str
     target: str
     length: int
+    fields: bytes
 
 
 class FaultProxy:
@@ -188,7 +189,7 @@ class _Passage:
         line, _, fields = head.partition(b"\r\n")
         method, target, version = line.decode("latin-1").split(" ", 2)
         length = int(_field(fields, b"content-length") or 0)
-        fault = self._proxy.draw(Asked(method, target, length))
+        fault = self._proxy.draw(Asked(method, target, length, fields))
         body = _Body(self._incoming, length, self._proxy.take)
         if fault is Fault.DROP_IN_BODY:
             body.read(length // 2)
@@ -198,7 +199,7 @@ class _Passage:
             body.drain()
             self._client.sendall(_refusal(*_ANSWERS[fault], method))
             return True
-        if refusal := self._proxy.refuses(Asked(method, target, length)):
+        if refusal := self._proxy.refuses(Asked(method, target, length, fields)):
             body.drain()
             self._client.sendall(_refusal(*refusal, method))
             return True

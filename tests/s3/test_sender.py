@@ -1,8 +1,10 @@
 """The sender against a server that answers, refuses, stalls and hangs up as scripted."""
 
+import hashlib
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -286,6 +288,64 @@ def test_a_checksum_is_computed_once_and_sent_with_every_attempt(tmp_path, size)
     assert {r.header("x-amz-checksum-crc64nvme") for r in server.received} == {
         CRC64NVME.encode(expected)
     }
+
+
+def dechunked(received):
+    """Return the body of the one chunk that was sent, and the header behind it."""
+    opening, _, rest = received.body.partition(b"\r\n")
+    length = int(opening, 16)
+    chunk, end = rest[:length], rest[length:].decode()
+    assert received.header("x-amz-decoded-content-length") == str(length)
+    assert received.header("x-amz-content-sha256") == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    assert received.header("content-encoding") == "aws-chunked"
+    ended, trailer, blank, nothing = end.removeprefix("\r\n").split("\r\n")
+    assert (ended, blank, nothing) == ("0", "", "")
+    assert trailer.startswith(received.header("x-amz-trailer") + ":")
+    return chunk, trailer
+
+
+@BOTH_SIZES
+def test_a_checksum_that_trails_is_that_of_what_each_attempt_sent(tmp_path, size):
+    (tmp_path / "file").write_bytes(os.urandom(size))
+    with (tmp_path / "file").open("r+b") as file:
+
+        def script(received):
+            if received.number == 0:
+                os.pwrite(file.fileno(), b"changed", 100)
+                return refuse(500, "InternalError")
+            return answer()
+
+        noted: list[int] = []
+        with serving(script) as server, sender_to(server) as sender:
+            body = FileSlice(file.fileno(), 0, size)
+            request = Request("PUT", "b", "k", body=body, checksum=CRC64NVME, trails=True)
+            found = sender.send(replace(request, on_sent=noted.append))
+    first, second = map(dechunked, server.received)
+    assert len(first[0]) == len(second[0]) == size
+    assert first[0] != second[0]
+    for chunk, trailer in (first, second):
+        said = CRC64NVME.encode(CRC64NVME.compute(chunk))
+        assert trailer == f"x-amz-checksum-crc64nvme:{said}"
+    assert found.checksum == CRC64NVME.compute(second[0])
+    assert sum(noted) == size
+
+
+@BOTH_SIZES
+def test_a_checksum_goes_ahead_where_bodies_have_to_be_signed(tmp_path, size):
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    with (tmp_path / "file").open("rb") as file, serving(lambda r: answer()) as server:
+        endpoint = parse_endpoint("http://s3.example.org", region="us-east-1", path_style=True)
+        signer = SigV4Signer(endpoint, FixedCredentials(Keys("AKIA", "secret")))
+        with Sender(signer, retry=QUICK, proxy=server.url) as sender:
+            body = FileSlice(file.fileno(), 0, size)
+            sender.send(Request("PUT", "b", "k", body=body, checksum=CRC64NVME, trails=True))
+    [received] = server.received
+    assert received.body == content
+    assert received.header("x-amz-checksum-crc64nvme") == CRC64NVME.encode(
+        CRC64NVME.compute(content)
+    )
+    assert received.header("x-amz-content-sha256") == hashlib.sha256(content).hexdigest()
 
 
 def test_large_and_small_bodies_share_a_flight(tmp_path):

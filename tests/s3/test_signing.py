@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twobuckets.s3 import (
+    CRC64NVME,
     FixedCredentials,
     Keys,
     Request,
@@ -19,6 +20,7 @@ from twobuckets.s3 import (
     SigV4Signer,
     parse_endpoint,
 )
+from twobuckets.s3.checksums import Trailer
 
 EXAMPLE_KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 EXAMPLE_TIME = datetime(2013, 5, 24, tzinfo=UTC)
@@ -170,6 +172,20 @@ def test_every_request_is_signed_as_botocore_signs_it(signer, request_):
     assert headers["authorization"].endswith(f"Signature={auth.sign(theirs)}")
     assert headers["x-amz-content-sha256"] == theirs.headers["X-Amz-Content-SHA256"]
     assert signed.target.split("?")[0] == urlsplit(theirs.url).path
+
+
+def test_a_body_with_a_trailing_checksum_is_signed_as_botocore_signs_it():
+    endpoint = parse_endpoint("https://s3.eu-west-1.amazonaws.com", region="eu-west-1")
+    signer = SigV4Signer(endpoint, FixedCredentials(EXAMPLE_KEYS))
+    request = Request("PUT", "b", "k", body=b"abc", checksum=CRC64NVME, trails=True)
+    request = request.with_headers(*Trailer(CRC64NVME, 3).headers)
+    theirs = as_botocore(signer, request, datetime.now(UTC))
+    theirs.context["checksum"] = {"request_algorithm": {"in": "trailer"}}
+    payload = S3SigV4Auth(botocore_keys(EXAMPLE_KEYS), "s3", "eu-west-1").payload(theirs)
+    signed = dict(signer.sign(request).headers)
+    assert signed["x-amz-content-sha256"] == payload
+    names = signed["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert {"content-encoding", "x-amz-decoded-content-length", "x-amz-trailer"} <= {*names}
 
 
 class QueryAtTime(S3SigV4QueryAuth):

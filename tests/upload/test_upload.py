@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.proxy import fault_proxy
 from twobuckets.cli.views import upload as views
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tests.faults.proxy import Asked, FaultProxy, Refusal
     from tests.upload.conftest import Staging
+
+__all__ = ["fault_proxy"]
 
 MIB = 1024 * 1024
 
@@ -113,3 +118,26 @@ def test_programs_hear_of_progress(
     assert progress
     assert max(line["sent_bytes"] for line in progress) == 17 * MIB
     assert {line["total_bytes"] for line in progress} == {17 * MIB}
+
+
+@pytest.mark.parametrize("status", [200, 400, 501])
+def test_an_endpoint_without_trailing_checksums_gets_them_ahead(
+    staging: Staging, tmp_path: Path, fault_proxy: Callable[..., FaultProxy], status: int
+):
+    """R2 and others knew CRC64NVME before they knew trailers; some took the framing for bytes."""
+    content = os.urandom(40 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    trailed: list[Asked] = []
+
+    def refuse(asked: Asked) -> Refusal | None:
+        if b"STREAMING-UNSIGNED-PAYLOAD-TRAILER" not in asked.fields:
+            return None
+        trailed.append(asked)
+        return status, "NotImplemented", "A header implies functionality that is not implemented."
+
+    fault_proxy(rate=0, refuses=refuse)
+    ran = staging.upload(str(tmp_path / "file"), "--concurrency", "2")
+    assert ran.exit_code == 0, ran.output
+    assert staging.body("file") == content
+    assert 1 <= len(trailed) <= 2
+    assert staging.uploads() == []

@@ -75,6 +75,53 @@ class Algorithm:
         return power
 
 
+class Trailer:
+    """A checksum that is taken of a body while it is sent, and follows it.
+
+    The body, which must not be empty, goes as one chunk of the encoding `aws-chunked`, with the
+    checksum behind it; S3 takes both off and refuses a body that the checksum does not fit (S3 user
+    guide, "Checking object integrity", trailing checksums).
+    """
+
+    __slots__ = ("_algorithm", "_length", "_update", "checksum")
+
+    def __init__(self, algorithm: Algorithm, length: int) -> None:
+        self._algorithm = algorithm
+        self._length = length
+        self._update = algorithm.load()
+        self.checksum = 0
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers that announce it."""
+        return (
+            ("content-encoding", "aws-chunked"),
+            ("x-amz-decoded-content-length", str(self._length)),
+            ("x-amz-trailer", self._algorithm.header),
+        )
+
+    @property
+    def opening(self) -> bytes:
+        """What goes before the body."""
+        return b"%x\r\n" % self._length
+
+    @property
+    def closing(self) -> bytes:
+        """What goes behind the body, once all of it was noted."""
+        said = f"{self._algorithm.header}:{self._algorithm.encode(self.checksum)}"
+        # A chunk without bytes ends the chunks.
+        return f"\r\n0\r\n{said}\r\n\r\n".encode()
+
+    @property
+    def encoded_length(self) -> int:
+        """The length in bytes of all that is sent."""
+        return len(self.opening) + self._length + len(self.closing)
+
+    def note(self, block: memoryview) -> None:
+        """Take note of the next bytes of the body."""
+        self.checksum = self._update(block, self.checksum)
+
+
 @cache
 def _load_crc64nvme() -> Update:
     # Loaded on use: a command that sends nothing should not wait for it.

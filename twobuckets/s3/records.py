@@ -173,10 +173,12 @@ class Request:
 
     `query` and `headers` are (name, value) pairs, unencoded, header names in lower case; a query
     value of "" gives `?uploads=`. With a `checksum`, the body's is computed once by whoever carries
-    the request and sent as a header, so that S3 refuses any other body. A request with `retries`
-    False is sent once only. `tag` is the caller's own and comes back with the answer. `on_sent` is
-    called with the number of body bytes each time some were sent, possibly in another thread; what
-    a failed attempt sent is taken back with a negative number.
+    the request and sent as a header, so that S3 refuses any other body; with `trails`, that of a
+    file's slice is computed while it is sent and follows it, where the endpoint allows unsigned
+    bodies. A request with `retries` False is sent once only. `tag` is the caller's own and comes
+    back with the answer. `on_sent` is called with the number of body bytes each time some were
+    sent, possibly in another thread; what a failed attempt sent is taken back with a negative
+    number.
     """
 
     method: str
@@ -186,6 +188,7 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | FileSlice = b""
     checksum: "Algorithm | None" = None
+    trails: bool = False
     tag: object = None
     retries: bool = True
     on_sent: Callable[[int], None] | None = None
@@ -195,9 +198,9 @@ class Request:
         """The length of the body in bytes."""
         return self.body.length if isinstance(self.body, FileSlice) else len(self.body)
 
-    def with_header(self, name: str, value: str) -> "Request":
-        """Return the same request with one more header."""
-        return replace(self, headers=(*self.headers, (name, value)))
+    def with_headers(self, *headers: tuple[str, str]) -> "Request":
+        """Return the same request with more headers."""
+        return replace(self, headers=(*self.headers, *headers))
 
 
 class SignedRequest(NamedTuple):
@@ -220,6 +223,10 @@ class SignedRequest(NamedTuple):
 
 class Signer(Protocol):
     """Turns requests into signed ones; with keys at hand, or by asking somebody who has them."""
+
+    @property
+    def signs_payload(self) -> bool:
+        """Say whether a body is hashed before it is signed, and so read before it is sent."""
 
     def sign(self, request: Request) -> SignedRequest:
         """Sign a request for sending now."""

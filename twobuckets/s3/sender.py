@@ -20,6 +20,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from twobuckets.s3.checksums import Trailer
 from twobuckets.s3.limit import Limit, Pace
 from twobuckets.s3.records import (
     BLOCK_BYTES,
@@ -51,7 +52,15 @@ _PASSING_CODES = frozenset(
     }
 )
 # A body was damaged on its way, or is wrong in itself: then it is refused again and again.
-_DAMAGE_CODES = frozenset({"BadDigest", "MalformedXML", "XAmzContentChecksumMismatch"})
+_DAMAGE_CODES = frozenset(
+    {
+        "BadDigest",
+        "InvalidChunkSizeError",
+        "MalformedTrailerError",
+        "MalformedXML",
+        "XAmzContentChecksumMismatch",
+    }
+)
 _DAMAGED_ATTEMPTS = 4
 _ADDRESSES_LIVE = 30.0
 """Seconds for which a host's addresses are used before they are looked up again."""
@@ -83,16 +92,23 @@ class _Try:
     stale: int = 0
     sent_bytes: int = 0
     checksum: int | None = None
+    trailer: Trailer | None = None
     signed: SignedRequest | None = None
 
-    def prepare(self, buffer: memoryview | None) -> Request:
-        """Return the request with its body's checksum, which all attempts have in common."""
-        algorithm = self.request.checksum
+    def sign(self, signer: Signer, buffer: memoryview | None) -> SignedRequest:
+        """Sign the request, with the checksum that all attempts have in common or that follows."""
+        request, algorithm = self.request, self.request.checksum
         if algorithm is None:
-            return self.request
-        if self.checksum is None:
-            self.checksum = algorithm.compute(self.request.body, buffer)
-        return self.request.with_header(algorithm.header, algorithm.encode(self.checksum))
+            pass
+        elif request.trails and not signer.signs_payload:
+            self.trailer = Trailer(algorithm, request.length)
+            request = request.with_headers(*self.trailer.headers)
+        else:
+            if self.checksum is None:
+                self.checksum = algorithm.compute(request.body, buffer)
+            request = request.with_headers((algorithm.header, algorithm.encode(self.checksum)))
+        self.signed = signer.sign(request)
+        return self.signed
 
 
 @dataclass(slots=True, eq=False)
@@ -327,7 +343,7 @@ class _Loop:
 
     def _start(self, trying: _Try) -> None:
         try:
-            trying.signed = signed = self.signer.sign(trying.prepare(None))
+            signed = trying.sign(self.signer, None)
         except (OSError, FileChangedError) as error:
             trying.flight.land(trying, SendError(error, trying.attempts))
             return
@@ -356,6 +372,7 @@ class _Loop:
                 buffer,
                 (lambda count: self._note_sent(trying, count)) if hears else None,
                 self._dial.proxy,
+                trying.trailer,
             )
         )
 
@@ -469,7 +486,7 @@ class _Loop:
         trying.attempts += 1
         if isinstance(outcome, Response):
             outcome.attempts = trying.attempts + trying.stale
-            outcome.checksum = trying.checksum
+            outcome.checksum = trying.trailer.checksum if trying.trailer else trying.checksum
             if 200 <= outcome.status < 300 and outcome.ok:
                 trying.flight.land(trying, outcome)
                 return
@@ -588,7 +605,7 @@ class _Bulk:
             reused = False
             outcome: Response | Exception
             try:
-                trying.signed = signed = self._loop.signer.sign(trying.prepare(buffer))
+                signed = trying.sign(self._loop.signer, buffer)
                 connection = connections.setdefault(signed.origin, Connection(signed.origin))
                 reused = connection.used
                 task = self._loop.converse(connection, signed, trying, buffer)

@@ -29,6 +29,7 @@ from twobuckets.s3.records import (
 )
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+UNSIGNED_TRAILED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 LONGEST_EXPIRY = timedelta(days=7)
 """AWS's limit for a presigned request (S3 user guide, ShareObjectPreSignedURL)."""
@@ -86,6 +87,11 @@ class SigV4Signer:
         self._second = -1
         self._stamp = ""
         self._places: dict[str, _Place] = {}
+
+    @property
+    def signs_payload(self) -> bool:
+        """Say whether a body is hashed before it is signed."""
+        return self.endpoint.signs_payload
 
     def sign(self, request: Request) -> SignedRequest:
         """Sign a request with headers, for sending within the next 15 minutes.
@@ -247,8 +253,8 @@ class SigV4Signer:
         return place
 
     def _hash_payload(self, request: Request) -> str:
-        if not self.endpoint.signs_payload:
-            return UNSIGNED_PAYLOAD
+        if not self.signs_payload:
+            return UNSIGNED_TRAILED if request.trails else UNSIGNED_PAYLOAD
         if not request.body:
             return EMPTY_SHA256
         if isinstance(request.body, bytes):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from twobuckets.s3 import FileChangedError, Request, Response, SendError
+from twobuckets.s3 import FileChangedError, FileSlice, Request, Response, SendError
 from twobuckets.s3.xmltext import escape
 from twobuckets.upload import checksum
 from twobuckets.upload.files import Failed, File
@@ -170,11 +170,20 @@ class Multipart:
             found = self._next_body()
             if found is None:
                 return None
-            number, body = found
-            headers = self.run.checksum_headers(body, is_part=True)
+            return self._put_part(*found)
         except (OSError, FileChangedError):
             self._end_changed()
             return None
+
+    def _put_part(self, number: int, body: Body) -> Request:
+        headers = self.run.checksum_headers(body, is_part=True)
+        # Who knows this checksum knows trailers: S3 had them two years before.
+        trails = (
+            self.run.tells_crc is True
+            and self.run.has_trailers
+            and body.crc is None
+            and isinstance(body.content, FileSlice)
+        )
         self._in_flight += 1
         self.run.parts_in_flight += 1
         return Request(
@@ -185,11 +194,12 @@ class Multipart:
             headers=tuple(headers),
             body=body.content,
             checksum=checksum.ALGORITHM if body.crc is None else None,
-            tag=partial(self._part_sent, number, body),
+            trails=trails,
+            tag=partial(self._part_sent, number, body, trails),
             on_sent=self.run.hears(self.file),
         )
 
-    def _part_sent(self, number: int, body: Body, outcome: Outcome) -> None:
+    def _part_sent(self, number: int, body: Body, trailed: bool, outcome: Outcome) -> None:
         self._in_flight -= 1
         self.run.parts_in_flight -= 1
         is_stored = isinstance(outcome, Response) and outcome.ok
@@ -202,6 +212,13 @@ class Multipart:
             self._end(self._failure)
         elif is_change(outcome) or self._has_changed():
             self._end_changed()
+        elif trailed and _is_refusal(outcome):
+            # Endpoints that are not AWS may know this checksum and no trailers.
+            self.run.has_trailers = False
+            try:
+                self.run.next.append(self._put_part(number, body))
+            except (OSError, FileChangedError):
+                self._end_changed()
         elif is_stored:
             self._end(self._failed(NOT_WHAT_WAS_SENT, NOT_WHAT_WAS_SENT_HINT))
         else:
@@ -422,3 +439,12 @@ class Multipart:
             "a lifecycle rule or `twobuckets doctor` can",
         )
         then()
+
+
+def _is_refusal(outcome: Outcome) -> bool:
+    """Tell whether an endpoint might take the same part in another form."""
+    return (
+        isinstance(outcome, Response)
+        and (outcome.status < 500 or outcome.status == 501)
+        and outcome.code != "NoSuchUpload"
+    )

@@ -126,8 +126,8 @@ class Run:
     they can't be known; it is asked only about uploads of a key that the journal does not know.
 
     `tells_crc` is whether the endpoint says which CRC64NVME it stored, None until it has shown;
-    `has_conditions` is whether it knows `If-None-Match` on writes; `has_contact`, whether it ever
-    did what was asked.
+    `has_conditions` is whether it knows `If-None-Match` on writes; `has_trailers`, whether it takes
+    checksums behind the bodies; `has_contact`, whether it ever did what was asked.
     """
 
     def __init__(
@@ -147,6 +147,7 @@ class Run:
         self._now = now
         self.tells_crc = tells_crc
         self.has_conditions = True
+        self.has_trailers = True
         self.next: deque[Request] = deque()
         self.records: deque[Uploaded | Failed | Warned] = deque()
         self.parts_in_flight = 0

@@ -50,9 +50,9 @@ class LargeStream(Multipart):
         self._held_bytes += len(block)
         return self._number, Body(block)
 
-    def _part_sent(self, number: int, body: Body, outcome: Outcome) -> None:
+    def _part_sent(self, number: int, body: Body, trailed: bool, outcome: Outcome) -> None:
         self._held_bytes -= body.length
-        super()._part_sent(number, body, outcome)
+        super()._part_sent(number, body, trailed, outcome)
 
     def _is_all_sent(self) -> bool:
         return self._is_at_end
