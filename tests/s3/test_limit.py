@@ -57,17 +57,19 @@ def test_leaps_are_for_the_start():
 
 
 def test_a_process_that_is_mostly_but_not_always_busy_asks_for_more():
-    # At 64 in flight it is busy for 70 % of the time.
+    # At 64 in flight it is busy for 70 % of the time, at 91 for all of it.
     history = simulate(Limit(256, 0.0), latency=0.02, busy_per_answer=0.00022)
-    assert history[-1] >= 128
+    assert 85 <= history[-1] <= 120
 
 
 def test_what_a_busy_moment_costs_is_not_taken_for_the_servers_limit():
     limit = Limit(256, 0.0)
     # More answers with 64, and then the handshakes of 64 new connections for a tenth of a second.
+    grown = 0
     for turn, answers, waited in ((1, 100, 0.04), (2, 200, 0.04), (3, 20, 0.0)):
+        before, grown = grown, limit.now
         limit.note(turn * 0.101 - waited, turn * 0.101, answers, full=True)
-    assert limit.now == 128
+    assert limit.now == grown > before > 0
 
 
 def test_a_refusal_halves_the_number_once_a_moment():

@@ -33,13 +33,14 @@ class _SessionCredentials:
     """The session's credentials as the S3 hot path wants them."""
 
     def __init__(self, keys: S3Keys) -> None:
+        from twobuckets.s3 import Keys
+
         self._keys = keys
+        self._as_keys = Keys._make
 
     def keys(self) -> Keys:
         """Return the keys to sign with now."""
-        from twobuckets.s3 import Keys
-
-        return Keys(*self._keys.current())
+        return self._as_keys(self._keys.current())
 
     def refresh(self) -> bool:
         """Tell whether the keys changed since they were refused: botocore renews them itself."""

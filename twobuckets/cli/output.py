@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -97,7 +98,7 @@ class Output:
         self._held_characters = 0
         self._live: Progress | None = None
 
-    @property
+    @cached_property
     def is_terminal(self) -> bool:
         """Tell whether a person reads stdout as it comes."""
         return not self.json and sys.stdout.isatty()

@@ -1,5 +1,6 @@
 """How much is sent at once: requests in flight, as measured, and bytes a second, as asked for."""
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -10,11 +11,11 @@ _HOLD_SECONDS = 1.0
 class Limit:
     """How many small requests are in flight: as many as keep this process busy.
 
-    While the loop waits for a fifth of its time, more requests in flight bring more answers a
-    second; the number is doubled as long as they do, and at the start it takes two such steps at
-    once while the loop does little but wait. Once the loop hardly waits, or more requests brought
-    no more answers, the number stays: a loaded server should not be loaded more. `SlowDown` halves
-    it.
+    While the loop waits for a fifth of its time or more, more requests in flight bring more answers
+    a second. The number grows by as much as would leave no time to wait, up to twice at once, and
+    up to four times at the start, as long as that brings more answers. Once the loop hardly waits,
+    or more requests brought no more answers, it stays: a loaded server should not be loaded more,
+    and each further connection has to be opened. `SlowDown` halves it.
     """
 
     period = 0.025
@@ -28,6 +29,7 @@ class Limit:
         self._rate = 0.0
         self._starting = True
         self._grown = False
+        self._before = self.now
         self._held_until = now
 
     def note(self, started_at: float, now: float, answers: int, *, full: bool) -> None:
@@ -44,16 +46,19 @@ class Limit:
             return
         rate = self._answers / elapsed
         waiting = self._waited > elapsed / 5
-        factor = 4 if self._starting and self._waited > elapsed / 2 else 2
+        busy = 1 - self._waited / elapsed
+        most_growth = 4 if self._starting else 2
         self._since, self._waited, self._answers = now, 0.0, 0
         # While this process is busy, with the handshakes of new connections for one, fewer answers
         # say nothing of the server.
         if self._grown and waiting and self._rate and rate < 1.1 * self._rate:
             if rate < 1.02 * self._rate:
-                self.now = max(_FIRST_OPEN, self.now // 2)
+                self.now = self._before
             self._hold(now)
         elif full and waiting and now >= self._held_until and self.now < self._most:
-            self.now = min(self._most, self.now * factor)
+            self._before = self.now
+            growth = min(most_growth, 1 / max(busy, 0.01))
+            self.now = min(self._most, math.ceil(self.now * growth))
             self._grown = True
         else:
             self._grown = False
