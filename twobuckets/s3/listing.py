@@ -207,7 +207,7 @@ def _read_page(names: _Names, body: bytes) -> Page:
     first = body.find(b"<Key>")
     if first < 0:
         return Page(None, None, None, body)
-    if names.next_id:
+    if b"<DeleteMarker>" in body or b"<Upload>" in body:
         # Some implementations list delete markers after all versions, or uploads as they come.
         keys = [_decode(unescape(key.decode()), encoded=encoded) for key in _KEYS.findall(body)]
         first_key, last_key = min(keys), max(keys)
