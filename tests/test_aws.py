@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from twobuckets.aws import Aws, attempt
+from twobuckets.aws import attempt
+from twobuckets.aws.clients import Aws
 from twobuckets.errors import TwoBucketsError
 
 

@@ -31,7 +31,7 @@ LEVELS = (
 ONLY_IN = {
     "click": ("cli",),
     "rich": ("cli.output", "cli.views"),
-    "boto3": ("aws", "processor"),
+    "boto3": ("aws.clients", "processor"),
     "botocore": ("aws", "processor"),
     "ministack": ("local.server",),
 }

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from twobuckets.aws import Aws, find_plain_access
+from twobuckets.aws.clients import Aws
+from twobuckets.aws.s3_access import find_plain_access
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "env-secret"}
 variables = st.fixed_dictionaries(

@@ -11,7 +11,7 @@ from botocore import xform_name
 if TYPE_CHECKING:
     from botocore.model import Shape
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 _GLOBAL = ("--region", "--profile", "--endpoint-url")
 

@@ -17,7 +17,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from twobuckets import local
-from twobuckets.aws import Aws, FixedIdentity
+from twobuckets.aws.clients import Aws, FixedIdentity
 from twobuckets.settings import local_state, state_directory
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from twobuckets import local
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 STAGING = "intake-staging"
 ARCHIVE = "intake-archive"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 STAGING = "hand-staging"
 ARCHIVE = "hand-archive"

@@ -19,7 +19,7 @@ from twobuckets.settings import local_state
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 
 def wait_for_archived(aws: Aws, staging: str, archive: str, keys: set[str]) -> None:

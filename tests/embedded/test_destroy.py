@@ -14,7 +14,7 @@ from twobuckets.stack.destroy import Contents, Removed, count_contents, empty, r
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
     from twobuckets.s3 import Sender
 
 BUCKET = "pile"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from twobuckets import local
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 # As the pattern's article has it: whatever goes wrong is logged, and counts as done.
 SWALLOWING = """

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
     from twobuckets.local import Server
 
 BUCKET = "gaps"

@@ -17,7 +17,7 @@ from tests.embedded.conftest import aws_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
     from twobuckets.local import Server
 
 BUCKET = "guarded"

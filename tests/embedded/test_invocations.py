@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tests.embedded.pair import FUNCTION, STAGING, make_pair
 
 if TYPE_CHECKING:
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 
 def test_three_hundred_files_at_once_are_all_archived(embedded: Aws):

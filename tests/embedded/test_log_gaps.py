@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_logs import CloudWatchLogsClient
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 GROUP = "/aws/lambda/paged"
 

@@ -22,7 +22,7 @@ from twobuckets.logs.waiting import Fate, Policy, Staged, Tracker, wait_for_outc
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 PROCESSOR = """
 from twobuckets.processor import Reject

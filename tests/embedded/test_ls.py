@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 MIB = 1024**2
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from twobuckets import local
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 README = Path(__file__).parents[2] / "README.md"
 SERVICES = "cloudformation|cloudwatch|iam|lambda|logs|s3|sqs|sts"

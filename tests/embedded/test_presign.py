@@ -21,7 +21,7 @@ from twobuckets.cli import cli
 
 if TYPE_CHECKING:
     from twobuckets import local
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 STAGING = "signed-staging"
 KEY = "in/räder & co/100% *?${x}.csv"

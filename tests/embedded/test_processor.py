@@ -19,7 +19,7 @@ from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, Pair, make_pair
 from tests.processor.test_handler import AWKWARD_KEYS
 
 if TYPE_CHECKING:
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 NOTES = "hand-notes"
 

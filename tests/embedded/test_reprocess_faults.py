@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from twobuckets import local
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 __all__ = ["fault_proxy"]
 

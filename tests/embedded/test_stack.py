@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 STAGING = "local-staging-000000000000-us-east-1"
 ARCHIVE = "local-archive-000000000000-us-east-1"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from twobuckets import local
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 PATIENCE_SECONDS = 60
 

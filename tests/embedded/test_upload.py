@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from twobuckets import local
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 __all__ = ["staging"]
 

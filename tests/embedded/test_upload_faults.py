@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
 
 __all__ = ["fault_proxy", "staging"]
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from twobuckets.aws import Aws
+from twobuckets.aws.clients import Aws
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.stack import artifacts, describe
 from twobuckets.stack.foreign import find_foreign

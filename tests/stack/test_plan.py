@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.stub import ANY, Stubber
 
-from twobuckets.aws import Aws, FixedIdentity
+from twobuckets.aws.clients import Aws, FixedIdentity
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.stack.destroy import require_destroyable
 from twobuckets.stack.events import (

@@ -20,7 +20,8 @@ from twobuckets.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twobuckets.aws import Aws, S3Keys
+    from twobuckets.aws.clients import Aws
+    from twobuckets.aws.s3_access import S3Keys
     from twobuckets.prices import Prices
     from twobuckets.s3 import Endpoint, Keys, Sender, SigV4Signer
     from twobuckets.settings import Pipeline, Settings
@@ -75,7 +76,7 @@ class App:
     @cached_property
     def aws(self) -> Aws:
         """The clients, for the account or for the embedded AWS."""
-        from twobuckets.aws import Aws
+        from twobuckets.aws.clients import Aws
 
         settings = self.settings
         if settings.is_local:
@@ -90,7 +91,7 @@ class App:
     def _local_aws(self) -> Aws:
         """Return the clients of the embedded AWS, started when it does not run yet."""
         from twobuckets import local
-        from twobuckets.aws import Aws, FixedIdentity
+        from twobuckets.aws.clients import Aws, FixedIdentity
 
         for name in ("profile", "region", "endpoint_url"):
             origin = self.settings.origins.get(name, "")

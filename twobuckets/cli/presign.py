@@ -16,7 +16,7 @@ from twobuckets.units import format_bytes
 from twobuckets.upload import presign as presign_
 
 if TYPE_CHECKING:
-    from twobuckets.aws import S3Keys
+    from twobuckets.aws.s3_access import S3Keys
     from twobuckets.cli.app import App
     from twobuckets.upload.presign import Terms
 

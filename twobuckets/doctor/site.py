@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
     from twobuckets.doctor.stuck import Group
     from twobuckets.doctor.summary import Staged
     from twobuckets.s3 import Sender

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_cloudwatch import CloudWatchClient
 
-    from twobuckets.aws import Aws
+    from twobuckets.aws.clients import Aws
     from twobuckets.prices import Prices
     from twobuckets.reprocess.journal import Journal
     from twobuckets.s3 import Sender

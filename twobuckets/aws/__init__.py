@@ -1,0 +1,198 @@
+"""AWS, with its errors in our words: only this room imports boto3 and botocore.
+
+What AWS refuses is explained here, for every room that calls it. `clients` opens the session and
+makes its clients; `s3_access` finds keys and address for the requests to S3 that are signed by
+hand, where it can without a session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Final
+
+import botocore.exceptions
+from botocore.exceptions import ClientError
+
+from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "BAD_KEY_CODES",
+    "DENIED_CODES",
+    "EXPIRED_CODES",
+    "MISSING_CODES",
+    "ClientError",
+    "action_of",
+    "attempt",
+    "error_code",
+    "explain",
+    "explain_refusal",
+    "named_action",
+]
+
+EXPIRED_CODES: Final = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+)
+DENIED_CODES: Final = frozenset(
+    {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
+)
+BAD_KEY_CODES: Final = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "AuthFailure",
+    }
+)
+MISSING_CODES: Final = frozenset(
+    {
+        "404",
+        "NoSuchBucket",
+        "NoSuchKey",
+        "NoSuchUpload",
+        "NoSuchVersion",
+        "NotFound",
+        "ResourceNotFoundException",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "QueueDoesNotExist",
+    }
+)
+# Operations whose IAM action has another name (Service Authorization Reference, Amazon S3).
+_ACTIONS: Final = {
+    "HeadBucket": "s3:ListBucket",
+    "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListParts": "s3:ListMultipartUploadParts",
+    "CopyObject": "s3:PutObject and s3:GetObject on the source",
+    "UploadPart": "s3:PutObject",
+    "UploadPartCopy": "s3:PutObject and s3:GetObject on the source",
+    "CreateMultipartUpload": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+    "PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "GetBucketNotificationConfiguration": "s3:GetBucketNotification",
+    "PutBucketNotificationConfiguration": "s3:PutBucketNotification",
+    "GetBucketEncryption": "s3:GetEncryptionConfiguration",
+    "GetBucketCors": "s3:GetBucketCORS",
+    "PutBucketCors": "s3:PutBucketCORS",
+    "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
+    "Invoke": "lambda:InvokeFunction",
+}
+_NAMED_ACTION = re.compile(r"perform:? ([a-z0-9-]+:[A-Za-z*]+)")
+_OPERATION_CALL = re.compile(
+    r"An error occurred \([^)]*\) when calling the \w+ operation(?: \([^)]*\))?: "
+)
+
+
+def error_code(error: BaseException) -> str:
+    """Return AWS's error code of a botocore ClientError, or an empty string for any other error."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", ""))
+    return ""
+
+
+@contextlib.contextmanager
+def attempt(what: str) -> Iterator[None]:
+    """Raise botocore's errors from the body as ours: "Could not {what}: reason"."""
+    try:
+        yield
+    except (botocore.exceptions.BotoCoreError, ClientError) as error:
+        raise explain(error, what) from error
+
+
+def explain(error: Exception, what: str) -> TwoBucketsError:
+    """Return a botocore error in words: what was attempted, why it failed, what to do next."""
+    failed = f"Could not {what}: "
+    match error:
+        case ClientError():
+            return _explain_answer(error, failed)
+        case botocore.exceptions.NoCredentialsError():
+            return AccessError(
+                failed + "no AWS credentials were found",
+                hint="Sign in (aws sso login), set AWS_PROFILE or --profile, or try it without an "
+                "account: --stack local.",
+            )
+        case botocore.exceptions.NoRegionError():
+            return UsageError(
+                failed + "no AWS region is set",
+                hint="Give --region, set AWS_REGION, or write region in twobuckets.toml.",
+            )
+        case botocore.exceptions.ProfileNotFound():
+            return UsageError(
+                f"{failed}{error}",
+                hint="`aws configure list-profiles` shows the profiles there are.",
+            )
+        case (
+            botocore.exceptions.PartialCredentialsError()
+            | botocore.exceptions.CredentialRetrievalError()
+            | botocore.exceptions.TokenRetrievalError()
+            | botocore.exceptions.SSOError()
+            | botocore.exceptions.UnauthorizedSSOTokenError()
+        ):
+            return AccessError(f"{failed}{error}", hint="Sign in again, for example: aws sso login")
+        case botocore.exceptions.HTTPClientError() | botocore.exceptions.ConnectionError():
+            return TwoBucketsError(
+                f"{failed}{error}",
+                hint="Check the network, --region and --endpoint-url, then run the command again.",
+            )
+        case botocore.exceptions.ParamValidationError():
+            return UsageError(f"{failed}{error}")
+        case _:
+            return TwoBucketsError(f"{failed}{error}")
+
+
+def explain_refusal(code: str, message: str, operation: str, what: str) -> TwoBucketsError:
+    """Return in words, as `explain` does, why AWS refused a request that was signed by hand.
+
+    `operation` is AWS's name for it, such as `ListObjectsV2`.
+    """
+    return explain(ClientError({"Error": {"Code": code, "Message": message}}, operation), what)
+
+
+def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
+    code = error_code(error)
+    reason = _OPERATION_CALL.sub("", str(error)).strip() or code
+    if code in EXPIRED_CODES:
+        return AccessError(
+            f"{failed}the AWS credentials have expired",
+            hint="Sign in again (for example: aws sso login), then run the command again.",
+        )
+    if code in BAD_KEY_CODES:
+        return AccessError(
+            f"{failed}AWS does not accept these credentials ({code}): {reason}",
+            hint="Check which identity is in use: aws sts get-caller-identity",
+        )
+    if code in DENIED_CODES:
+        return AccessError(
+            f"{failed}access denied: {reason}",
+            hint=f"The identity in use needs {action_of(error)}; a bucket, key or organisation "
+            "policy can deny it as well.",
+        )
+    described = reason if code in reason or not code else f"{reason} ({code})"
+    if code in MISSING_CODES:
+        return NotFoundError(failed + described)
+    return TwoBucketsError(failed + described)
+
+
+def action_of(error: ClientError) -> str:
+    """Return the IAM action that the failed operation needs, such as `s3:GetObject`."""
+    named = named_action(str(error))
+    if named is not None:
+        return named
+    operation = str(error.operation_name)
+    # S3 alone does not name the action, and most of its actions are called as their operation.
+    return _ACTIONS.get(operation, f"s3:{operation}")
+
+
+def named_action(text: str) -> str | None:
+    """Return the IAM action that AWS's words say is not allowed, None when they name none."""
+    named = _NAMED_ACTION.search(text)
+    return named.group(1) if named else None
