@@ -24,7 +24,7 @@ from twobuckets.s3 import (
     SigV4Signer,
     parse_endpoint,
 )
-from twobuckets.s3.sender import BULK_BYTES
+from twobuckets.s3.bulk import BULK_BYTES
 
 BOTH_SIZES = pytest.mark.parametrize("size", [2_000, 3 * BULK_BYTES], ids=["small", "bulk"])
 QUICK = RetryPolicy(attempts=4, first_pause=timedelta(milliseconds=1))

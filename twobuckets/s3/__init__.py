@@ -9,7 +9,9 @@ Everything that is not a hot loop goes through boto3; this package imports none 
             elif answer.ok: ...                             # any other status is the caller's
 
 `records` says what is sent and what comes back, `signing` turns a Request into a SignedRequest,
-`wire` speaks HTTP, `sender` keeps many requests in flight and sends again what may be sent again.
+`wire` speaks HTTP over connections that `dial` opens, and `sender` is the way in: a `flight` takes
+its caller's requests and gives their answers, `loop` keeps as many of them on their way as `limit`
+finds worth it, `bulk` carries large bodies in threads, and `retry` decides what is sent again.
 A signer is anything with `sign` and `learn`: with keys at hand (SigV4Signer), or by asking a
 broker that has them. `send_all` may be called while another one is still being read, and
 `Flight.add` sends a follow-up of an answer first. `listing` iterates over objects, versions and
@@ -18,6 +20,7 @@ S3's XML. The last three are imported by name where they are used.
 """
 
 from twobuckets.s3.checksums import CRC32, CRC64NVME, Algorithm
+from twobuckets.s3.flight import Flight
 from twobuckets.s3.records import (
     Credentials,
     Endpoint,
@@ -33,7 +36,8 @@ from twobuckets.s3.records import (
     Signer,
     parse_endpoint,
 )
-from twobuckets.s3.sender import Flight, RetryPolicy, Sender
+from twobuckets.s3.retry import RetryPolicy
+from twobuckets.s3.sender import Sender
 from twobuckets.s3.signing import SigV4Signer
 
 __all__ = [

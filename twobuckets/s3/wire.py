@@ -350,16 +350,6 @@ def _wait_for(
     poll.unregister(connection.sock)
 
 
-def find_addresses(origin: Origin, proxy: str | None) -> list[Address]:
-    """Return the addresses to connect to for an origin: its own ones, or those of the proxy."""
-    host, port = origin.host, origin.port
-    if proxy is not None:
-        parts = urlsplit(proxy)
-        host, port = parts.hostname or "", parts.port or 80
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, address) for family, _, _, _, address in found]
-
-
 def proxy_authorization(proxy: str) -> str:
     """Return the header line that authenticates with a proxy, or "" if its URL names no user."""
     parts = urlsplit(proxy)

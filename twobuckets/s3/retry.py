@@ -1,0 +1,116 @@
+"""Decides whether a request is sent again, and when."""
+
+import ssl
+from dataclasses import dataclass
+from datetime import timedelta
+
+from twobuckets.s3.flight import Try
+from twobuckets.s3.records import Response, Signer
+
+# Answers that say "not now" rather than "no" (S3 API reference, Error responses).
+_PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
+_PASSING_CODES = frozenset(
+    {
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+    }
+)
+# A body was damaged on its way, or is wrong in itself: then it is refused again and again.
+_DAMAGE_CODES = frozenset(
+    {
+        "BadDigest",
+        "InvalidChunkSizeError",
+        "MalformedTrailerError",
+        "MalformedXML",
+        "XAmzContentChecksumMismatch",
+    }
+)
+_DAMAGED_ATTEMPTS = 4
+_BUSY_CODES = frozenset({"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException"})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a request is sent, and the bounds of the random pause in between (full jitter)."""
+
+    attempts: int = 8
+    first_pause: timedelta = timedelta(milliseconds=200)
+    longest_pause: timedelta = timedelta(seconds=20)
+
+    def pause(self, attempts: int, jitter: float) -> float:
+        """Return the seconds to wait after that many attempts; `jitter` is between 0 and 1."""
+        ceiling: float = self.first_pause.total_seconds() * 2.0 ** min(attempts - 1, 30)
+        return jitter * min(ceiling, self.longest_pause.total_seconds())
+
+
+def find_pause(
+    trying: Try,
+    outcome: Response | Exception,
+    *,
+    reused: bool,
+    policy: RetryPolicy,
+    signer: Signer,
+    jitter: float,
+) -> float | None:
+    """Return the seconds until a request is sent again that failed or was refused; None if never.
+
+    `reused` says whether it went over a connection that had carried others; `jitter` is between 0
+    and 1. What the next attempt has to know is noted in `trying`.
+    """
+    if isinstance(outcome, Response):
+        return _find_pause_of_refusal(trying, outcome, policy, signer, jitter)
+    if not isinstance(outcome, OSError) or isinstance(outcome, ssl.CertificateError):
+        # A changed file or a wrong certificate is the same the next time.
+        return None
+    if not trying.request.retries:
+        return None
+    if reused and trying.stale < 3:
+        # The server may close a kept connection just as it is used again. Nothing tells this
+        # from an answer that got lost, so it counts in what the caller hears.
+        trying.attempts -= 1
+        trying.stale += 1
+        return 0.0
+    if trying.attempts >= policy.attempts:
+        return None
+    return policy.pause(trying.attempts, jitter)
+
+
+def _find_pause_of_refusal(
+    trying: Try, answer: Response, policy: RetryPolicy, signer: Signer, jitter: float
+) -> float | None:
+    if not trying.request.retries:
+        return None
+    code = answer.code
+    passing = (
+        answer.status in _PASSING_STATUS
+        or code in _PASSING_CODES
+        or (
+            code in _DAMAGE_CODES
+            and trying.request.length > 0
+            and trying.attempts < _DAMAGED_ATTEMPTS
+        )
+    )
+    if passing and trying.attempts < policy.attempts:
+        return max(policy.pause(trying.attempts, jitter), _parse_retry_after(answer))
+    if passing or trying.signed is None or trying.renewals >= 2:
+        return None
+    if signer.learn(trying.request, trying.signed, answer):
+        trying.renewals += 1
+        return 0.0
+    return None
+
+
+def asks_for_less(answer: Response) -> bool:
+    """Say whether S3 refused a request because there were too many at once."""
+    return answer.status in {429, 503} or answer.code in _BUSY_CODES
+
+
+def _parse_retry_after(answer: Response) -> float:
+    text = answer.headers.get("retry-after", "")
+    return min(60.0, float(text)) if text.isdigit() else 0.0
