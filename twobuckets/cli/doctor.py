@@ -158,7 +158,7 @@ def _wake(app: App, site: Site) -> Callable[[StagedObject], None]:
             function=str(site.pipeline.function),
             bucket=site.staging,
             region=app.aws.region,
-            ours=site.is_ours,
+            ours=site.function.is_ours,
             now=app.now(),
         )
 

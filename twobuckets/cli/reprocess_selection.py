@@ -154,7 +154,7 @@ def iter_actions(app: App, sender: Sender, selection: Selection) -> Iterator[Act
 
 def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str | None]]:
     """Yield what doctor finds stuck in staging, and why it should not be woken, None if it may."""
-    from twobuckets.doctor.findings import CouldNotLook, Gone
+    from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.stuck import find_stuck, iter_wakeable
 

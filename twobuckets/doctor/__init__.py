@@ -1,8 +1,8 @@
 """What is wrong with a pipeline, since when, why, and the command that mends it.
 
-`site` reads a pipeline's facts, each once; `buckets`, `wiring`, `function`, `uploads` and `stuck`
-turn them into findings; `remedies` plans and applies what `--fix` may mend. Only `remedies`
-writes.
+`facts` reads what AWS says, each fact once, and `site` is the pipeline that it is said of;
+`buckets`, `wiring`, `function`, `uploads` and `stuck` turn facts into findings; `remedies` plans
+and applies what `--fix` may mend. Only `remedies` writes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor import buckets, function, stuck, uploads, wiring
-from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity
+from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
+from twobuckets.doctor.findings import Check, Finding, Severity
 from twobuckets.errors import UsageError
 from twobuckets.parallel import begin, map_ordered
 

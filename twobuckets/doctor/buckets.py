@@ -10,7 +10,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor import policies
-from twobuckets.doctor.findings import Check, Finding, Gone, Severity, finder
+from twobuckets.doctor.facts.lookups import Gone
+from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _BLOCKS: Final = (
 def _buckets(site: Site) -> tuple[str, ...]:
     """The pipeline's buckets that exist: a missing one is a finding of its own."""
     names = dict.fromkeys((site.staging, site.archive))
-    found = tuple(name for name in names if site.bucket_exists(name))
+    found = tuple(name for name in names if site.buckets.exists(name))
     if not found:
         raise Gone("Neither bucket exists")
     return found
@@ -43,7 +44,7 @@ def _role(site: Site, bucket: str) -> str:
 def find_missing_buckets(site: Site) -> Iterator[Finding]:
     """Yield a finding for each bucket that does not exist."""
     for bucket in (site.staging, site.archive):
-        if not site.bucket_exists(bucket):
+        if not site.buckets.exists(bucket):
             yield Finding(
                 check="bucket-missing",
                 severity=Severity.PROBLEM,
@@ -57,7 +58,7 @@ def find_missing_buckets(site: Site) -> Iterator[Finding]:
 def find_open_blocks(site: Site) -> Iterator[Finding]:
     """Yield a finding for each bucket whose public access block is not fully on."""
     for bucket in _buckets(site):
-        block = site.public_access_block(bucket)
+        block = site.buckets.public_access_block(bucket)
         off = [name for name in _BLOCKS if not block.get(name)]
         if off:
             yield Finding(
@@ -82,7 +83,7 @@ def _block_public_access(site: Site, bucket: str) -> str:
 def find_public_buckets(site: Site) -> Iterator[Finding]:
     """Yield a finding for each bucket that a policy or an ACL opens to anybody now."""
     for bucket in _buckets(site):
-        block = site.public_access_block(bucket)
+        block = site.buckets.public_access_block(bucket)
         if not block.get("RestrictPublicBuckets"):
             yield from _public_policy(site, bucket)
         if not block.get("IgnorePublicAcls"):
@@ -90,8 +91,8 @@ def find_public_buckets(site: Site) -> Iterator[Finding]:
 
 
 def _public_policy(site: Site, bucket: str) -> Iterator[Finding]:
-    public = [s for s in site.bucket_policy(bucket) if policies.is_public(s)]
-    if site.policy_is_public(bucket) or public:
+    public = [s for s in site.buckets.policy(bucket) if policies.is_public(s)]
+    if site.buckets.policy_is_public(bucket) or public:
         yield Finding(
             check="public-bucket",
             severity=Severity.PROBLEM,
@@ -106,7 +107,7 @@ def _public_policy(site: Site, bucket: str) -> Iterator[Finding]:
 def _public_acl(site: Site, bucket: str) -> Iterator[Finding]:
     public = [
         grant["Permission"]
-        for grant in site.grants(bucket)
+        for grant in site.buckets.grants(bucket)
         if grant.get("Grantee", {}).get("URI") in policies.EVERYBODY_GROUPS
     ]
     if public:
@@ -127,7 +128,7 @@ def find_plain_http(site: Site) -> Iterator[Finding]:
     if not site.has_tls:
         return
     for bucket in _buckets(site):
-        if not any(policies.refuses_plain_http(s) for s in site.bucket_policy(bucket)):
+        if not any(policies.refuses_plain_http(s) for s in site.buckets.policy(bucket)):
             yield Finding(
                 check="tls",
                 severity=Severity.NOTICE,
@@ -135,7 +136,7 @@ def find_plain_http(site: Site) -> Iterator[Finding]:
                 detail=f"No statement of the {_role(site, bucket)} bucket's policy refuses "
                 'requests without TLS (Deny, aws:SecureTransport "false").',
                 remedy=f"{site.aws_cli} s3api get-bucket-policy --bucket {shell_word(bucket)}"
-                if site.bucket_policy(bucket)
+                if site.buckets.policy(bucket)
                 else _refuse_plain_http(site, bucket),
             )
 
@@ -161,7 +162,7 @@ def _refuse_plain_http(site: Site, bucket: str) -> str:
 def find_plain_storage(site: Site) -> Iterator[Finding]:
     """Yield a finding for each bucket without default encryption."""
     for bucket in _buckets(site):
-        if not site.encryption(bucket):
+        if not site.buckets.encryption(bucket):
             rule = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
             yield Finding(
                 check="encryption",
@@ -182,7 +183,7 @@ def find_unversioned(site: Site) -> Iterator[Finding]:
         "reprocessing has to keep a second copy",
     }
     for bucket in _buckets(site):
-        status = site.versioning(bucket)
+        status = site.buckets.versioning(bucket)
         if status != "Enabled":
             role = _role(site, bucket)
             yield Finding(
@@ -224,7 +225,7 @@ def aborts_uploads(rules: Sequence[dict[str, Any]]) -> bool:
 def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
     """Yield a finding for each bucket whose incomplete uploads are kept, and paid, for ever."""
     for bucket in _buckets(site):
-        if not aborts_uploads(site.lifecycle(bucket)):
+        if not aborts_uploads(site.buckets.lifecycle(bucket)):
             yield Finding(
                 check="lifecycle-uploads",
                 severity=Severity.NOTICE,
@@ -243,9 +244,9 @@ def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
 )
 def find_kept_versions(site: Site) -> Iterator[Finding]:
     """Yield a finding when staging keeps what was deleted from it for ever."""
-    if not site.bucket_exists(site.staging) or site.versioning(site.staging) == "":
+    if not site.buckets.exists(site.staging) or site.buckets.versioning(site.staging) == "":
         return
-    rules = site.lifecycle(site.staging)
+    rules = site.buckets.lifecycle(site.staging)
     if not any(covers_everything(r) and r.get("NoncurrentVersionExpiration") for r in rules):
         yield Finding(
             check="lifecycle-versions",
@@ -264,10 +265,10 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
 )
 def find_losing_rules(site: Site) -> Iterator[Finding]:
     """Yield a finding for each rule that takes current objects out of staging unprocessed."""
-    if not site.bucket_exists(site.staging):
+    if not site.buckets.exists(site.staging):
         return
     frozen = {"GLACIER", "DEEP_ARCHIVE"}
-    rules = site.lifecycle(site.staging)
+    rules = site.buckets.lifecycle(site.staging)
     for rule in rules:
         if rule.get("Status") != "Enabled":
             continue
@@ -312,9 +313,9 @@ def _without_rule(
 )
 def find_cors(site: Site) -> Iterator[Finding]:
     """Yield a finding for origins that may not upload, and for an ETag that is not exposed."""
-    if not site.bucket_exists(site.staging):
+    if not site.buckets.exists(site.staging):
         return
-    rules = site.cors(site.staging)
+    rules = site.buckets.cors(site.staging)
     missing = [o for o in site.cors_origins if not any(_admits(rule, o) for rule in rules)]
     if missing:
         yield Finding(

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
-from twobuckets.doctor.findings import CouldNotLook
+from twobuckets.doctor.facts.lookups import CouldNotLook
 from twobuckets.doctor.site import RETRY_PAUSES
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.logs.events import iter_events
@@ -139,7 +139,7 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
     if not stuck:
         return told
     oldest_at = min(staged.arrived_at for staged in stuck.values()) - _CLOCK_TOLERANCE
-    is_ours = site.is_ours
+    is_ours = site.function.is_ours
     cuts = _cuts(stuck)
     budget = itertools.count()
     for start_at, end_at in _slices(oldest_at, site.now):
@@ -152,11 +152,11 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
         except NotFoundError:
             break
         except AccessError as error:
-            what = f"the log {site.log_group}"
+            what = f"the log {site.function.log_group}"
             raise CouldNotLook(what, "access denied", "logs:FilterLogEvents") from error
         except TwoBucketsError as error:
             reason = error.message.partition(": ")[2] or error.message
-            raise CouldNotLook(f"the log {site.log_group}", reason, None) from error
+            raise CouldNotLook(f"the log {site.function.log_group}", reason, None) from error
         told.read_from = start_at
         if site.is_stopped or len(told.causes) == len(stuck):
             break
@@ -194,7 +194,7 @@ def _events(
 ) -> Iterator[LogEvent]:
     return iter_events(
         site.aws.logs,
-        site.log_group,
+        site.function.log_group,
         start_at=start_at,
         end_at=end_at,
         pattern=_PATTERN if is_ours else "",

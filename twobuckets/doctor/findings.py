@@ -88,20 +88,3 @@ if TYPE_CHECKING:
 def finder(family: str, *checks: Check) -> Callable[[Find], Finder]:
     """Make a function of a site the finder of these checks."""
     return lambda find: Finder(find, family, checks)
-
-
-class CouldNotLook(Exception):
-    """A fact that a check needs could not be read.
-
-    `permission` is the action that is denied, None where the reason is another one.
-    """
-
-    def __init__(self, what: str, reason: str, permission: str | None) -> None:
-        super().__init__(f"Could not read {what}: {reason}")
-        self.what = what
-        self.reason = reason
-        self.permission = permission
-
-
-class Gone(Exception):
-    """The very thing to look at does not exist, which is a finding of its own."""

@@ -11,8 +11,9 @@ import re
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.doctor.findings import Check, Finding, Gone, Severity, finder
-from twobuckets.doctor.site import LONGEST
+from twobuckets.doctor.facts.function import LONGEST
+from twobuckets.doctor.facts.lookups import Gone
+from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.text import shell_word
 from twobuckets.units import format_duration
 
@@ -82,7 +83,7 @@ ARCHIVE_VARIABLE: Final = "ARCHIVE_BUCKET"
 def find_missing_function(site: Site) -> Iterator[Finding]:
     """Yield a finding when there is no such function."""
     try:
-        site.function()
+        site.function.configuration()
     except Gone as gone:
         yield Finding(
             check="function-missing",
@@ -99,7 +100,7 @@ def find_missing_function(site: Site) -> Iterator[Finding]:
 )
 def find_bad_state(site: Site) -> Iterator[Finding]:
     """Yield a finding when the function is not active or its last update failed."""
-    function = site.function()
+    function = site.function.configuration()
     state, update = function.get("State", "Active"), function.get("LastUpdateStatus", "Successful")
     severity = Severity.PROBLEM
     if state == "Inactive":
@@ -118,12 +119,12 @@ def find_bad_state(site: Site) -> Iterator[Finding]:
     yield Finding(
         check="function-state",
         severity=severity,
-        subject=site.function_name,
+        subject=site.function.name,
         detail=f"The function {what}: {reason}",
         remedy=f"{site.program} deploy"
         if site.pipeline.stack
         else f"{site.aws_cli} lambda get-function-configuration "
-        f"--function-name {shell_word(site.function_name)}",
+        f"--function-name {shell_word(site.function.name)}",
     )
 
 
@@ -132,23 +133,23 @@ def find_bad_state(site: Site) -> Iterator[Finding]:
 )
 def find_switched_off(site: Site) -> Iterator[Finding]:
     """Yield a finding when the function may never run."""
-    site.function()
-    if site.reserved_concurrency() == 0:
+    site.function.configuration()
+    if site.function.reserved_concurrency() == 0:
         yield Finding(
             check="concurrency-zero",
             severity=Severity.PROBLEM,
-            subject=site.function_name,
+            subject=site.function.name,
             detail="The function's reserved concurrency is 0: every event is throttled, and given "
             "up after at most 6 hours.",
             remedy=f"{site.aws_cli} lambda delete-function-concurrency "
-            f"--function-name {shell_word(site.function_name)}",
+            f"--function-name {shell_word(site.function.name)}",
         )
 
 
 @finder("function", Check("runtime-deprecated", "Lambda no longer patches the function's runtime."))
 def find_deprecated_runtime(site: Site) -> Iterator[Finding]:
     """Yield a finding when the runtime's deprecation date has come."""
-    runtime = str(site.function().get("Runtime", ""))
+    runtime = str(site.function.configuration().get("Runtime", ""))
     deprecated_on = DEPRECATED_ON.get(runtime)
     if deprecated_on is None or deprecated_on > site.now.date():
         return
@@ -156,11 +157,11 @@ def find_deprecated_runtime(site: Site) -> Iterator[Finding]:
     yield Finding(
         check="runtime-deprecated",
         severity=Severity.NOTICE,
-        subject=site.function_name,
+        subject=site.function.name,
         detail=f"The runtime {runtime} is deprecated since {deprecated_on}: no security patches, "
         "and one day no updates of the function.",
         remedy=f"{site.aws_cli} lambda update-function-configuration "
-        f"--function-name {shell_word(site.function_name)} --runtime {newer}"
+        f"--function-name {shell_word(site.function.name)} --runtime {newer}"
         if newer
         else None,
     )
@@ -172,15 +173,15 @@ def find_deprecated_runtime(site: Site) -> Iterator[Finding]:
 )
 def find_wrong_environment(site: Site) -> Iterator[Finding]:
     """Yield a finding when the environment names another archive, or ours names none."""
-    variables = site.function().get("Environment", {}).get("Variables", {})
-    names = archive_variables(variables, is_ours=site.is_ours)
+    variables = site.function.configuration().get("Environment", {}).get("Variables", {})
+    names = archive_variables(variables, is_ours=site.function.is_ours)
     wrong = [name for name in names if variables.get(name) != site.archive]
     for name in wrong:
         value = variables.get(name)
         yield Finding(
             check="environment-archive",
             severity=Severity.PROBLEM,
-            subject=site.function_name,
+            subject=site.function.name,
             detail=f"The function's variable {name} "
             + (f"is {value}" if value else "is not set")
             + f", but the archive bucket is {site.archive}.",
@@ -199,12 +200,12 @@ def archive_variables(variables: Mapping[str, str], *, is_ours: bool) -> list[st
 @finder("function", Check("role-permission", "The processor's role lacks an action it needs."))
 def find_missing_actions(site: Site) -> Iterator[Finding]:
     """Yield a finding for each resource on which IAM's simulation denies the role an action."""
-    function = site.function()
+    function = site.function.configuration()
     role_arn, partition = function["Role"], str(function["FunctionArn"]).split(":")[1]
-    needs = _OUR_PROCESSOR if site.is_ours else _EVERY_PROCESSOR
+    needs = _OUR_PROCESSOR if site.function.is_ours else _EVERY_PROCESSOR
     for place, actions in needs.items():
         resource = _resource(site, place, partition)
-        decisions = site.allowed(role_arn, actions, resource)
+        decisions = site.function.allowed(role_arn, actions, resource)
         denied = [action for action in actions if decisions.get(action, "allowed") != "allowed"]
         if denied:
             role = role_arn.rpartition("/")[2]
@@ -224,8 +225,8 @@ def find_missing_actions(site: Site) -> Iterator[Finding]:
 
 def _resource(site: Site, place: str, partition: str) -> str:
     if place == "log":
-        region, account = str(site.function()["FunctionArn"]).split(":")[3:5]
-        return f"arn:{partition}:logs:{region}:{account}:log-group:{site.log_group}:*"
+        region, account = str(site.function.configuration()["FunctionArn"]).split(":")[3:5]
+        return f"arn:{partition}:logs:{region}:{account}:log-group:{site.function.log_group}:*"
     which, _, objects = place.partition("/")
     bucket = site.staging if which == "staging" else site.archive
     return f"arn:{partition}:s3:::{bucket}" + (f"/{objects}" if objects else "")
@@ -239,16 +240,16 @@ def _resource(site: Site, place: str, partition: str) -> str:
 )
 def find_lost_failures(site: Site) -> Iterator[Finding]:
     """Yield findings about what becomes of an event whose processing fails."""
-    function = site.function()
-    if any(":sqs:" in source.get("EventSourceArn", "") for source in site.event_sources()):
+    function = site.function.configuration()
+    if any(":sqs:" in source.get("EventSourceArn", "") for source in site.function.event_sources()):
         # The queue's own redrive policy rules there.
         return
-    config = site.invoke_config() or {}
+    config = site.function.invoke_config() or {}
     if config.get("MaximumRetryAttempts") == 0:
         yield Finding(
             check="retries-off",
             severity=Severity.NOTICE,
-            subject=site.function_name,
+            subject=site.function.name,
             detail="Lambda does not retry failed events of this function (MaximumRetryAttempts "
             "is 0): one bad second leaves a file stuck.",
             remedy=_put_invoke_config(site, config | {"MaximumRetryAttempts": 2}),
@@ -257,7 +258,7 @@ def find_lost_failures(site: Site) -> Iterator[Finding]:
     destination = destination or function.get("DeadLetterConfig", {}).get("TargetArn")
     if destination is None:
         yield _failures_vanish(site, config)
-    elif ":sqs:" in destination and site.queue_at(destination) is None:
+    elif ":sqs:" in destination and site.queues.attributes_at(destination) is None:
         queue_name = destination.rpartition(":")[2]
         yield Finding(
             check="failure-queue-missing",
@@ -270,12 +271,12 @@ def find_lost_failures(site: Site) -> Iterator[Finding]:
 
 def _failures_vanish(site: Site, config: dict[str, Any]) -> Finding:
     url = site.pipeline.failure_queue_url
-    queue = site.queue(url) if url else None
+    queue = site.queues.attributes(url) if url else None
     destination = {"OnFailure": {"Destination": (queue or {}).get("QueueArn")}}
     return Finding(
         check="failures-vanish",
         severity=Severity.NOTICE,
-        subject=site.function_name,
+        subject=site.function.name,
         detail="The function has no on-failure destination and no dead-letter queue: what Lambda "
         "gives up on leaves no trace but the log.",
         remedy=_put_invoke_config(site, config | {"DestinationConfig": destination})
@@ -287,8 +288,8 @@ def _failures_vanish(site: Site, config: dict[str, Any]) -> Finding:
 def _put_invoke_config(site: Site, config: dict[str, Any]) -> str:
     """Return the command that writes the whole configuration: what it leaves out is forgotten."""
     words = [f"{site.aws_cli} lambda put-function-event-invoke-config"]
-    words.append(f"--function-name {shell_word(site.function_name)}")
-    words.append(f"--qualifier {shell_word(site.qualifier or '$LATEST')}")
+    words.append(f"--function-name {shell_word(site.function.name)}")
+    words.append(f"--qualifier {shell_word(site.function.qualifier or '$LATEST')}")
     for option in ("MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig"):
         value = config.get(option)
         if value is None:
@@ -307,7 +308,7 @@ def find_queued_failures(site: Site) -> Iterator[Finding]:
     url = site.pipeline.failure_queue_url
     if url is None:
         return
-    queue = site.queue(url)
+    queue = site.queues.attributes(url)
     if queue is None:
         yield Finding(
             check="failure-queue-missing",
@@ -321,7 +322,7 @@ def find_queued_failures(site: Site) -> Iterator[Finding]:
     depth = int(queue.get("ApproximateNumberOfMessages", 0))
     if not depth:
         return
-    oldest = site.oldest_message(queue["QueueArn"].rpartition(":")[2])
+    oldest = site.queues.oldest_message(queue["QueueArn"].rpartition(":")[2])
     kept = timedelta(seconds=int(queue.get("MessageRetentionPeriod", 345600)))
     age = f"; the oldest is {format_duration(oldest)} old" if oldest else ""
     yield Finding(
@@ -343,16 +344,16 @@ def find_queued_failures(site: Site) -> Iterator[Finding]:
 )
 def find_log_settings(site: Site) -> Iterator[Finding]:
     """Yield findings about the log group that the function writes to."""
-    site.function()
-    group = site.log_settings()
-    name = shell_word(site.log_group)
+    site.function.configuration()
+    group = site.function.log_settings()
+    name = shell_word(site.function.log_group)
     if group is None:
         # Lambda makes the group at the first invocation, so an idle function may have none yet.
-        if site.metrics()["Invocations"] or site.pipeline.stack is not None:
+        if site.function.metrics()["Invocations"] or site.pipeline.stack is not None:
             yield Finding(
                 check="log-group-missing",
                 severity=Severity.PROBLEM,
-                subject=site.log_group,
+                subject=site.function.log_group,
                 detail="The processor's log group does not exist, so nothing says what became of "
                 "a file.",
                 remedy=f"{site.aws_cli} logs create-log-group --log-group-name {name}",
@@ -361,7 +362,7 @@ def find_log_settings(site: Site) -> Iterator[Finding]:
         yield Finding(
             check="log-retention",
             severity=Severity.NOTICE,
-            subject=site.log_group,
+            subject=site.function.log_group,
             detail="The processor's log has no retention: it grows, and is paid, for ever.",
             remedy=f"{site.aws_cli} logs put-retention-policy --log-group-name {name} "
             "--retention-in-days 30",
@@ -374,8 +375,8 @@ def find_log_settings(site: Site) -> Iterator[Finding]:
 )
 def find_recent_trouble(site: Site) -> Iterator[Finding]:
     """Yield what Lambda counted against the function in the last day."""
-    timeout = timedelta(seconds=site.function()["Timeout"])
-    sums = site.metrics()
+    timeout = timedelta(seconds=site.function.configuration()["Timeout"])
+    sums = site.function.metrics()
     longest = timedelta(milliseconds=sums[LONGEST])
     words = {
         "Errors": "failed",
@@ -393,7 +394,7 @@ def find_recent_trouble(site: Site) -> Iterator[Finding]:
         yield Finding(
             check="last-day",
             severity=Severity.INFO,
-            subject=site.function_name,
+            subject=site.function.name,
             detail=f"Of {int(sums['Invocations']):,} invocations and their events in the last "
             f"day, {', '.join(told)}.",
             remedy=f"{site.program} logs --failed --since 1d",
@@ -403,7 +404,7 @@ def find_recent_trouble(site: Site) -> Iterator[Finding]:
 @finder("stack", Check("stack-missing", "The stack does not exist."))
 def find_missing_stack(site: Site) -> Iterator[Finding]:
     """Yield a finding when a stack is named and does not exist."""
-    if site.pipeline.stack is not None and site.stack() is None:
+    if site.pipeline.stack is not None and site.stack.description() is None:
         yield Finding(
             check="stack-missing",
             severity=Severity.PROBLEM,
@@ -416,7 +417,7 @@ def find_missing_stack(site: Site) -> Iterator[Finding]:
 @finder("stack", Check("stack-state", "The stack is in a failed or unfinished state."))
 def find_stack_state(site: Site) -> Iterator[Finding]:
     """Yield a finding when the stack's last operation failed or goes on."""
-    stack = site.stack()
+    stack = site.stack.description()
     if stack is None:
         return
     status = str(stack["StackStatus"])
@@ -439,11 +440,11 @@ def find_stack_state(site: Site) -> Iterator[Finding]:
 @finder("stack", Check("stack-drift", "Resources were changed behind CloudFormation's back."))
 def find_drift(site: Site) -> Iterator[Finding]:
     """Yield a finding for what CloudFormation found drifted when it last compared."""
-    stack = site.stack()
+    stack = site.stack.description()
     if stack is None or stack.get("DriftInformation", {}).get("StackDriftStatus") != "DRIFTED":
         return
     checked_at = stack["DriftInformation"].get("LastCheckTimestamp", site.now)
-    drifts = site.drifted_resources()
+    drifts = site.stack.drifted_resources()
     named = [f"{d['LogicalResourceId']} ({d['StackResourceDriftStatus'].lower()})" for d in drifts]
     yield Finding(
         check="stack-drift",

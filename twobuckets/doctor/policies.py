@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,12 @@ EVERYBODY_GROUPS = frozenset(
         "http://acs.amazonaws.com/groups/global/AuthenticatedUsers",
     }
 )
+
+
+def statements_of(policy: str | None) -> list[Mapping[str, Any]]:
+    """Return a policy document's statements, which JSON may give as one object or a list."""
+    statements = json.loads(policy or "{}").get("Statement", [])
+    return statements if isinstance(statements, list) else [statements]
 
 
 def is_for_everybody(statement: Mapping[str, Any]) -> bool:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, function, uploads, wiring
-from twobuckets.doctor.findings import CouldNotLook, Finding, Gone
+from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.staging import is_archived
 from twobuckets.errors import TwoBucketsError
 from twobuckets.parallel import map_unordered
 
 if TYPE_CHECKING:
+    from twobuckets.doctor.findings import Finding
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.staging import StagedObject
     from twobuckets.s3.answers import ListedUpload
@@ -207,7 +208,7 @@ def _delete_archived(site: Site, staged: StagedObject) -> str | None:
 
 def _plan_aborts(site: Site) -> Iterator[Planned]:
     for bucket in dict.fromkeys((site.staging, site.archive)):
-        if not site.bucket_exists(bucket):
+        if not site.buckets.exists(bucket):
             continue
         orphaned = list(uploads.iter_orphaned(site, bucket))
         if orphaned:
@@ -303,20 +304,20 @@ def _widen(notification: dict[str, Any], targets: frozenset[str]) -> bool:
 
 
 def _let_s3_call(site: Site, check: str, subject: str) -> Planned:
-    partition, account = str(site.function()["FunctionArn"]).split(":")[1:5:3]
+    partition, account = str(site.function.configuration()["FunctionArn"]).split(":")[1:5:3]
 
     def run() -> str | None:
         request: dict[str, Any] = {
-            "FunctionName": site.function_name,
+            "FunctionName": site.function.name,
             "StatementId": f"twobuckets-{site.staging}".replace(".", "-")[:100],
             "Action": "lambda:InvokeFunction",
             "Principal": "s3.amazonaws.com",
             "SourceArn": f"arn:{partition}:s3:::{site.staging}",
             "SourceAccount": account,
         }
-        if site.qualifier is not None:
-            request["Qualifier"] = site.qualifier
-        with attempt(f"let S3 call {site.function_name}"):
+        if site.function.qualifier is not None:
+            request["Qualifier"] = site.function.qualifier
+        with attempt(f"let S3 call {site.function.name}"):
             try:
                 site.aws.functions.add_permission(**request)
             except ClientError as error:
@@ -409,16 +410,16 @@ def _with_etag(rule: dict[str, Any]) -> dict[str, Any]:
 
 def _mend_environment(site: Site, check: str, subject: str) -> Planned:
     def run() -> str | None:
-        with attempt(f"write the environment of {site.function_name}"):
+        with attempt(f"write the environment of {site.function.name}"):
             functions = site.aws.functions
-            current = functions.get_function_configuration(FunctionName=site.function_name)
+            current = functions.get_function_configuration(FunctionName=site.function.name)
             variables = dict(current.get("Environment", {}).get("Variables", {}))
-            for name in function.archive_variables(variables, is_ours=site.is_ours):
+            for name in function.archive_variables(variables, is_ours=site.function.is_ours):
                 variables[name] = site.archive
             # The revision keeps somebody else's change of the same moment; emulators have none.
             revision: Any = {k: v for k, v in current.items() if k == "RevisionId"}
             functions.update_function_configuration(
-                FunctionName=site.function_name, Environment={"Variables": variables}, **revision
+                FunctionName=site.function.name, Environment={"Variables": variables}, **revision
             )
         return None
 

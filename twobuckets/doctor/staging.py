@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, error_code
-from twobuckets.doctor.findings import Gone
-from twobuckets.doctor.site import could_not_look, listing_stopped
+from twobuckets.doctor.facts.lookups import Gone, could_not_look, listing_stopped
 from twobuckets.doctor.summary import Staged
 from twobuckets.s3.answers import ListedVersion
 from twobuckets.s3.listing import ListingError, iter_objects, iter_versions
@@ -42,10 +41,10 @@ def iter_stuck(site: Site) -> Iterator[StagedObject]:
 
     Raises CouldNotLook, and Gone when there is no staging bucket.
     """
-    if not site.bucket_exists(site.staging):
+    if not site.buckets.exists(site.staging):
         raise Gone(f"There is no bucket {site.staging}")
     site.staged = Staged(readable_bytes=site.readable_bytes)
-    is_versioned = site.versioning(site.staging) != ""
+    is_versioned = site.buckets.versioning(site.staging) != ""
     now, stuck_after = site.now, site.stuck_after
     try:
         with site.connect() as sender:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor import function, wiring
 from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
-from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity, finder
+from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
+from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
 from twobuckets.doctor.staging import StagedObject, is_archived, iter_stuck
 from twobuckets.parallel import map_ordered, map_unordered
@@ -224,7 +225,7 @@ def _find_block(site: Site) -> tuple[Cause, str] | None:
         if finding is not None:
             return Cause(check, finding.check), finding.detail.rstrip(".")
     try:
-        throttled = site.metrics()["Throttles"]
+        throttled = site.function.metrics()["Throttles"]
     except (CouldNotLook, Gone):
         return None
     if throttled:
@@ -255,7 +256,7 @@ def _match_deaths(site: Site, untold: list[StagedObject], told: Told) -> dict[st
 
 def _timeout(site: Site) -> timedelta:
     try:
-        return timedelta(seconds=site.function()["Timeout"])
+        return timedelta(seconds=site.function.configuration()["Timeout"])
     except (CouldNotLook, Gone):
         return LONGEST_TIMEOUT
 
@@ -339,7 +340,7 @@ def _too_large(site: Site, staged: Staged) -> Finding:
     takes = timedelta(seconds=staged.largest_bytes / READ_BYTES_A_SECOND)
     # Twice what reading takes: something is to be done with what was read.
     needed = math.ceil(takes * 2 / timedelta(minutes=1)) * timedelta(minutes=1)
-    name = shell_word(site.function_name)
+    name = shell_word(site.function.name)
     return Finding(
         check="timeout-size",
         # Nothing says that the processor reads the whole file, as long as none of them stays.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.aws import ClientError
 from twobuckets.doctor.buckets import aborts_uploads
-from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Severity, finder
-from twobuckets.doctor.site import listing_stopped
+from twobuckets.doctor.facts.lookups import CouldNotLook, listing_stopped
+from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.prices import US_EAST_1
 from twobuckets.s3.listing import ListingError, iter_uploads
 from twobuckets.s3.uploads import read_parts
@@ -66,7 +66,7 @@ def read_held(
 def find_orphaned(site: Site) -> Iterator[Finding]:
     """Yield the orphaned uploads of both buckets: each one, or many as one finding."""
     for bucket in dict.fromkeys((site.staging, site.archive)):
-        if not site.bucket_exists(bucket):
+        if not site.buckets.exists(bucket):
             continue
         uploads = list(iter_orphaned(site, bucket))
         if not uploads:
@@ -143,7 +143,7 @@ def _end(site: Site, bucket: str, upload: IncompleteUpload) -> str:
     if upload.abort_at is not None:
         return f"A lifecycle rule clears it at {format_instant(upload.abort_at)}."
     try:
-        if aborts_uploads(site.lifecycle(bucket)):
+        if aborts_uploads(site.buckets.lifecycle(bucket)):
             return "A lifecycle rule will clear it."
     except CouldNotLook:
         return "Whether a lifecycle rule will clear it could not be read."

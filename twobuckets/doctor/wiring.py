@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor import policies
-from twobuckets.doctor.findings import Check, CouldNotLook, Finding, Gone, Severity, finder
-from twobuckets.doctor.site import function_name_of, qualifier_of
+from twobuckets.doctor.facts.function import function_name_of, qualifier_of
+from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
+from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def routes_to_function(site: Site) -> list[Route]:
 
     A topic, or EventBridge, counts when the function lets that service call it.
     """
-    routes = routes_of(site.notification(site.staging))
-    sources = {source.get("EventSourceArn") for source in site.event_sources()}
+    routes = routes_of(site.buckets.notification(site.staging))
+    sources = {source.get("EventSourceArn") for source in site.function.event_sources()}
     found = [
         route
         for route in routes
@@ -87,7 +88,7 @@ def routes_to_function(site: Site) -> list[Route]:
         or route.target_arn in sources
         or (":sns:" in route.target_arn and _admits(site, "sns.amazonaws.com"))
     ]
-    if "EventBridgeConfiguration" in site.notification(site.staging) and (
+    if "EventBridgeConfiguration" in site.buckets.notification(site.staging) and (
         _admits(site, "events.amazonaws.com") or any(":sqs:" in str(arn) for arn in sources)
     ):
         found.append(Route("eventbridge", (CREATED,)))
@@ -101,25 +102,25 @@ def targets_of_function(site: Site) -> frozenset[str]:
 
 def leads_to(target_arn: str, site: Site) -> bool:
     """Tell whether an ARN is the function's, in the version or alias that is meant."""
-    if ":lambda:" not in target_arn or function_name_of(target_arn) != site.function_name:
+    if ":lambda:" not in target_arn or function_name_of(target_arn) != site.function.name:
         return False
     latest = (None, "$LATEST")
-    wanted, got = site.qualifier, qualifier_of(target_arn)
+    wanted, got = site.function.qualifier, qualifier_of(target_arn)
     return wanted == got or (wanted in latest and got in latest)
 
 
 def function_arn(site: Site) -> str:
     """Return the ARN that the notification is to name, with the qualifier that is meant."""
-    parts = str(site.function()["FunctionArn"]).split(":")
+    parts = str(site.function.configuration()["FunctionArn"]).split(":")
     unqualified = ":".join(parts[:7])
-    return f"{unqualified}:{site.qualifier}" if site.qualifier else unqualified
+    return f"{unqualified}:{site.function.qualifier}" if site.function.qualifier else unqualified
 
 
 def _admits(site: Site, service: str) -> bool:
     return any(
         statement.get("Effect") == "Allow"
         and policies.covers(statement, service, "lambda:InvokeFunction")
-        for statement in site.function_policy()
+        for statement in site.function.policy()
     )
 
 
@@ -136,14 +137,14 @@ def find_missing_notification(site: Site) -> Iterator[Finding]:
     """Yield a finding when no route leads from staging to the processor."""
     if routes_to_function(site):
         return
-    routes = routes_of(site.notification(site.staging))
+    routes = routes_of(site.buckets.notification(site.staging))
     if not routes:
         yield Finding(
             check="notification-missing",
             severity=Severity.PROBLEM,
             subject=_url(site.staging),
             detail="The bucket has no notification for new objects, so the processor "
-            f"{site.function_name} is never told of a file.",
+            f"{site.function.name} is never told of a file.",
             remedy=site.fix_command("notification-missing"),
             fixable=True,
         )
@@ -200,10 +201,10 @@ def find_missing_permission(site: Site) -> Iterator[Finding]:
     bucket_arn = f"arn:{_partition(site)}:s3:::{site.staging}"
     about = [
         statement
-        for statement in site.function_policy()
+        for statement in site.function.policy()
         if policies.covers(statement, "s3.amazonaws.com", "lambda:InvokeFunction")
     ]
-    accounts = {str(site.function()["FunctionArn"]).split(":")[4]}
+    accounts = {str(site.function.configuration()["FunctionArn"]).split(":")[4]}
     if not any(policies.meets(s, source_arn=bucket_arn, accounts=accounts) for s in about):
         with contextlib.suppress(CouldNotLook):
             accounts.add(site.account())
@@ -220,18 +221,18 @@ def find_missing_permission(site: Site) -> Iterator[Finding]:
     yield Finding(
         check="permission-missing",
         severity=Severity.PROBLEM,
-        subject=site.function_name,
+        subject=site.function.name,
         detail=f"S3 can't wake the function for files in {_url(site.staging)}: {why}. S3 says "
         "nothing of an event that it could not deliver.",
         remedy=site.fix_command("permission-missing")
         if not denied
-        else f"{site.aws_cli} lambda get-policy --function-name {shell_word(site.function_name)}",
+        else f"{site.aws_cli} lambda get-policy --function-name {shell_word(site.function.name)}",
         fixable=not denied,
     )
 
 
 def _partition(site: Site) -> str:
-    return str(site.function()["FunctionArn"]).split(":")[1]
+    return str(site.function.configuration()["FunctionArn"]).split(":")[1]
 
 
 @finder(
@@ -240,14 +241,14 @@ def _partition(site: Site) -> str:
 )
 def find_disabled_event_sources(site: Site) -> Iterator[Finding]:
     """Yield a finding for each event source mapping that is not enabled."""
-    for source in site.event_sources():
+    for source in site.function.event_sources():
         if source.get("State") in ("Enabled", "Enabling", "Creating", "Updating"):
             continue
         yield Finding(
             check="event-source-disabled",
             severity=Severity.PROBLEM,
             subject=str(source.get("EventSourceArn")),
-            detail=f"The event source mapping to {site.function_name} is {source.get('State')}: "
+            detail=f"The event source mapping to {site.function.name} is {source.get('State')}: "
             f"{source.get('StateTransitionReason', 'no reason given')}",
             remedy=f"{site.aws_cli} lambda update-event-source-mapping "
             f"--uuid {shell_word(source['UUID'])} --enabled",
@@ -267,7 +268,7 @@ def find_loop(site: Site) -> Iterator[Finding]:
         )
         return
     try:
-        notification = site.notification(site.archive)
+        notification = site.buckets.notification(site.archive)
     except Gone:
         return
     if not any(leads_to(route.target_arn, site) for route in routes_of(notification)):
@@ -278,7 +279,7 @@ def find_loop(site: Site) -> Iterator[Finding]:
         check="loop",
         severity=Severity.PROBLEM,
         subject=_url(site.archive),
-        detail=f"The archive bucket notifies the processor {site.function_name}, so every "
+        detail=f"The archive bucket notifies the processor {site.function.name}, so every "
         "archived file wakes it again. Lambda may stop the function for recursion.",
         remedy=f"{site.aws_cli} s3api put-bucket-notification-configuration "
         f"--bucket {shell_word(site.archive)} --notification-configuration "

@@ -1,0 +1,105 @@
+"""What S3 says of a bucket's settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twobuckets.doctor.policies import statements_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from twobuckets.aws.clients import Aws
+    from twobuckets.doctor.facts.lookups import Lookups
+
+
+class BucketFacts:
+    """Buckets by their name. Raises CouldNotLook, and Gone for settings of a missing bucket."""
+
+    def __init__(self, aws: Aws, lookups: Lookups) -> None:
+        self._aws = aws
+        self._lookups = lookups
+
+    def exists(self, bucket: str) -> bool:
+        """Tell whether there is such a bucket. Raises CouldNotLook."""
+        found = self._lookups.read(
+            f"bucket {bucket}",
+            "s3:ListBucket",
+            lambda: self._aws.s3.head_bucket(Bucket=bucket),
+            absent=("404", "NoSuchBucket"),
+        )
+        return found is not None
+
+    def versioning(self, bucket: str) -> str:
+        """Return "Enabled", "Suspended" or, for a bucket that never had versions, ""."""
+        answer = self._of_bucket(bucket, "versioning", "s3:GetBucketVersioning")
+        return str(answer.get("Status", ""))
+
+    def encryption(self, bucket: str) -> Sequence[Mapping[str, Any]]:
+        """Return the rules of the bucket's default encryption."""
+        answer = self._of_bucket(
+            bucket,
+            "encryption",
+            "s3:GetEncryptionConfiguration",
+            absent="ServerSideEncryptionConfigurationNotFoundError",
+        )
+        return answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])  # type: ignore[no-any-return]
+
+    def public_access_block(self, bucket: str) -> Mapping[str, bool]:
+        """Return the four switches of the bucket's public access block; empty where it has none."""
+        name, permission = "public_access_block", "s3:GetBucketPublicAccessBlock"
+        absent = "NoSuchPublicAccessBlockConfiguration"
+        answer = self._of_bucket(bucket, name, permission, absent=absent, prefix="get_")
+        return answer.get("PublicAccessBlockConfiguration", {})  # type: ignore[no-any-return]
+
+    def policy(self, bucket: str) -> list[Mapping[str, Any]]:
+        """Return the statements of the bucket's policy."""
+        answer = self._of_bucket(
+            bucket, "policy", "s3:GetBucketPolicy", absent="NoSuchBucketPolicy"
+        )
+        return statements_of(answer.get("Policy"))
+
+    def policy_is_public(self, bucket: str) -> bool | None:
+        """Return S3's own judgement of the bucket's policy; None where it gives none."""
+        name, permission = "policy_status", "s3:GetBucketPolicyStatus"
+        answer = self._of_bucket(bucket, name, permission, absent="NoSuchBucketPolicy")
+        return answer.get("PolicyStatus", {}).get("IsPublic")  # type: ignore[no-any-return]
+
+    def grants(self, bucket: str) -> Sequence[Mapping[str, Any]]:
+        """Return the grants of the bucket's access control list."""
+        return self._of_bucket(bucket, "acl", "s3:GetBucketAcl").get("Grants", [])  # type: ignore[no-any-return]
+
+    def lifecycle(self, bucket: str) -> list[dict[str, Any]]:
+        """Return the bucket's lifecycle rules."""
+        name, permission = "lifecycle_configuration", "s3:GetLifecycleConfiguration"
+        answer = self._of_bucket(bucket, name, permission, absent="NoSuchLifecycleConfiguration")
+        return answer.get("Rules", [])  # type: ignore[no-any-return]
+
+    def cors(self, bucket: str) -> list[dict[str, Any]]:
+        """Return the bucket's CORS rules."""
+        answer = self._of_bucket(
+            bucket, "cors", "s3:GetBucketCORS", absent="NoSuchCORSConfiguration"
+        )
+        return answer.get("CORSRules", [])  # type: ignore[no-any-return]
+
+    def notification(self, bucket: str) -> dict[str, Any]:
+        """Return the bucket's notification configuration."""
+        name = "notification_configuration"
+        answer = dict(self._of_bucket(bucket, name, "s3:GetBucketNotification"))
+        answer.pop("ResponseMetadata", None)
+        return answer
+
+    def _of_bucket(
+        self,
+        bucket: str,
+        name: str,
+        permission: str,
+        *,
+        absent: str = "",
+        prefix: str = "get_bucket_",
+    ) -> dict[str, Any]:
+        def call() -> Any:
+            return getattr(self._aws.s3, prefix + name)(Bucket=bucket)
+
+        what = f"the {name.replace('_', ' ')} of bucket {bucket}"
+        return self._lookups.read(what, permission, call, absent=(absent,)) or {}

@@ -1,0 +1,220 @@
+"""What Lambda, IAM and CloudWatch say of the function and its log."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
+from twobuckets.doctor.policies import statements_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from twobuckets.aws.clients import Aws
+    from twobuckets.doctor.facts.lookups import Lookups
+    from twobuckets.settings import Pipeline
+
+_OUR_HANDLER: Final = "twobuckets.processor.handler"
+_MISSING: Final = ("ResourceNotFoundException",)
+_LATEST: Final = "$LATEST"
+_NO_FUNCTION: Final = "nothing names the processor: set function in twobuckets.toml"
+LONGEST: Final = "Duration"
+_METRICS: Final = (
+    "Invocations",
+    "Errors",
+    "Throttles",
+    "AsyncEventsDropped",
+    "DestinationDeliveryFailures",
+    LONGEST,
+)
+
+
+class FunctionFacts:
+    """The pipeline's function. Raises CouldNotLook, also where the settings name none."""
+
+    def __init__(self, aws: Aws, pipeline: Pipeline, now: datetime, lookups: Lookups) -> None:
+        self._aws = aws
+        self._pipeline = pipeline
+        self._now = now
+        self._lookups = lookups
+
+    @property
+    def name(self) -> str:
+        """The function's name without qualifier. Raises CouldNotLook when none is named."""
+        if self._pipeline.function is None:
+            raise CouldNotLook("the processor", _NO_FUNCTION, None)
+        return function_name_of(self._pipeline.function)
+
+    @property
+    def qualifier(self) -> str | None:
+        """The version or alias that the settings name."""
+        return qualifier_of(self._pipeline.function or "")
+
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether the processor is made with `twobuckets.processor`."""
+        return self.configuration().get("Handler") == _OUR_HANDLER
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the function's configuration. Raises Gone when there is no such function."""
+        if self._pipeline.function is None:
+            raise CouldNotLook("the processor", _NO_FUNCTION, None)
+        found = self._of_function("get_function_configuration", "lambda:GetFunctionConfiguration")
+        if found is None:
+            raise Gone(f"There is no function {self._pipeline.function}")
+        return found
+
+    def policy(self) -> list[Mapping[str, Any]]:
+        """Return the statements of the function's resource policy."""
+        answer = self._of_function("get_policy", "lambda:GetPolicy") or {}
+        return statements_of(answer.get("Policy"))
+
+    def reserved_concurrency(self) -> int | None:
+        """Return the concurrency reserved for the function; None where nothing is."""
+        answer = self._lookups.read(
+            "the function's reserved concurrency",
+            "lambda:GetFunctionConcurrency",
+            lambda: self._aws.functions.get_function_concurrency(FunctionName=self.name),
+            absent=_MISSING,
+        )
+        return (answer or {}).get("ReservedConcurrentExecutions")
+
+    def invoke_config(self) -> dict[str, Any] | None:
+        """Return how asynchronous invocations are retried; None for Lambda's defaults."""
+
+        def call() -> Any:
+            paginator = self._aws.functions.get_paginator("list_function_event_invoke_configs")
+            pages = paginator.paginate(FunctionName=self.name)
+            return [config for page in pages for config in page["FunctionEventInvokeConfigs"]]
+
+        what, permission = "the function's retries", "lambda:ListFunctionEventInvokeConfigs"
+        configs = self._lookups.read(what, permission, call, absent=_MISSING) or []
+        wanted = self.qualifier or _LATEST
+        return next(
+            (c for c in configs if (qualifier_of(c["FunctionArn"]) or _LATEST) == wanted), None
+        )
+
+    def event_sources(self) -> list[dict[str, Any]]:
+        """Return the function's event source mappings."""
+
+        def call() -> Any:
+            pages = self._aws.functions.get_paginator("list_event_source_mappings").paginate(
+                FunctionName=str(self._pipeline.function)
+            )
+            return [source for page in pages for source in page["EventSourceMappings"]]
+
+        what, permission = "the function's event sources", "lambda:ListEventSourceMappings"
+        return self._lookups.read(what, permission, call, absent=_MISSING) or []
+
+    def _of_function(self, operation: str, permission: str) -> dict[str, Any] | None:
+        if self._pipeline.function is None:
+            raise CouldNotLook("the processor", _NO_FUNCTION, None)
+        words = operation.removeprefix("get_function_").removeprefix("get_").replace("_", " ")
+
+        def call() -> Any:
+            return getattr(self._aws.functions, operation)(FunctionName=self._pipeline.function)
+
+        found: dict[str, Any] | None = self._lookups.read(
+            f"the function's {words}", permission, call, absent=_MISSING
+        )
+        return found
+
+    def allowed(self, role_arn: str, actions: Sequence[str], resource: str) -> dict[str, str]:
+        """Return IAM's decision by action, such as "allowed" or "implicitDeny", by simulation."""
+
+        def call() -> Any:
+            pages = self._aws.iam.get_paginator("simulate_principal_policy").paginate(
+                PolicySourceArn=role_arn, ActionNames=actions, ResourceArns=[resource]
+            )
+            return {
+                result["EvalActionName"]: result["EvalDecision"]
+                for page in pages
+                for result in page["EvaluationResults"]
+            }
+
+        what = f"what {role_arn} may do on {resource} ({', '.join(actions)})"
+        decisions: dict[str, str] = self._lookups.read(what, "iam:SimulatePrincipalPolicy", call)
+        return decisions
+
+    def metrics(self) -> dict[str, float]:
+        """Return the function's metrics of the last day by their name.
+
+        Sums of counts; of `Duration` the longest, in milliseconds.
+        """
+
+        def call() -> Any:
+            answer = self._aws.cloudwatch.get_metric_data(
+                StartTime=self._now - timedelta(days=1),
+                EndTime=self._now,
+                MetricDataQueries=[
+                    {
+                        "Id": name.lower(),
+                        "MetricStat": {
+                            "Metric": {
+                                "Namespace": "AWS/Lambda",
+                                "MetricName": name,
+                                "Dimensions": [{"Name": "FunctionName", "Value": self.name}],
+                            },
+                            "Period": 3600,
+                            "Stat": "Maximum" if name == LONGEST else "Sum",
+                        },
+                    }
+                    for name in _METRICS
+                ],
+            )
+            values = {r["Id"]: r.get("Values", []) for r in answer["MetricDataResults"]}
+            return {
+                name: (max if name == LONGEST else sum)(values.get(name.lower()) or [0.0])
+                for name in _METRICS
+            }
+
+        name = self.name
+        sums: dict[str, float] = self._lookups.read(
+            f"the metrics of {name}", "cloudwatch:GetMetricData", call
+        )
+        return sums
+
+    @property
+    def log_group(self) -> str:
+        """The log group that the function writes to. Raises CouldNotLook when nothing tells."""
+        try:
+            group = self.configuration().get("LoggingConfig", {}).get("LogGroup")
+        except (CouldNotLook, Gone):
+            group = None
+        group = group or self._pipeline.log_group
+        if group is None:
+            raise CouldNotLook("the processor's log", _NO_FUNCTION, None)
+        return str(group)
+
+    def log_settings(self) -> dict[str, Any] | None:
+        """Return the log group's description; None when there is no such group."""
+        name = self.log_group
+
+        def call() -> Any:
+            pages = self._aws.logs.get_paginator("describe_log_groups").paginate(
+                logGroupNamePrefix=name
+            )
+            groups = (group for page in pages for group in page["logGroups"])
+            return next((dict(g) for g in groups if g.get("logGroupName") == name), None)
+
+        found: dict[str, Any] | None = self._lookups.read(
+            f"the log group {name}", "logs:DescribeLogGroups", call
+        )
+        return found
+
+
+def function_name_of(function: str) -> str:
+    """Return the name in a function's name, `name:qualifier` or ARN."""
+    parts = function.split(":")
+    if "function" in parts:
+        return parts[parts.index("function") + 1]
+    return parts[0]
+
+
+def qualifier_of(function: str) -> str | None:
+    """Return the version or alias in `name:qualifier` or an ARN."""
+    parts = function.split(":")
+    after = parts[parts.index("function") + 2 :] if "function" in parts else parts[1:]
+    return after[0] if after else None

@@ -1,0 +1,105 @@
+"""Look-ups of AWS: each made at most once, and what a refusal of one means for checks."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from twobuckets.aws import (
+    BAD_KEY_CODES,
+    DENIED_CODES,
+    EXPIRED_CODES,
+    ClientError,
+    attempt,
+    error_code,
+    explain,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from twobuckets.s3.listing import ListingError
+
+_FORBIDDEN: Final = 403
+
+
+class CouldNotLook(Exception):
+    """A fact that a check needs could not be read.
+
+    `permission` is the action that is denied, None where the reason is another one.
+    """
+
+    def __init__(self, what: str, reason: str, permission: str | None) -> None:
+        super().__init__(f"Could not read {what}: {reason}")
+        self.what = what
+        self.reason = reason
+        self.permission = permission
+
+
+class Gone(Exception):
+    """The very thing to look at does not exist, which is a finding of its own."""
+
+
+class Lookups:
+    """What was read so far, by what it is; from several threads, each thing once."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, Any] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def read(
+        self,
+        what: str,
+        permission: str,
+        call: Callable[[], Any],
+        *,
+        absent: Collection[str] = (),
+    ) -> Any:
+        """Return what `call` returned the first time, None for an error code in `absent`.
+
+        `what` names the thing in words, and is what it is remembered by. Raises CouldNotLook when
+        AWS refuses, Gone when the bucket does not exist, and AccessError when no other look-up
+        would get an answer either.
+        """
+        with self._lock:
+            lock = self._locks.setdefault(what, threading.Lock())
+        with lock:
+            if what not in self._answers:
+                self._answers[what] = _answer(what, permission, call, absent)
+            answer = self._answers[what]
+        if isinstance(answer, CouldNotLook | Gone):
+            raise answer
+        return answer
+
+
+def _answer(
+    what: str, permission: str, call: Callable[[], Any], absent: Collection[str]
+) -> Any | CouldNotLook | Gone:
+    with attempt(f"read {what}"):
+        try:
+            return call()
+        except ClientError as error:
+            code = error_code(error)
+            if code in absent:
+                return None
+            if code in EXPIRED_CODES | BAD_KEY_CODES:
+                # No other check would get an answer either.
+                raise explain(error, f"read {what}") from error
+            if code == "NoSuchBucket":
+                return Gone(f"There is no bucket to read {what} from")
+            return could_not_look(what, error, permission)
+
+
+def could_not_look(what: str, error: ClientError, permission: str) -> CouldNotLook:
+    """Return what a failed read means for checks; only a denial is about the permission."""
+    if error_code(error) in DENIED_CODES:
+        return CouldNotLook(what, "access denied", permission)
+    return CouldNotLook(what, str(error), None)
+
+
+def listing_stopped(what: str, error: ListingError, permission: str) -> CouldNotLook:
+    """Return what a listing that failed means for checks."""
+    if getattr(error.reason, "status", None) == _FORBIDDEN:
+        return CouldNotLook(what, "access denied", permission)
+    return CouldNotLook(what, str(error), None)
