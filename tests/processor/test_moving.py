@@ -79,6 +79,22 @@ def test_one_failing_record_does_not_touch_the_others(pipeline: Pipeline) -> Non
     assert set(pipeline.archived()) == {"one", "two"}
 
 
+def test_a_trace_begins_where_the_users_function_does(pipeline: Pipeline) -> None:
+    def process(file: File) -> None:
+        float("12,5")
+
+    pipeline.process_with(process)
+    with pytest.raises(RecordsFailedError):
+        pipeline.invoke(pipeline.upload("bad"))
+
+    [line] = pipeline.lines
+    trace = line["error"]["trace"].splitlines()
+    assert trace[0] == "Traceback (most recent call last):"
+    assert trace[1].endswith("in process")
+    assert trace[-1] == "ValueError: could not convert string to float: '12,5'"
+    assert "runtime.py" not in line["error"]["trace"]
+
+
 def test_a_rejected_file_is_final_and_stays_in_staging(pipeline: Pipeline) -> None:
     def process(file: File) -> None:
         raise Reject("not a CSV")

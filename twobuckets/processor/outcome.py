@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
+from types import TracebackType
 
 ARCHIVED = "archived"
 FAILED = "failed"
@@ -22,6 +23,7 @@ MISSING = "missing"
 
 _MESSAGE_CHARACTERS = 2_000
 _TRACE_CHARACTERS = 8_000
+_HERE = os.path.dirname(__file__)
 _writing = threading.Lock()
 
 
@@ -106,7 +108,7 @@ def failure_of(error: BaseException) -> Failure:
     except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything
         message = f"(its message cannot be shown: {type(broken).__name__})"
     try:
-        trace = "".join(traceback.format_exception(error))
+        trace = "".join(traceback.format_exception(type(error), error, _from_process(error)))
     except Exception:  # noqa: BLE001 - the same, in a chained exception
         trace = ""
     return Failure(
@@ -114,6 +116,18 @@ def failure_of(error: BaseException) -> Failure:
         message=_head(redact(message), _MESSAGE_CHARACTERS),
         trace=_tail(redact(trace), _TRACE_CHARACTERS),
     )
+
+
+def _from_process(error: BaseException) -> TracebackType | None:
+    """Return the traceback from the user's function on; whole when the error is not from there."""
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        # The frames up to here are the same in every trace, and bury the line that failed.
+        if code.co_name == "run_process" and os.path.dirname(code.co_filename) == _HERE:
+            return step.tb_next or error.__traceback__
+        step = step.tb_next
+    return error.__traceback__
 
 
 _SECRETS = (
