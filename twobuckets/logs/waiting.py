@@ -8,7 +8,7 @@ archived, whoever did it. Lambda's own words tell why an invocation of a foreign
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -16,20 +16,15 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.logs.events import Follower
-from twobuckets.logs.foreign import find_error, find_keys
+from twobuckets.logs.hearing import FailedOn, Listener, Swallowed
 from twobuckets.logs.lines import (
     ARCHIVED,
     FAILED,
     MISSING,
-    OUTCOME_OR_FAILURE_PATTERN,
     REJECTED,
     SUPERSEDED,
-    EntryReader,
     FailedInvocation,
     Failure,
-    InvocationReport,
-    InvocationStart,
-    LogLine,
     Outcome,
 )
 from twobuckets.logs.objects import Seen, find_objects
@@ -59,8 +54,6 @@ _SHORTEST_LOOK_PAUSE: Final = timedelta(seconds=2)
 _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=30)
 # With outcome lines at hand S3 is only asked after what they did not tell.
 _LATE: Final = timedelta(seconds=20)
-_SAID_INVOCATIONS: Final = 2_000
-_SAID_CHARACTERS: Final = 64_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +138,23 @@ class _Pending:
     settles_at: datetime | None = None
 
 
+class _Pace:
+    """When something is asked again: less and less often while nothing comes of it."""
+
+    def __init__(self, shortest: timedelta, longest: timedelta) -> None:
+        self.due_at: datetime | None = None
+        self._shortest = shortest
+        self._longest = longest
+        self._pause = shortest
+
+    def is_due(self, now: datetime) -> bool:
+        return self.due_at is None or now >= self.due_at
+
+    def put_off(self, now: datetime, *, was_fruitful: bool = False) -> None:
+        self._pause = self._shortest if was_fruitful else min(self._pause * 1.5, self._longest)
+        self.due_at = now + self._pause
+
+
 class Tracker:
     """Follows objects through the pipeline; `add` may be called while another thread polls."""
 
@@ -175,16 +185,11 @@ class Tracker:
         self._pending: dict[str, list[_Pending]] = {}
         self._count = 0
         self._likely: set[_Pending] = set()
-        self._follower: Follower | None = None
-        self._reader = EntryReader()
-        self._said: OrderedDict[str, list[str]] = OrderedDict()
+        self._listener: Listener | None = None
         self._unattributed: FailedInvocation | None = None
         self._looks_at_s3 = True
-        self._knows_lines = False
-        self._log_pause = _SHORTEST_LOG_PAUSE
-        self._log_due_at: datetime | None = None
-        self._look_pause = _SHORTEST_LOOK_PAUSE
-        self._look_due_at: datetime | None = None
+        self._log_pace = _Pace(_SHORTEST_LOG_PAUSE, _LONGEST_LOG_PAUSE)
+        self._look_pace = _Pace(_SHORTEST_LOOK_PAUSE, _LONGEST_LOOK_PAUSE)
 
     def add(self, staged: Staged) -> None:
         """Wait for one more version."""
@@ -204,18 +209,15 @@ class Tracker:
         self._take_in(now)
         if not self._count:
             return
-        if self._log_group is not None and (self._log_due_at is None or now >= self._log_due_at):
-            heard = 0
+        if self._log_group is not None and self._log_pace.is_due(now):
+            was_fruitful = False
             for fate in self._read_log(now):
-                heard += 1
+                was_fruitful = True
                 yield fate
-            shorter = _SHORTEST_LOG_PAUSE if heard else self._log_pause * 1.5
-            self._log_pause = min(shorter, _LONGEST_LOG_PAUSE)
-            self._log_due_at = self._now() + self._log_pause
-        if self._looks_at_s3 and self._look_due_at is not None and now >= self._look_due_at:
+            self._log_pace.put_off(self._now(), was_fruitful=was_fruitful)
+        if self._looks_at_s3 and self._look_pace.is_due(now):
             yield from self._look()
-            self._look_pause = min(self._look_pause * 1.5, _LONGEST_LOOK_PAUSE)
-            self._look_due_at = self._now() + self._look_pause
+            self._look_pace.put_off(self._now())
         yield from self._settle_likely(self._now())
 
     def wait(self, timeout: timedelta) -> Iterator[Fate]:
@@ -234,10 +236,10 @@ class Tracker:
 
     def _next_due_at(self, ends_at: datetime) -> datetime:
         due = [ends_at]
-        if self._log_group is not None and self._log_due_at is not None:
-            due.append(self._log_due_at)
-        if self._looks_at_s3 and self._look_due_at is not None:
-            due.append(self._look_due_at)
+        if self._log_group is not None and self._log_pace.due_at is not None:
+            due.append(self._log_pace.due_at)
+        if self._looks_at_s3 and self._look_pace.due_at is not None:
+            due.append(self._look_pace.due_at)
         due += [p.settles_at for p in self._likely if p.settles_at is not None]
         return min(due)
 
@@ -246,46 +248,34 @@ class Tracker:
             staged = self._added.popleft()
             self._pending.setdefault(staged.key, []).append(_Pending(staged))
             self._count += 1
-            if self._follower is None and self._logs is not None and self._log_group is not None:
+            if self._listener is None and self._logs is not None and self._log_group is not None:
                 # Versions that were uploaded side by side are added in any order.
                 start_at = staged.uploaded_at - timedelta(minutes=1)
-                self._follower = Follower(self._logs, self._log_group, start_at=start_at)
-            if self._look_due_at is None:
-                self._look_due_at = now + self._look_pause
+                follower = Follower(self._logs, self._log_group, start_at=start_at)
+                self._listener = Listener(follower, self._pending)
+            if self._look_pace.due_at is None:
+                self._look_pace.due_at = now + _SHORTEST_LOOK_PAUSE
 
     # -- the log
 
     def _read_log(self, now: datetime) -> Iterator[Fate]:
-        if self._follower is None:
+        if self._listener is None:
             return
         try:
-            for event in self._follower.poll(now):
-                entry = self._reader.read(event)
-                match entry:
+            for heard in self._listener.poll(now):
+                match heard:
                     case Outcome():
-                        self._hear_lines()
-                        yield from self._hear_outcome(entry, now)
-                    case FailedInvocation():
-                        yield from self._hear_failure(entry, now)
-                    case LogLine(request_id=str(request_id)):
-                        self._hear_text(request_id, event.message)
-                    case InvocationStart():
-                        self._said.pop(entry.request_id, None)
-                    case InvocationReport():
-                        self._hear_end(entry)
+                        yield from self._hear_outcome(heard, now)
+                    case FailedOn():
+                        yield from self._hear_failure(heard, now)
+                    case Swallowed():
+                        self._hear_swallowed(heard)
         except AccessError as error:
             self.problems.append(error)
             self._log_group = None
         except TwoBucketsError as error:
             # The network comes back, or the time is up.
             self._note(error)
-
-    def _hear_lines(self) -> None:
-        """Note that outcome lines are written here: little else of the log is needed now."""
-        if not self._knows_lines and self._follower is not None:
-            self._knows_lines = True
-            self._follower.pattern = OUTCOME_OR_FAILURE_PATTERN
-            self._said.clear()
 
     def _hear_outcome(self, line: Outcome, now: datetime) -> Iterator[Fate]:
         for pending in self._pending.get(line.key, ()):
@@ -347,41 +337,24 @@ class Tracker:
         elif is_new and self._policy.tells_retries:
             yield self._fate(pending, FAILED, error=error, is_final=False)
 
-    # -- processors that are not ours
-
-    def _hear_text(self, request_id: str, text: str) -> None:
-        if self._knows_lines:
-            return
-        said = self._said.setdefault(request_id, [])
-        if sum(map(len, said)) < _SAID_CHARACTERS:
-            said.append(text[:_SAID_CHARACTERS])
-        self._said.move_to_end(request_id)
-        if len(self._said) > _SAID_INVOCATIONS:
-            self._said.popitem(last=False)
-
-    def _hear_end(self, report: InvocationReport) -> None:
-        said = self._said.pop(report.request_id, [])
-        error = find_error(said)
-        if error is None or report.status != "success":
-            return
-        for key in find_keys(said, self._pending):
-            for pending in self._pending[key]:
-                pending.request_id = report.request_id
-                pending.failure = error
-                pending.is_swallowed = True
-
-    def _hear_failure(self, failed: FailedInvocation, now: datetime) -> Iterator[Fate]:
-        said = self._said.pop(failed.request_id, []) if failed.request_id else []
-        keys = find_keys([*said, failed.error.message, failed.error.trace], self._pending)
-        if not keys:
+    def _hear_failure(self, heard: FailedOn, now: datetime) -> Iterator[Fate]:
+        failed = heard.invocation
+        if not heard.keys:
             self._unattributed = failed
-        for key in keys:
+        for key in heard.keys:
             for pending in tuple(self._pending.get(key, ())):
                 if failed.logged_at >= pending.staged.uploaded_at - _CLOCK_TOLERANCE:
                     pending.request_id = failed.request_id
                     yield from self._fail(
                         pending, failed.error, failed.logged_at, failed.logged_at, now
                     )
+
+    def _hear_swallowed(self, heard: Swallowed) -> None:
+        for key in heard.keys:
+            for pending in self._pending[key]:
+                pending.request_id = heard.request_id
+                pending.failure = heard.error
+                pending.is_swallowed = True
 
     # -- S3
 
@@ -394,7 +367,8 @@ class Tracker:
             for pending in versions
             if pending.likely is None
             and (
-                not self._knows_lines
+                self._listener is None
+                or not self._listener.has_outcome_lines
                 or self._log_group is None
                 or now - pending.staged.uploaded_at >= _LATE
             )
@@ -449,7 +423,7 @@ class Tracker:
 
     def _give_up(self) -> Iterator[Fate]:
         if self.is_waiting:
-            self._log_due_at = self._look_due_at = self._now()
+            self._log_pace.due_at = self._look_pace.due_at = self._now()
             yield from self.poll()
         for pending in [p for versions in self._pending.values() for p in versions]:
             if pending.likely is not None:
