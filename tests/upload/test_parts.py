@@ -16,6 +16,7 @@ from twobuckets.upload.parts import (
     MOST_PART_BYTES,
     MOST_PARTS,
     PREFERRED_PART_BYTES,
+    count_parts_in_flight,
     plan_parts,
     stream_part_bytes,
 )
@@ -66,6 +67,15 @@ def test_a_wish_is_kept_exactly_or_refused(size: int, wish: int):
 def test_ordinary_files_get_parts_of_8_mib():
     assert plan_parts(1024 * MIB).part_bytes == PREFERRED_PART_BYTES
     assert plan_parts(1024 * MIB).count == 128
+
+
+def test_parts_in_flight_are_one_more_than_a_second_of_the_bandwidth_limit_fills():
+    assert count_parts_in_flight(None, bytes_per_second=500_000, part_bytes=None) == 2
+    assert count_parts_in_flight(None, bytes_per_second=30 * MIB, part_bytes=None) == 5
+    assert count_parts_in_flight(None, bytes_per_second=30 * MIB, part_bytes=100 * MIB) == 2
+    unlimited = count_parts_in_flight(None, bytes_per_second=None, part_bytes=None)
+    assert count_parts_in_flight(None, bytes_per_second=10**10, part_bytes=None) == unlimited
+    assert count_parts_in_flight(9, bytes_per_second=500_000, part_bytes=None) == 9
 
 
 def test_an_object_larger_than_s3_allows_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_drop_it(staging: Staging, big: Path
     with FaultProxy(rate=0, bytes_per_second=15 * MIB) as proxy:
         running = subprocess.Popen(
             [
-                *(sys.executable, "-m", "twobuckets", "upload", str(big)),
+                *(sys.executable, "-m", "twobuckets", "upload", str(big), "--key", "in/a b.bin"),
                 *("--part-size", "5MiB", "--concurrency", "2"),
             ],
             env={**os.environ, "http_proxy": proxy.url},
@@ -93,10 +94,18 @@ def test_ctrl_c_says_what_is_kept_and_how_to_drop_it(staging: Staging, big: Path
         said, _ = running.communicate(timeout=30)
     assert running.returncode == 130
     assert "of 37.0 MiB are in S3" in said
-    assert "a month" in said
-    assert f"twobuckets upload --discard {big}" in said
+    assert "Leaving it costs <$0.01 a month" in said
+    assert max(len(line) for line in said.splitlines() if str(big) not in line) <= 80
     assert len(staging.uploads()) == 1
-    dropped = staging.upload("--discard", str(big))
+    # An upload of the same file under another key is not what the command drops.
+    assert "No incomplete upload" in staging.upload("--discard", str(big)).stderr
+    assert len(staging.uploads()) == 1
+    program, command, *arguments = shlex.split(said.splitlines()[-1])
+    assert (program, command) == ("twobuckets", "upload")
+    rehearsed = staging.upload(*arguments, "--dry-run")
+    assert "would drop" in rehearsed.stdout
+    assert len(staging.uploads()) == 1
+    dropped = staging.upload(*arguments)
     assert dropped.exit_code == 0, dropped.output
     assert "dropped" in dropped.stdout
     assert staging.uploads() == []

@@ -16,6 +16,7 @@ import click
 from twobuckets import settings as settings_
 from twobuckets.cli.output import Output
 from twobuckets.errors import UsageError
+from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +68,16 @@ class App:
     def settings(self) -> Settings:
         """What flags, environment and file say. Raises UsageError."""
         return settings_.load(self.flags, self.environ, Path.cwd())
+
+    @property
+    def program(self) -> str:
+        """The beginning of a command to paste that means the same pipeline."""
+        words = ["twobuckets"]
+        for name in ("stack", "config", "profile", "region", "endpoint_url"):
+            value = self.flags.get(name)
+            if value is not None:
+                words += [f"--{name.replace('_', '-')}", shell_word(value)]
+        return " ".join(words)
 
     @property
     def environ(self) -> Mapping[str, str]:

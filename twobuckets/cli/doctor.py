@@ -110,7 +110,7 @@ def site_of(
         connect=app.connect,
         older_than=older_than,
         uploads_older_than=uploads_older_than,
-        program=_program(app),
+        program=app.program,
         aws_cli=_aws_cli(app),
         cors_origins=app.settings.cors_origins,
     )
@@ -165,11 +165,6 @@ def _wake(app: App, site: Site) -> Callable[[StagedObject], None]:
     return wake
 
 
-def _program(app: App) -> str:
-    """The beginning of a command of ours that means the same pipeline."""
-    return _with_flags("twobuckets", app, ("stack", "config", "profile", "region", "endpoint_url"))
-
-
 def _aws_cli(app: App) -> str:
     """The beginning of an AWS CLI command that means the same account and region.
 
@@ -178,15 +173,9 @@ def _aws_cli(app: App) -> str:
     """
     if app.settings.is_local:
         return f"twobuckets local exec aws --endpoint-url {app.aws.s3.meta.endpoint_url}"
-    return _with_flags("aws", app, ("profile", "region", "endpoint_url"))
-
-
-def _with_flags(program: str, app: App, names: tuple[str, ...]) -> str:
-    words = [program]
-    for name in names:
-        value = app.flags.get(name)
-        if value is None and program == "aws":
-            value = getattr(app.settings, name)
+    words = ["aws"]
+    for name in ("profile", "region", "endpoint_url"):
+        value = app.flags.get(name) or getattr(app.settings, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", shell_word(value)]
     return " ".join(words)

@@ -19,12 +19,21 @@ from twobuckets.cli.options import DURATION, SIZE, dry_run_option
 from twobuckets.cli.output import json_line
 from twobuckets.cli.views import upload as views
 from twobuckets.errors import TwoBucketsError, UsageError
+from twobuckets.text import shell_word
 from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
 from twobuckets.upload.journal import Journal
-from twobuckets.upload.parts import require_part_bytes
+from twobuckets.upload.parts import count_parts_in_flight, require_part_bytes
 from twobuckets.upload.plan import plan
-from twobuckets.upload.run import Resume, Run, Uploaded, Warned, Wishes
-from twobuckets.upload.send import Upload, UploadSummary, discard_kept, drop
+from twobuckets.upload.run import Kept, Resume, Run, Uploaded, Warned, Wishes
+from twobuckets.upload.send import (
+    Begun,
+    Discarded,
+    Upload,
+    UploadSummary,
+    discard_kept,
+    drop,
+    find_kept,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -118,6 +127,9 @@ def upload(
     )
     if from_file is not None:
         files = itertools.chain(files, _read_list(from_file, prefix))
+    if discard:
+        _discard(app, files, dry_run=dry_run)
+        return
     if dry_run:
         planned = plan(files, part_bytes=part_size, records=app.out.record)
         app.finish(planned, attention=planned.failed > 0)
@@ -127,12 +139,11 @@ def upload(
         content_type=content_type,
         overwrite=not no_overwrite,
         part_bytes=part_size,
-        most_parts=min(concurrency or 15, 63),
+        most_parts=count_parts_in_flight(
+            concurrency, bytes_per_second=bandwidth_limit, part_bytes=part_size
+        ),
         resume=Resume.RESTART if restart else Resume.CONTINUE if resume else Resume.IGNORE,
     )
-    if discard:
-        _discard(app, files, wishes.bucket)
-        return
     with _failure_list(failed_to) as failures:
         outcomes = Outcomes(app, timeout, failures) if wait else None
         summary = _upload(app, files, wishes, concurrency, bandwidth_limit, failures, outcomes)
@@ -256,7 +267,7 @@ def _upload(
 
 def _tell_what_stays(app: App, uploading: Upload, wishes: Wishes) -> None:
     for kept in uploading.kept():
-        app.out.record(kept)
+        app.out.record(replace(kept, remedy=_drop_command(app, kept)))
     dropped = uploading.dropped()
     if dropped:
         with app.connect() as sender:
@@ -267,13 +278,34 @@ def _tell_what_stays(app: App, uploading: Upload, wishes: Wishes) -> None:
                 )
 
 
-def _discard(app: App, files: Iterable[File | Failed], bucket: str) -> None:
+def _drop_command(app: App, kept: Kept) -> str:
+    """Return the command that drops what is kept of this file under this key, and nothing else."""
+    words = [app.program, "upload", "--discard"]
+    if Path(kept.path).name != kept.key:
+        words += ["--key", shell_word(kept.key)]
+    if kept.path.startswith("-"):
+        words.append("--")
+    return " ".join([*words, shell_word(kept.path)])
+
+
+def _discard(app: App, files: Iterable[File | Failed], *, dry_run: bool) -> None:
     """Drop the incomplete uploads that the journal knows of these files."""
-    failed = 0
+    count = failed = 0
+    bucket = app.pipeline.staging
+    journal = _open_journal(app, bucket)
     with app.connect() as sender:
-        for record in discard_kept(sender, files, bucket, _open_journal(app, bucket)):
+        found: Iterator[Begun | Discarded | Failed] = (
+            find_kept(files, journal) if dry_run else discard_kept(sender, files, bucket, journal)
+        )
+        for record in found:
+            count += 1
             failed += isinstance(record, Failed)
             app.out.record(record)
+    if not count:
+        app.out.note(
+            "No incomplete upload of these files under these keys is known here; "
+            "`twobuckets ls uploads` shows all there are"
+        )
     app.finish(attention=failed > 0)
 
 

@@ -29,6 +29,9 @@ THRESHOLD_BYTES: Final = 16 * MIB
 """Files from this size on are sent in parts."""
 _DOUBLING: Final = 1_000
 
+_PARTS_IN_FLIGHT: Final = 15
+_MOST_PARTS_IN_FLIGHT: Final = 63
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -60,6 +63,22 @@ class PartPlan:
 
     def __iter__(self) -> Iterator[Part]:
         return map(self.part, range(1, self.count + 1))
+
+
+def count_parts_in_flight(
+    wish: int | None, *, bytes_per_second: int | None, part_bytes: int | None
+) -> int:
+    """Return how many parts of large files go at once: `wish`, or what suits the bandwidth limit.
+
+    An interruption loses what is in flight, and parts that share a narrow limit all end late: one
+    more than a second fills is enough.
+    """
+    if wish is not None:
+        return min(wish, _MOST_PARTS_IN_FLIGHT)
+    if bytes_per_second is None:
+        return _PARTS_IN_FLIGHT
+    filled = -(-bytes_per_second // (part_bytes or PREFERRED_PART_BYTES))
+    return min(1 + filled, _PARTS_IN_FLIGHT)
 
 
 def plan_parts(size_bytes: int, *, part_bytes: int | None = None) -> PartPlan:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from twobuckets.s3 import Sender
-    from twobuckets.upload.journal import Journal
+    from twobuckets.upload.journal import Claim, Journal
     from twobuckets.upload.multipart import Multipart
     from twobuckets.upload.run import Kept, Outcome, Run, Warned
 
@@ -221,6 +221,28 @@ class Discarded:
     upload_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An incomplete upload that an earlier run left and that can be dropped."""
+
+    path: str
+    key: str
+    upload_id: str
+
+
+def find_kept(files: Iterable[File | Failed], journal: Journal) -> Iterator[Begun | Failed]:
+    """Yield what the journal says earlier runs left of these files.
+
+    Raises OSError when the journal can't be read.
+    """
+    for found in _iter_claims(files, journal):
+        if isinstance(found, Failed):
+            yield found
+        else:
+            file, _, upload_id = found
+            yield Begun(file.path, file.key, upload_id)
+
+
 def discard_kept(
     sender: Sender, files: Iterable[File | Failed], bucket: str, journal: Journal
 ) -> Iterator[Discarded | Failed]:
@@ -228,6 +250,22 @@ def discard_kept(
 
     Raises OSError when the journal can't be read.
     """
+    for found in _iter_claims(files, journal):
+        if isinstance(found, Failed):
+            yield found
+            continue
+        file, claim, upload_id = found
+        if list(drop(sender, bucket, [(file.key, upload_id)])):
+            yield Failed(file.path, file.key, f"its upload {upload_id} could not be dropped")
+        else:
+            claim.forget()
+            yield Discarded(file.path, file.key, upload_id)
+
+
+def _iter_claims(
+    files: Iterable[File | Failed], journal: Journal
+) -> Iterator[tuple[File, Claim, str] | Failed]:
+    """Yield each file that has a begun upload, with its claim, held meanwhile, and upload id."""
     for file in files:
         if isinstance(file, Failed):
             yield file
@@ -238,14 +276,8 @@ def discard_kept(
             yield Failed(file.path, file.key, IN_USE, IN_USE_HINT)
             continue
         with claim:
-            if claim.begun is None:
-                continue
-            upload_id = claim.begun.upload_id
-            if list(drop(sender, bucket, [(file.key, upload_id)])):
-                yield Failed(file.path, file.key, f"its upload {upload_id} could not be dropped")
-            else:
-                claim.forget()
-                yield Discarded(file.path, file.key, upload_id)
+            if claim.begun is not None:
+                yield file, claim, claim.begun.upload_id
 
 
 def drop(

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from twobuckets.cli.views import human, plain, remote
-from twobuckets.text import shell_word, visible
+from twobuckets.prices import format_usd
+from twobuckets.text import visible
 from twobuckets.units import format_bytes, format_duration, format_instant
 from twobuckets.upload.files import Failed, File
 from twobuckets.upload.parts import THRESHOLD_BYTES
 from twobuckets.upload.plan import Planned, PlanSummary
 from twobuckets.upload.run import Kept, Uploaded
-from twobuckets.upload.send import Discarded, UploadSummary
+from twobuckets.upload.send import Begun, Discarded, UploadSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -92,13 +93,20 @@ def _kept(record: Kept) -> Text:
         if record.abort_at is not None
         else "until somebody removes it: S3 named no lifecycle rule that does"
     )
-    line.append(f": {share} are in S3 {until}.", style="default not bold")
+    line.append(f": {share} are in S3\n      {until}.", style="default not bold")
     line.append(
-        f"\n      Leaving it costs about ${record.dollars_per_month:.4f} a month. The same command "
-        "goes on from there; to drop it:\n      ",
+        f"\n      Leaving it costs {format_usd(record.dollars_per_month)} a month. "
+        "The same command goes on\n      from there; to drop it:\n      ",
         style="dim not bold",
     )
-    return line.append(f"twobuckets upload --discard {shell_word(record.path)}", style="not bold")
+    return line.append(visible(record.remedy), style="not bold")
+
+
+@human.register(Begun)
+def _begun(record: Begun) -> Text:
+    line = Text("would drop", style="yellow").append("  ", style="default")
+    line.append_text(remote(record.path, "default"))
+    return line.append(f": its incomplete upload {remote(record.upload_id).plain}", style="dim")
 
 
 @human.register(Discarded)
