@@ -4,5 +4,5 @@
 says: an outcome, Lambda's own words, or text. `selection` asks for some of the entries only, and
 `failures` for what is still to be made good. `waiting` tells what became of objects that were put
 into staging: `hearing` listens to the log for it, `foreign` to processors that are not ours, and
-`objects` looks into the buckets.
+`objects` finds where the objects are.
 """

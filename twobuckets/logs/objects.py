@@ -1,7 +1,9 @@
-"""Which of many objects are in a bucket, asked in few requests."""
+"""Where many objects are, as S3 shows it, asked in few requests."""
 
 from __future__ import annotations
 
+import enum
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twobuckets.aws import ClientError, attempt, error_code, explain
@@ -13,8 +15,22 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
+    from twobuckets.logs.waiting import Staged
+
 # Up to so many objects are asked for one by one; more are listed.
 _FEW: Final = 32
+CLOCK_TOLERANCE: Final = timedelta(seconds=5)
+"""How far the clock that gave `uploaded_at` may be from the log's and S3's."""
+
+
+class Place(enum.Enum):
+    """Where a version that was put into staging is now."""
+
+    STAGING = enum.auto()
+    ARCHIVE = enum.auto()
+    REPLACED = enum.auto()
+    """Not in the archive, and another version of its key is in staging."""
+    NOWHERE = enum.auto()
 
 
 class Seen(NamedTuple):
@@ -23,6 +39,41 @@ class Seen(NamedTuple):
     etag: str
     size_bytes: int
     modified_at: datetime
+
+
+def find_places(
+    s3: S3Client, staging: str, archive: str, versions: Sequence[Staged]
+) -> list[Place]:
+    """Return where each version is, by its ETag or, of a copy in parts, by its size.
+
+    Raises AccessError, and NotFoundError when a bucket does not exist.
+    """
+    staged = find_objects(s3, staging, {version.key for version in versions})
+    left = {version.key for version in versions if not _is_still(staged.get(version.key), version)}
+    archived = find_objects(s3, archive, left)
+
+    def place_of(version: Staged) -> Place:
+        if _is_still(staged.get(version.key), version):
+            return Place.STAGING
+        if _is_copy(archived.get(version.key), version):
+            return Place.ARCHIVE
+        return Place.REPLACED if version.key in staged else Place.NOWHERE
+
+    return [place_of(version) for version in versions]
+
+
+def _is_still(seen: Seen | None, version: Staged) -> bool:
+    return seen is not None and seen.etag == version.etag.strip('"')
+
+
+def _is_copy(seen: Seen | None, version: Staged) -> bool:
+    if seen is None:
+        return False
+    if seen.etag == version.etag.strip('"'):
+        return True
+    # A copy in parts has another ETag; what was there before may by chance have the same size.
+    is_new = seen.modified_at >= version.uploaded_at - CLOCK_TOLERANCE
+    return is_new and seen.size_bytes == version.size_bytes
 
 
 def find_objects(s3: S3Client, bucket: str, keys: set[str]) -> dict[str, Seen]:

@@ -27,7 +27,7 @@ from twobuckets.logs.lines import (
     Failure,
     Outcome,
 )
-from twobuckets.logs.objects import Seen, find_objects
+from twobuckets.logs.objects import CLOCK_TOLERANCE, Place, find_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -41,8 +41,6 @@ UNKNOWN: Final = "unknown"
 LAMBDA_ATTEMPTS: Final = 3
 """Lambda runs an asynchronous invocation that fails twice more (Lambda guide, "Retries")."""
 
-# How far the clock that gave `uploaded_at` may be from the log's.
-_CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 # How long a later line may still correct what a first one said: the end of a record whose
 # time-out was foretold, or the archiving that made the object's second event find it missing.
 _SECOND_THOUGHT: Final = timedelta(seconds=3)
@@ -286,15 +284,17 @@ class Tracker:
         pending.request_id = line.request_id
         match line.outcome:
             case "archived":
-                yield self._settle(
+                fate = self._fate(
                     pending,
                     ARCHIVED,
                     bucket=self._archive,
                     archive_version_id=line.archive_version_id,
                     detail=line.reason,
                 )
+                yield self._settle(pending, fate)
             case "rejected":
-                yield self._settle(pending, REJECTED, error=line.error, detail=line.reason)
+                fate = self._fate(pending, REJECTED, error=line.error, detail=line.reason)
+                yield self._settle(pending, fate)
             case "failed":
                 error = line.error or Failure("", line.reason or "")
                 began_at = line.logged_at - (line.duration or timedelta())
@@ -314,7 +314,7 @@ class Tracker:
         elif line.etag is not None and line.etag != staged.etag.strip('"'):
             return False
         # The same content may have been here before.
-        return line.logged_at >= staged.uploaded_at - _CLOCK_TOLERANCE
+        return line.logged_at >= staged.uploaded_at - CLOCK_TOLERANCE
 
     def _fail(
         self,
@@ -343,7 +343,7 @@ class Tracker:
             self._unattributed = failed
         for key in heard.keys:
             for pending in tuple(self._pending.get(key, ())):
-                if failed.logged_at >= pending.staged.uploaded_at - _CLOCK_TOLERANCE:
+                if failed.logged_at >= pending.staged.uploaded_at - CLOCK_TOLERANCE:
                     pending.request_id = failed.request_id
                     yield from self._fail(
                         pending, failed.error, failed.logged_at, failed.logged_at, now
@@ -376,10 +376,7 @@ class Tracker:
         if not open_:
             return
         try:
-            staged = find_objects(self._s3, self._staging, {p.staged.key for p in open_})
-            left = [p for p in open_ if not _is_still(staged.get(p.staged.key), p.staged)]
-            swallowed = [p for p in open_ if p.is_swallowed and p not in left]
-            archived = find_objects(self._s3, self._archive, {p.staged.key for p in left})
+            places = find_places(self._s3, self._staging, self._archive, [p.staged for p in open_])
         except AccessError as error:
             self.problems.append(error)
             self._looks_at_s3 = False
@@ -387,26 +384,28 @@ class Tracker:
         except TwoBucketsError as error:
             self._note(error)
             return
-        for pending in swallowed:
-            yield self._settle(
-                pending,
-                FAILED,
-                error=pending.failure,
-                detail="the processor logged the error and ended well: Lambda does not try again",
-            )
-        for pending in left:
-            copy = archived.get(pending.staged.key)
-            if copy is not None and _is_copy(copy, pending.staged):
-                yield self._settle(pending, ARCHIVED, bucket=self._archive)
-                continue
-            if pending.staged.key in staged:
-                detail = "another version of the key is in staging now"
-                fate = self._fate(pending, SUPERSEDED, detail=detail)
-            else:
-                detail = "it has left staging and is not in the archive under its key"
-                fate = self._fate(pending, MISSING, detail=detail)
-            waits = _LINE_DELAY if self._log_group is not None else timedelta()
-            self._expect(pending, fate, now + waits)
+        looked = list(zip(open_, places, strict=True))
+        for pending, place in looked:
+            if place is Place.STAGING and pending.is_swallowed:
+                detail = "the processor logged the error and ended well: Lambda does not try again"
+                fate = self._fate(pending, FAILED, error=pending.failure, detail=detail)
+                yield self._settle(pending, fate)
+        for pending, place in looked:
+            match place:
+                case Place.ARCHIVE:
+                    fate = self._fate(pending, ARCHIVED, bucket=self._archive)
+                    yield self._settle(pending, fate)
+                case Place.REPLACED:
+                    detail = "another version of the key is in staging now"
+                    self._expect_line(pending, SUPERSEDED, detail, now)
+                case Place.NOWHERE:
+                    detail = "it has left staging and is not in the archive under its key"
+                    self._expect_line(pending, MISSING, detail, now)
+
+    def _expect_line(self, pending: _Pending, fate: str, detail: str, now: datetime) -> None:
+        """Take what S3 shows for the fate, unless an outcome line explains it soon."""
+        waits = _LINE_DELAY if self._log_group is not None else timedelta()
+        self._expect(pending, self._fate(pending, fate, detail=detail), now + waits)
 
     # -- the end
 
@@ -419,24 +418,20 @@ class Tracker:
         due = [p for p in self._likely if p.settles_at is not None and p.settles_at <= now]
         for pending in due:
             assert pending.likely is not None
-            yield self._close(pending, pending.likely)
+            yield self._settle(pending, pending.likely)
 
     def _give_up(self) -> Iterator[Fate]:
         if self.is_waiting:
             self._log_pace.due_at = self._look_pace.due_at = self._now()
             yield from self.poll()
         for pending in [p for versions in self._pending.values() for p in versions]:
-            if pending.likely is not None:
-                yield self._close(pending, pending.likely)
-            elif pending.failure is not None:
-                yield self._settle(
-                    pending,
-                    FAILED,
-                    error=pending.failure,
-                    detail=f"not tried again so far (attempt {pending.attempts})",
-                )
-            else:
-                yield self._settle(pending, UNKNOWN, detail=self._what_is_known())
+            fate = pending.likely
+            if fate is None and pending.failure is not None:
+                detail = f"not tried again so far (attempt {pending.attempts})"
+                fate = self._fate(pending, FAILED, error=pending.failure, detail=detail)
+            elif fate is None:
+                fate = self._fate(pending, UNKNOWN, detail=self._what_is_known())
+            yield self._settle(pending, fate)
 
     def _what_is_known(self) -> str:
         failed = self._unattributed
@@ -448,27 +443,7 @@ class Tracker:
             f"{'raised' if failed.reason == 'raised' else failed.reason.replace('-', ' ')}: {said}"
         )
 
-    def _settle(
-        self,
-        pending: _Pending,
-        fate: str,
-        *,
-        bucket: str | None = None,
-        archive_version_id: str | None = None,
-        error: Failure | None = None,
-        detail: str | None = None,
-    ) -> Fate:
-        told = self._fate(
-            pending,
-            fate,
-            bucket=bucket,
-            archive_version_id=archive_version_id,
-            error=error,
-            detail=detail,
-        )
-        return self._close(pending, told)
-
-    def _close(self, pending: _Pending, fate: Fate) -> Fate:
+    def _settle(self, pending: _Pending, fate: Fate) -> Fate:
         versions = self._pending[pending.staged.key]
         versions.remove(pending)
         if not versions:
@@ -524,15 +499,3 @@ def wait_for_outcomes(
         tracker.add(item)
         yield from tracker.poll()
     yield from tracker.wait(timeout)
-
-
-def _is_still(seen: Seen | None, staged: Staged) -> bool:
-    return seen is not None and seen.etag == staged.etag.strip('"')
-
-
-def _is_copy(copy: Seen, staged: Staged) -> bool:
-    if copy.etag == staged.etag.strip('"'):
-        return True
-    # A copy in parts has another ETag; what was there before may by chance have the same size.
-    is_new = copy.modified_at >= staged.uploaded_at - _CLOCK_TOLERANCE
-    return is_new and copy.size_bytes == staged.size_bytes
