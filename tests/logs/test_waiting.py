@@ -13,6 +13,7 @@ from moto import mock_aws
 
 from tests.conftest import put_into_moto
 from tests.logs.service import EPOCH, Clock, Service, outcome_line, response
+from twobuckets.logs.lines import OUTCOME_OR_FAILURE_PATTERN
 from twobuckets.logs.objects import find_objects
 from twobuckets.logs.waiting import (
     LAMBDA_ATTEMPTS,
@@ -194,6 +195,16 @@ def test_lines_are_read_in_few_requests_for_many_objects(world: World):
     assert len(world.requests) < 40
 
 
+def test_little_else_of_the_log_is_asked_for_once_outcome_lines_are_seen(world: World):
+    first, last = world.stage("first"), world.stage("last")
+    world.line("archived", first, after=1)
+    world.line("archived", last, after=30)
+    assert {f.fate for f in world.wait(first, last)} == {"archived"}
+    patterns = [request.get("filterPattern") for request in world.log.requests]
+    assert patterns[0] is None
+    assert patterns[-1] == OUTCOME_OR_FAILURE_PATTERN
+
+
 def test_what_arrives_late_is_waited_for_while_more_is_added(world: World):
     def uploads() -> Iterator[Staged]:
         for number in range(5):
@@ -232,6 +243,14 @@ def test_a_copy_in_parts_is_known_by_its_size(world: World):
     world.s3.delete_object(Bucket=STAGING, Key="k")
     world.s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"xyz")
     assert [f.fate for f in world.wait(staged, log=False)] == ["archived"]
+
+
+def test_what_lay_in_the_archive_before_is_no_copy_though_its_size_is_the_same(world: World):
+    world.s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"xyz")
+    world.clock.at = EPOCH.now(EPOCH.tzinfo) + MINUTE
+    staged = world.stage("k")
+    world.s3.delete_object(Bucket=STAGING, Key="k")
+    assert [f.fate for f in world.wait(staged, log=False)] == ["missing"]
 
 
 def test_what_left_staging_and_is_nowhere_is_missing(world: World):
