@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -582,10 +583,39 @@ def test_the_summary_draws_what_lies_in_staging_by_age_and_what_is_stuck_by_caus
     assert max(map(len, drawn)) <= 80
 
 
+def test_a_summary_without_stuck_objects_says_from_what_age_on_they_are_stuck(
+    ours: HandMadePair,
+):
+    assert (
+        str(human(summary_of(run_doctor("--check", "stuck"))))
+        == "0 objects in staging (0 B), 0 stuck\nNothing is wrong."
+    )
+    put(ours, "young")
+    run = run_doctor("--check", "stuck", "--older-than", "20m")
+    assert not run.findings
+    assert str(human(summary_of(run))).splitlines()[-3:] == [
+        "1 object in staging (7 B), 0 stuck:",
+        "files younger than 20m may still be under way (see --older-than)",
+        "Nothing is wrong.",
+    ]
+
+
+def test_a_finding_fits_80_columns(ours: HandMadePair, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    [answer] = put(ours, "a")
+    log(ours, outcome("a", answer, "failed"))
+    [finding] = diagnose(site_of(App(), older_than=timedelta(0)), select_checks(["stuck"]))
+    subject = f"s3://{'b' * 40}"
+    lines = str(human(replace(finding, subject=subject, remedy=""))).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith("         (7 B, since ")
+
+
 def summary_of(run: Run) -> DoctorSummary:
     """Return a run's summary as the record that it was."""
     fields = {name: value for name, value in run.lines[-1].items() if name != "type"}
-    return DoctorSummary(**fields)
+    after = fields.pop("stuck_after")
+    return DoctorSummary(**fields, stuck_after=None if after is None else timedelta(seconds=after))
 
 
 @pytest.mark.slow

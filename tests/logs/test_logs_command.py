@@ -14,6 +14,8 @@ from moto import mock_aws
 
 from tests.logs.service import outcome_line
 from twobuckets.cli import cli
+from twobuckets.cli.views import human
+from twobuckets.cli.views.logs import LogsSummary
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -184,6 +186,26 @@ def test_a_key_brings_all_lines_of_the_invocations_that_touched_it(group: Group)
     assert f"start      {ID}" in shown
     assert "stranger" not in shown
     assert ".csv.gz" not in shown
+
+
+def test_what_lambda_says_in_json_of_an_invocation_is_shown_in_words(group: Group):
+    done = {
+        "time": "2026-05-04T13:30:00.000Z",
+        "type": "platform.runtimeDone",
+        "record": {"requestId": ID, "status": "error", "metrics": {"durationMs": 11.49}},
+    }
+    group.invocation("s", 0, ID, outcome_line("failed", "a", request_id=ID), done)
+    shown = run("--key", "a").stdout
+    assert "runtimeDone error" in shown
+    assert "durationMs" not in shown
+
+
+def test_a_person_who_finds_nothing_hears_since_when():
+    summary = LogsSummary(GROUP, 0, {}, datetime(2026, 5, 4, 13, 30, tzinfo=UTC))
+    assert str(human(summary)).splitlines() == [
+        f"Nothing of the kind in {GROUP}",
+        "since 2026-05-04T13:30Z (see --since).",
+    ]
 
 
 def test_a_key_and_failed_together_show_what_failed_in_its_invocations(group: Group):

@@ -79,7 +79,11 @@ def logs(
             else:
                 said = event if raw else entry
                 app.out.record(views.Shown(said, zone, with_trace))
-    app.finish(views.LogsSummary(log_group=group, entries=counts.total(), outcomes=dict(counts)))
+    app.finish(
+        views.LogsSummary(
+            log_group=group, entries=counts.total(), outcomes=dict(counts), start_at=since
+        )
+    )
 
 
 def _require_log_group(app: App) -> str:

@@ -33,11 +33,14 @@ _COULD_NOT_LOOK: Final = 5
 class Staged:
     """What lies in staging: objects by age class, bytes, and how many of them are stuck.
 
+    An object is stuck from the age `stuck_after` on.
+
     Objects of more than `readable_bytes` are `too_large` to be read within the function's time-out;
     `too_large_stuck` of them are stuck, and `largest` is the key of the largest.
     """
 
     readable_bytes: float = inf
+    stuck_after: timedelta | None = None
     count: int = 0
     size_bytes: int = 0
     stuck: int = 0
@@ -68,7 +71,8 @@ class Staged:
 class DoctorSummary:
     """The end of a run: findings by severity and what lies in staging.
 
-    `staged` and what follows are None when staging was not listed. `ages` maps a class of age to
+    `staged` and what follows are None when staging was not listed. An object is stuck from the
+    age `stuck_after` on. `ages` maps a class of age to
     a number of objects, the youngest first; `causes` the check of a finding to the number of stuck
     objects that it explains, the most first.
     """
@@ -85,6 +89,7 @@ class DoctorSummary:
     stuck_bytes: int | None
     ages: Mapping[str, int] | None
     causes: Mapping[str, int] | None
+    stuck_after: timedelta | None = None
 
 
 class Tally:
@@ -125,4 +130,5 @@ class Tally:
             stuck_bytes=listed.stuck_bytes if seen else None,
             ages=ages if seen else None,
             causes=dict(self._causes.most_common()) if seen else None,
+            stuck_after=listed.stuck_after,
         )

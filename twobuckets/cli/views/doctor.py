@@ -15,7 +15,7 @@ from twobuckets.doctor.remedies import Action, Applied
 from twobuckets.doctor.summary import DoctorSummary
 from twobuckets.prices import format_usd
 from twobuckets.text import shell_word, visible
-from twobuckets.units import format_bytes, format_instant
+from twobuckets.units import format_bytes, format_duration, format_instant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,8 @@ def _finding(finding: Finding) -> Text:
     text.append(finding.check, style="bold")
     text.append(f"  {visible(finding.subject)}")
     if facts := _facts(finding):
-        text.append(f"  ({facts})")
+        fits = text.cell_len + len(facts) + 4 <= shutil.get_terminal_size().columns
+        text.append(f"  ({facts})" if fits else f"\n{_INDENT}({facts})")
     text.append(f"\n{_wrapped(finding.detail)}")
     if finding.error:
         text.append(f"\n{_INDENT}{visible(finding.error)}", style=_STYLES[finding.severity])
@@ -123,8 +124,10 @@ def _summary(summary: DoctorSummary) -> Text:
     causes = {check.removeprefix("stuck-"): n for check, n in (summary.causes or {}).items()}
     text.append_text(_bars("Stuck, by cause", causes))
     if summary.staged is not None:
-        text.append(f"{summary.staged:,} objects in staging")
-        text.append(f" ({format_bytes(summary.staged_bytes or 0)}), {summary.stuck:,} stuck\n")
+        objects = "1 object" if summary.staged == 1 else f"{summary.staged:,} objects"
+        text.append(f"{objects} in staging")
+        text.append(f" ({format_bytes(summary.staged_bytes or 0)}), {summary.stuck:,} stuck")
+        text.append(f"{_since(summary)}\n")
     text.append(_verdict(summary), style="bold")
     return text
 
@@ -142,6 +145,14 @@ def _bars(title: str, counts: Mapping[str, int]) -> Text:
     return text
 
 
+def _since(summary: DoctorSummary) -> str:
+    """Say from when on objects count, where somebody may wonder why none does."""
+    if not summary.staged or summary.stuck or summary.stuck_after is None:
+        return ""
+    age = format_duration(summary.stuck_after)
+    return f":\nfiles younger than {age} may still be under way (see --older-than)"
+
+
 def _verdict(summary: DoctorSummary) -> str:
     counts = (
         (summary.problems, "problem", "problems"),
@@ -149,7 +160,14 @@ def _verdict(summary: DoctorSummary) -> str:
         (summary.unknown, "thing could not be looked at", "things could not be looked at"),
     )
     said = [f"{count:,} {one if count == 1 else more}" for count, one, more in counts if count]
-    return ", ".join(said) or "Nothing is wrong."
+    return ", ".join(said) or _fine(summary)
+
+
+def _fine(summary: DoctorSummary) -> str:
+    if not summary.findings:
+        return "Nothing is wrong."
+    things = "1 thing" if summary.findings == 1 else f"{summary.findings:,} things"
+    return f"Nothing is wrong; {things} to know."
 
 
 @plain.register(DoctorSummary)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from datetime import timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from rich.text import Text
@@ -21,7 +22,7 @@ from twobuckets.logs.lines import (
     PlatformLine,
 )
 from twobuckets.text import visible
-from twobuckets.units import format_bytes
+from twobuckets.units import format_bytes, format_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,12 +49,16 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class LogsSummary:
-    """How much was shown; `outcomes` counts outcomes, `failed-invocation` and `line` by name."""
+    """How much was shown; `outcomes` counts outcomes, `failed-invocation` and `line` by name.
+
+    Nothing from before `start_at` was looked at.
+    """
 
     type_name: ClassVar[str] = "summary"
     log_group: str
     entries: int
     outcomes: dict[str, int]
+    start_at: datetime
 
 
 def count_as(entry: Entry) -> str:
@@ -67,10 +72,24 @@ def count_as(entry: Entry) -> str:
             return "line"
 
 
+def _shortened(message: str) -> str:
+    """Return what a line of Lambda's in JSON says in two words: its kind and how it ended."""
+    try:
+        fields = json.loads(message)
+        status = fields["record"].get("status", "")
+        return f"{fields['type'].removeprefix('platform.')} {status}".rstrip()
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return message
+
+
 @human.register(LogsSummary)
 def _(summary: LogsSummary) -> Text:
     if not summary.entries:
-        return Text(f"Nothing of the kind in {visible(summary.log_group)}.", style="dim")
+        since = format_instant(summary.start_at)[:16]
+        return Text(
+            f"Nothing of the kind in {visible(summary.log_group)}\nsince {since}Z (see --since).",
+            style="dim",
+        )
     parts = [f"{count:,} {visible(name)}" for name, count in sorted(summary.outcomes.items())]
     return Text(", ".join(parts), style="dim")
 
@@ -114,7 +133,7 @@ def _parts(shown: Shown) -> Iterator[Part]:
         case InvocationReport():
             yield f"{'end':<{_WIDTH}} {_report(said)}", "dim"
         case PlatformLine():
-            yield f"{'':<{_WIDTH}} {visible(said.message)}", "dim"
+            yield f"{'':<{_WIDTH}} {visible(_shortened(said.message))}", "dim"
         case LogLine():
             level = said.level or ""
             yield f"{visible(level).lower():<{_WIDTH}} ", _LEVEL_STYLES.get(level, "")
