@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from twobuckets.errors import TwoBucketsError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from twobuckets.cli.app import App
     from twobuckets.logs.waiting import Fate, Tracker
@@ -106,7 +106,8 @@ class Run:
     def go(self, objects: int, *, canary: int | None, wait: bool) -> None:
         """Apply the plan, a canary of it first if asked to, and end the command."""
         if canary is not None and canary < objects:
-            failed = self.watch(self.apply(canary), wait=True)
+            with contextlib.closing(self.apply(canary)) as results:
+                failed = self.watch(results, wait=True)
             if failed:
                 self.app.out.warn(
                     f"{failed:,} of the first {canary:,} did not make it, so the other "
@@ -114,7 +115,9 @@ class Run:
                 )
                 self.finish()
                 return
-        self.watch(self.apply(None), wait=wait)
+        # Whatever ends the loop, what came of objects is noted while the journal is open.
+        with contextlib.closing(self.apply(None)) as results:
+            self.watch(results, wait=wait)
         summary = summarize_run(self.journal)
         if not summary.failed:
             self.journal.end(self.app.now())
@@ -125,7 +128,7 @@ class Run:
         self.brake()
         self.advance()
 
-    def apply(self, most: int | None) -> Iterator[Reprocessed]:
+    def apply(self, most: int | None) -> Generator[Reprocessed, None, None]:
         from twobuckets.reprocess.run import apply
 
         return apply(

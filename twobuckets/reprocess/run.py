@@ -18,7 +18,7 @@ from twobuckets.reprocess.plan import Action, Kind
 from twobuckets.reprocess.waking import is_ours, wake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from datetime import datetime
 
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -200,7 +200,7 @@ def apply(
     pace: Callable[[], None],
     workers: int,
     most: int | None = None,
-) -> Iterator[Reprocessed]:
+) -> Generator[Reprocessed, None, None]:
     """Do what is left of a run, at most `most` objects of it, and yield what came of each.
 
     Raises AccessError when credentials expire or a permission that everything needs is missing;
