@@ -13,8 +13,9 @@ import click
 
 from twobuckets import settings as settings_
 from twobuckets.cli import command
+from twobuckets.cli.failure_list import FailureList, failed_to_option
 from twobuckets.cli.options import DURATION, INSTANT, dry_run_option, yes_option
-from twobuckets.cli.reprocess_run import Run, open_failures, summarize_run
+from twobuckets.cli.reprocess_run import Run, summarize_run
 from twobuckets.cli.reprocess_selection import Selection, iter_actions
 from twobuckets.errors import NotFoundError, UsageError
 from twobuckets.units import format_instant
@@ -70,8 +71,7 @@ class RunStatus:
 @click.option("--wait", is_flag=True, help="Until each is archived, or failed, again.")
 @click.option("--timeout", type=DURATION, default="15m", show_default=True,
               help="How long to wait for outcomes.")  # fmt: skip
-@click.option("--failed-to", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write what failed there, for --from-file.")  # fmt: skip
+@failed_to_option
 @click.option("--batch", is_flag=True, help="Let S3 Batch Operations make the copies.")
 @click.option("--batch-role", metavar="ARN", help="The role of its job; without, what it needs.")
 @click.option("--batch-bucket", metavar="NAME",
@@ -91,7 +91,7 @@ def reprocess(
     rate: float | None,
     wait: bool,
     timeout: timedelta,
-    failed_to: Path | None,
+    failed_to: str | None,
     batch: bool,
     batch_role: str | None,
     batch_bucket: str | None,
@@ -123,6 +123,7 @@ def reprocess(
         return
     selection = Selection(**selected)
     with (
+        FailureList(None if dry_run else failed_to, app.out) as failures,
         app.connect(most=concurrency) as sender,
         _open_run(app, sender, selection, resume=resume, anew=restart or dry_run) as journal,
     ):
@@ -149,10 +150,7 @@ def reprocess(
         elif planned.moves + planned.copies >= BATCH_OBJECTS:
             app.out.note("So many objects go faster with --batch: S3 itself copies them")
         workers = min(concurrency, _WORKERS)
-        with (
-            open_failures(failed_to) as failures,
-            views.progress(app.out, planned.objects) as advance,
-        ):
+        with views.progress(app.out, planned.objects) as advance:
             run = Run(app, sender, journal, Rate(rate), workers, timeout, advance, failures)
             run.go(planned.objects, canary=canary, wait=wait)
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
-from twobuckets.errors import TwoBucketsError, UsageError
+from twobuckets.errors import TwoBucketsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from twobuckets.cli.app import App
+    from twobuckets.cli.failure_list import FailureList
     from twobuckets.logs.waiting import Fate, Tracker
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.run import Brake, Rate, Reprocessed
@@ -33,6 +32,13 @@ class OutcomeGroup:
     error: str | None
     objects: int
     example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An object that failed, as `--failed-to` lists it."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +73,6 @@ def summarize_run(journal: Journal, outcomes: Counter[str] | None = None) -> Sum
     )
 
 
-@contextlib.contextmanager
-def open_failures(path: Path | None) -> Iterator[TextIO | None]:
-    """Open the file that failures are written to, before anything changes."""
-    if path is None:
-        yield None
-        return
-    try:
-        file = path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"Could not write failures to {path}: {error.strerror}") from None
-    with file:
-        yield file
-
-
 @dataclass(slots=True)
 class Run:
     """A run on its way: shows what comes of each object and remembers what failed."""
@@ -92,7 +84,7 @@ class Run:
     workers: int
     timeout: timedelta
     advance: Callable[[], None]
-    failures: TextIO | None = None
+    failures: FailureList
     brake: Brake = field(init=False)
     outcomes: Counter[str] = field(default_factory=Counter)
     groups: Counter[tuple[str, str | None]] = field(default_factory=Counter)
@@ -164,7 +156,7 @@ class Run:
                 self.app.out.record(result)
                 if result.state == "failed":
                     failed += 1
-                    self.write_failure(result.key)
+                    self.failures.add(Failure(result.key))
                 elif result.state == "done" and result.kind != "restore":
                     yield Staged(
                         result.key,
@@ -183,7 +175,7 @@ class Run:
             self.count(fate)
             if fate.fate != "archived":
                 failed += 1
-                self.write_failure(fate.key)
+                self.failures.add(Failure(fate.key))
         return failed
 
     def count(self, fate: Fate) -> None:
@@ -215,11 +207,8 @@ class Run:
             policy=Policy(attempts=attempts),
         )
 
-    def write_failure(self, key: str) -> None:
-        if self.failures is not None:
-            self.failures.write(json.dumps({"type": "failure", "key": key}) + "\n")
-
     def finish(self) -> None:
+        self.failures.complete()
         for (fate, error), objects in self.groups.most_common():
             example = self.examples[fate, error]
             self.app.out.record(OutcomeGroup(fate, error, objects, example))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from twobuckets import settings as settings_
 from twobuckets.cli import command
+from twobuckets.cli.failure_list import FailureList, failed_to_option
 from twobuckets.cli.options import DURATION, SIZE, dry_run_option
-from twobuckets.cli.output import json_line
 from twobuckets.cli.views import upload as views
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.text import shell_word
@@ -66,7 +65,7 @@ SUPERSEDED: Final = "superseded"
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Requests in flight at most.")
 @click.option("--part-size", type=SIZE, help="Default: 8 MiB, more for huge files.")
 @click.option("--bandwidth-limit", type=SIZE, metavar="SIZE", help="Bytes a second at most.")
-@click.option("--failed-to", metavar="FILE", help="List what failed there, for --from-file.")
+@failed_to_option
 @click.option("--discard", is_flag=True, help="Drop what interrupted uploads left; upload nothing.")
 @click.option("--wait", is_flag=True, help="Until each file is archived or has failed.")
 @click.option(
@@ -144,11 +143,12 @@ def upload(
         ),
         resume=Resume.RESTART if restart else Resume.CONTINUE if resume else Resume.IGNORE,
     )
-    with _failure_list(failed_to) as failures:
+    with FailureList(failed_to, app.out) as failures:
         outcomes = Outcomes(app, timeout, failures) if wait else None
         summary = _upload(app, files, wishes, concurrency, bandwidth_limit, failures, outcomes)
         if outcomes is not None:
             summary = replace(summary, outcomes=outcomes.wait())
+        failures.complete()
     unhappy = outcomes is not None and set(summary.outcomes or ()) - {ARCHIVED, SUPERSEDED}
     app.finish(summary, attention=summary.failed > 0 or bool(unhappy))
 
@@ -156,7 +156,7 @@ def upload(
 class Outcomes:
     """Follows uploaded files until each is archived or has failed."""
 
-    def __init__(self, app: App, timeout: timedelta, failures: TextIO | None) -> None:
+    def __init__(self, app: App, timeout: timedelta, failures: FailureList) -> None:
         import twobuckets.cli.views.waiting  # noqa: F401 - registers the view
         from twobuckets.logs.waiting import Policy, Tracker, find_attempts
 
@@ -211,10 +211,10 @@ class Outcomes:
             if not fate.is_final:
                 continue
             self._counts[fate.fate] = self._counts.get(fate.fate, 0) + 1
-            if self._failures is not None and fate.fate not in (ARCHIVED, SUPERSEDED):
+            if fate.fate not in (ARCHIVED, SUPERSEDED):
                 reason = fate.error.message if fate.error is not None else fate.detail or fate.fate
-                failed = Failed(self._paths.get(fate.key, ""), fate.key, f"{fate.fate}: {reason}")
-                self._failures.write(json_line(failed) + "\n")
+                path = self._paths.get(fate.key, "")
+                self._failures.add(Failed(path, fate.key, f"{fate.fate}: {reason}"))
 
 
 def _upload(
@@ -223,7 +223,7 @@ def _upload(
     wishes: Wishes,
     concurrency: int | None,
     bandwidth_limit: int | None,
-    failures: TextIO | None,
+    failures: FailureList,
     outcomes: Outcomes | None,
 ) -> UploadSummary:
     started_at = app.now()
@@ -253,8 +253,8 @@ def _upload(
                 if isinstance(record, Warned):
                     app.out.warn(record.message)
                     continue
-                if isinstance(record, Failed) and failures is not None:
-                    failures.write(json_line(record) + "\n")
+                if isinstance(record, Failed):
+                    failures.add(record)
                 if progress is not None:
                     progress.done(record)
                 app.out.record(record)
@@ -359,21 +359,3 @@ def _parse_entry(line: str, prefix: str) -> Iterable[File | Failed]:
     if entry.get("type") != "failed" or not isinstance(entry.get("path"), str):
         return ()
     return find_files([entry["path"]], key=entry.get("key") or None)
-
-
-@contextlib.contextmanager
-def _failure_list(name: str | None) -> Iterator[TextIO | None]:
-    """Yield where failures are listed; the file appears, whole, when the run ends."""
-    if name is None:
-        yield None
-        return
-    # Written beside it, so that the list of the last run can be the input of this one.
-    fresh = Path(f"{name}.{os.getpid()}.new")
-    try:
-        with fresh.open("w", encoding="utf-8") as stream:
-            yield stream
-        fresh.replace(name)
-    except OSError as error:
-        raise UsageError(f"Could not write the list {name}: {error.strerror}") from None
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""`--failed-to FILE`: the list of what failed, which `--from-file` of another run takes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import stat
+from typing import TYPE_CHECKING, Self, TextIO
+
+import click
+
+from twobuckets.cli.output import json_line
+from twobuckets.errors import TwoBucketsError, UsageError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from twobuckets.cli.output import Output
+
+failed_to_option = click.option(
+    "--failed-to", metavar="FILE", help="List what failed there, for --from-file."
+)
+
+
+class FailureList:
+    """Lists failures in a file, a line of JSON each; without a name, nowhere.
+
+    The file changes only when the run has come to its end, whole: until then it may be what the
+    run is fed from, in whatever way, and name what was not tried yet. Meanwhile each failure is
+    written to `FILE.unfinished`, at once, and stays there however the run ends. What is no regular
+    file, such as a pipe, is written to directly.
+
+    Entering raises UsageError when the file can't be written, before anything is done.
+    """
+
+    def __init__(self, name: str | None, out: Output) -> None:
+        self._name = name
+        self._out = out
+        self._stream: TextIO | None = None
+        self._target = ""
+        self._unfinished: str | None = None
+        self._is_empty = True
+
+    def __enter__(self) -> Self:
+        if self._name is not None:
+            try:
+                self._open(self._name)
+            except OSError as error:
+                raise UsageError(
+                    f"Could not write the list of failures {self._name}: {error.strerror}",
+                    hint="Name a file in a folder that can be written to: the list grows beside "
+                    "the file, and takes its place in the end.",
+                ) from None
+        return self
+
+    def _open(self, name: str) -> None:
+        try:
+            # Whether an old list may be replaced is found out now, and not in the end.
+            existing = os.open(name, os.O_WRONLY)
+        except FileNotFoundError:
+            mode = None
+        else:
+            mode = os.fstat(existing).st_mode
+            if not stat.S_ISREG(mode):
+                self._stream = os.fdopen(existing, "w", encoding="utf-8", buffering=1)
+                return
+            os.close(existing)
+        # Of a link, what it leads to is replaced.
+        self._target = os.path.realpath(name)
+        self._stream = _create_beside(self._target)
+        self._unfinished = self._stream.name
+        if mode is not None:
+            os.fchmod(self._stream.fileno(), stat.S_IMODE(mode))
+
+    def add(self, failure: object) -> None:
+        """Write a record down for good."""
+        if self._stream is None:
+            return
+        self._is_empty = False
+        try:
+            self._stream.write(json_line(failure) + "\n")
+        except OSError as error:
+            raise self._broken(error) from None
+
+    def complete(self) -> None:
+        """Put the list in the file's place: the run has come to its end."""
+        if self._stream is None or self._unfinished is None:
+            return
+        try:
+            os.fsync(self._stream.fileno())
+            os.replace(self._unfinished, self._target)
+        except OSError as error:
+            raise self._broken(error) from None
+        self._unfinished = None
+
+    def _broken(self, error: OSError) -> TwoBucketsError:
+        return TwoBucketsError(
+            f"Could not write the list of failures {self._name}: {error.strerror}",
+            hint="Nothing is lost: the same command, with a place for the list, goes on.",
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._stream is None:
+            return
+        with contextlib.suppress(OSError):
+            # Every line has left the buffer, or it was said that it could not.
+            self._stream.close()
+        if self._unfinished is None:
+            return
+        if self._is_empty:
+            with contextlib.suppress(OSError):
+                os.unlink(self._unfinished)
+        else:
+            self._out.warn(
+                f"The run did not come to its end, so {self._name} stays as it was; what failed "
+                f"until then is listed in {self._unfinished}"
+            )
+
+
+def _create_beside(target: str) -> TextIO:
+    """Create the file where a list grows, by a name that no other run has taken."""
+    for number in itertools.count(1):
+        name = f"{target}.unfinished" + (f".{number}" if number > 1 else "")
+        try:
+            return open(name, "x", encoding="utf-8", buffering=1)
+        except FileExistsError:
+            # Left by a run that was killed, perhaps the input of this one, or of one under way.
+            continue
+    raise AssertionError("itertools.count has no end")
