@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -81,6 +83,21 @@ def test_global_options_count_before_and_after_the_commands_name(arguments: tupl
     result = run(*arguments)
     assert result.exit_code == 2
     assert "flag --stack: stack is 'a b'" in result.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure():
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as stdout:
+        ran = subprocess.run(
+            [sys.executable, "-m", "twobuckets", "doctor", "--list-checks"],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.fixture

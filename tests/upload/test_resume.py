@@ -111,6 +111,31 @@ def test_ctrl_c_says_what_is_kept_and_how_to_drop_it(staging: Staging, big: Path
     assert staging.uploads() == []
 
 
+def test_ctrl_c_while_it_waits_says_that_the_file_is_there_and_where_to_look(
+    staging: Staging, tmp_path: Path
+):
+    (tmp_path / "a").write_bytes(b"a")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "twobuckets", "upload", str(tmp_path / "a"), "--wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("uploaded")
+        time.sleep(1)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert said.strip().splitlines()[-2:] == [
+        "Stopped waiting. 1 uploaded file is in S3 all the same; what comes of it:",
+        "twobuckets logs --follow",
+    ]
+
+
 @pytest.mark.slow
 def test_no_resume_keeps_nothing_when_interrupted(staging: Staging, big: Path):
     with FaultProxy(rate=0, bytes_per_second=15 * MIB) as proxy:

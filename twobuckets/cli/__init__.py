@@ -143,7 +143,12 @@ class Root(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command with logging set up."""
         ctx.obj.configure_logging()
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Click would make status 1 of it, which means that something failed.
+            _forget_stdout()
+            ctx.exit(128 + signal.SIGPIPE)
 
     def main(
         self,
@@ -174,14 +179,18 @@ class Root(Group):
             _show_usage_error(error, as_json="--json" in arguments)
             sys.exit(USAGE)
         except BrokenPipeError:
-            # The reader has seen enough, as in `twobuckets ls archive | head`.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_stdout()
             sys.exit(128 + signal.SIGPIPE)
         except (KeyboardInterrupt, click.Abort):
             sys.exit(INTERRUPTED)
         except Exception as error:  # noqa: BLE001 - the one place where errors become statuses
             sys.exit(_show_error(app, error))
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _forget_stdout() -> None:
+    """Let what is still to be written go nowhere: the reader has seen enough, as in `… | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_usage_error(error: click.UsageError, *, as_json: bool) -> None:

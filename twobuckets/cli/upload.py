@@ -181,11 +181,13 @@ class Outcomes:
         self._failures = failures
         self._paths: dict[str, str] = {}
         self._counts: dict[str, int] = {}
+        self._added = 0
 
     def add(self, uploaded: Uploaded) -> None:
         """Wait for one more file, and show what is known of the others by now."""
         from twobuckets.logs.waiting import Staged
 
+        self._added += 1
         self._paths[uploaded.key] = uploaded.path
         self._tracker.add(
             Staged(
@@ -200,7 +202,17 @@ class Outcomes:
 
     def wait(self) -> dict[str, int]:
         """Show the rest as it comes; return how many files had each fate."""
-        self._show(self._tracker.wait(self._timeout))
+        count = self._added - sum(self._counts.values())
+        files = "1 file" if count == 1 else f"{count:,} files"
+        try:
+            with self._app.out.waiting(f"Waiting for the processor: {files}"):
+                self._show(self._tracker.wait(self._timeout))
+        except KeyboardInterrupt:
+            count = self._added - sum(self._counts.values())
+            files = "1 uploaded file is" if count == 1 else f"{count:,} uploaded files are"
+            self._app.out.note(f"Stopped waiting. {files} in S3 all the same; what comes of it:")
+            self._app.out.note(f"{self._app.program} logs --follow")
+            raise
         for problem in self._tracker.problems:
             self._app.out.warn(f"{problem.message}; what became of files may be told late or not")
         return self._counts

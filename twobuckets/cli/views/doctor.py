@@ -96,7 +96,7 @@ def _check(check: CheckListing) -> Text:
 @human.register(Action)
 def _action(action: Action) -> Text:
     text = Text("would ", style="bold")
-    text.append(f"{action.says}  {visible(action.subject)}")
+    text.append(f"{visible(action.says)}  {visible(action.subject)}")
     if action.count > 1:
         text.append(f"  ({action.count:,})")
     return text
@@ -105,7 +105,7 @@ def _action(action: Action) -> Text:
 @human.register(Applied)
 def _applied(applied: Applied) -> Text:
     text = Text("done  " if not applied.failed_count else "FAILED ", style="bold")
-    text.append(f"{applied.says}  {visible(applied.subject)}: {applied.done:,} done")
+    text.append(f"{visible(applied.says)}  {visible(applied.subject)}: {applied.done:,} done")
     for count, words, some in (
         (applied.left_count, "left as they are", applied.left),
         (applied.failed_count, "failed", applied.failed),
