@@ -67,6 +67,17 @@ def test_a_folder_keeps_its_relative_paths(staging: Staging, tmp_path: Path):
     assert sorted(staging.keys()) == ["in/.hidden", "in/a/two.txt", "in/one.txt"]
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_patterns_that_leave_no_file_are_told(
+    staging: Staging, tmp_path: Path, more: tuple[str, ...]
+):
+    (tmp_path / "a.csv").write_bytes(b"a")
+    ran = staging.upload("-r", str(tmp_path), "--include", "*.cvs", *more)
+    assert ran.exit_code == 0, ran.output
+    assert "No file was found that --include '*.cvs' leaves" in ran.stderr
+    assert "No file" not in staging.upload("-r", str(tmp_path), "--include", "*.csv", *more).stderr
+
+
 def test_a_folder_without_recursive_is_a_usage_error(staging: Staging, tmp_path: Path):
     ran = staging.upload(str(tmp_path))
     assert ran.exit_code == 2

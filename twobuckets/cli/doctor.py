@@ -80,10 +80,11 @@ def doctor(
     site = site_of(app, older_than=older_than, uploads_older_than=uploads_older_than)
     tally = Tally(Severity(fail_on))
     findings = []
-    for finding in room.diagnose(site, selected):
-        tally.add(finding)
-        findings.append(finding)
-        app.out.record(finding)
+    with app.out.waiting("Looking at the pipeline"):
+        for finding in room.diagnose(site, selected):
+            tally.add(finding)
+            findings.append(finding)
+            app.out.record(finding)
     if fix:
         mended = _fix(app, site, findings, frozenset(checks), yes=yes, dry_run=dry_run)
         tally = Tally(Severity(fail_on))
@@ -140,8 +141,15 @@ def _fix(
         return frozenset()
     applied = []
     for item in planned:
-        applied.append(remedies.apply(item))
+        with app.out.waiting(f"Applying {item.action.check} to {item.action.count:,}"):
+            applied.append(remedies.apply(item))
         app.out.record(applied[-1])
+    woken = sum(one.done for one in applied if one.check in remedies.WOKEN)
+    if woken:
+        app.out.note(
+            f"The processor works on the {woken:,} it was woken for; until it is through, doctor "
+            f"finds them still. What becomes of them: {app.program} logs --follow"
+        )
     incomplete = {one.check for one in applied if one.failed_count or one.left_count}
     return frozenset(one.check for one in applied) - incomplete
 

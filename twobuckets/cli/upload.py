@@ -131,6 +131,8 @@ def upload(
         return
     if dry_run:
         planned = plan(files, part_bytes=part_size, records=app.out.record)
+        if not planned.planned and not planned.failed:
+            _tell_nothing_found(app, include, exclude)
         app.finish(planned, attention=planned.failed > 0)
         return
     wishes = Wishes(
@@ -149,6 +151,8 @@ def upload(
         if outcomes is not None:
             summary = replace(summary, outcomes=outcomes.wait())
         failures.complete()
+    if not summary.uploaded and not summary.failed:
+        _tell_nothing_found(app, include, exclude)
     unhappy = outcomes is not None and set(summary.outcomes or ()) - {ARCHIVED, SUPERSEDED}
     app.finish(summary, attention=summary.failed > 0 or bool(unhappy))
 
@@ -288,6 +292,13 @@ def _tell_what_stays(app: App, uploading: Upload, wishes: Wishes) -> None:
                     f"The incomplete upload {upload_id} of {key} could not be dropped; "
                     "`twobuckets ls uploads` shows it"
                 )
+
+
+def _tell_nothing_found(app: App, include: Iterable[str], exclude: Iterable[str]) -> None:
+    globs = [f"--include {shell_word(glob)}" for glob in include]
+    globs += [f"--exclude {shell_word(glob)}" for glob in exclude]
+    left = f" that {' '.join(globs)} leaves" if globs else ""
+    app.out.warn(f"No file was found{left}: nothing was uploaded")
 
 
 def _drop_command(app: App, kept: Kept) -> str:

@@ -52,7 +52,9 @@ WOKEN_WHEN_ASKED: Final = frozenset(
         "stuck-in-progress",
     }
 )
-_WOKEN: Final = frozenset({"stuck-never-invoked", "stuck-throttled"})
+_WOKEN_UNASKED: Final = frozenset({"stuck-never-invoked", "stuck-throttled"})
+WOKEN: Final = _WOKEN_UNASKED | WOKEN_WHEN_ASKED
+"""Checks whose remedy is to wake the processor, which then takes its time."""
 
 
 class _Step(NamedTuple):
@@ -170,7 +172,7 @@ def _plan_objects(site: Site, asked: frozenset[str], wake: Wake) -> Iterator[Pla
                 check, subject, "delete from staging what the archive holds", len(objects)
             )
             yield Planned(action, partial(_delete_steps, site, objects))
-        elif check in _WOKEN or (check in WOKEN_WHEN_ASKED and check in asked):
+        elif check in _WOKEN_UNASKED or (check in WOKEN_WHEN_ASKED and check in asked):
             words = f"wake the processor for each ({group.cause.error or check})"
             action = Action(check, subject, words, len(objects))
             yield Planned(action, partial(_wake_steps, objects, wake))
