@@ -281,8 +281,7 @@ class LargeFile(Multipart):
         if self._completed_earlier is not None:
             answer, self._completed_earlier = self._completed_earlier, None
             said, etag = answer.headers.get(checksum.HEADER), answer.headers.get("etag", "")
-            is_same = said == checksum.encode(self._whole_crc) or self._is_expected_etag(etag)
-            if is_same and not self._has_changed():
+            if self._is_whole(said, etag) and not self._has_changed():
                 self._finish(etag, answer)
             else:
                 self._forget_found()

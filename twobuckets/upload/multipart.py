@@ -234,8 +234,13 @@ class Multipart:
         parts = [part for _, part in sorted(self.done.items())]
         return checksum.ALGORITHM.combine((part.crc, part.length) for part in parts)
 
-    def _is_expected_etag(self, etag: str) -> bool:
-        """Tell whether an ETag is what the parts' MD5s add up to."""
+    def _is_whole(self, said: str | None, etag: str) -> bool:
+        """Tell whether what S3 says of an object proves that it is all the parts, in their order.
+
+        That is their combined checksum, or the ETag that their MD5s add up to.
+        """
+        if said == checksum.encode(self._whole_crc):
+            return True
         expected = checksum.multipart_etag(part.etag for _, part in sorted(self.done.items()))
         return expected is not None and etag.strip('"') == expected
 
@@ -287,7 +292,7 @@ class Multipart:
         if isinstance(outcome, Response) and outcome.ok:
             said = find_element(outcome, "ChecksumCRC64NVME")
             etag = find_element(outcome, "ETag")
-            if said == checksum.encode(self._whole_crc) or self._is_expected_etag(etag):
+            if self._is_whole(said, etag):
                 self._finish(etag, outcome)
             else:
                 self._look_at_result(outcome)
@@ -320,9 +325,7 @@ class Multipart:
             etag = outcome.headers.get("etag", "")
             said = outcome.headers.get(checksum.HEADER)
             is_right_size = outcome.headers.get("content-length") == str(self.done_bytes)
-            if is_right_size and (
-                said == checksum.encode(self._whole_crc) or self._is_expected_etag(etag)
-            ):
+            if is_right_size and self._is_whole(said, etag):
                 self._finish(etag, outcome)
                 return
         if isinstance(because, Response) and because.ok:
