@@ -146,7 +146,7 @@ def parse_uploads(body: bytes) -> list[ListedUpload]:
     encoded = _is_encoded(body)
     return [
         ListedUpload(
-            _decode(row["Key"], encoded=encoded),
+            decode_key(row["Key"], encoded=encoded),
             row["UploadId"],
             datetime.fromisoformat(row["Initiated"]),
             row.get("Initiator/DisplayName") or row.get("Initiator/ID", ""),
@@ -210,7 +210,7 @@ def _read_row(element: ET.Element) -> dict[str, str]:
 
 def _read_object(row: dict[str, str], *, encoded: bool) -> ListedObject:
     return ListedObject(
-        _decode(row["Key"], encoded=encoded),
+        decode_key(row["Key"], encoded=encoded),
         int(row["Size"]),
         datetime.fromisoformat(row["LastModified"]),
         row.get("ETag", "").strip('"'),
@@ -220,7 +220,7 @@ def _read_object(row: dict[str, str], *, encoded: bool) -> ListedObject:
 
 def _read_version(tag: str, row: dict[str, str], *, encoded: bool) -> ListedVersion:
     return ListedVersion(
-        _decode(row.get("Key", ""), encoded=encoded),
+        decode_key(row.get("Key", ""), encoded=encoded),
         row.get("VersionId", "null"),
         row.get("IsLatest") == "true",
         tag == "DeleteMarker",
@@ -235,5 +235,6 @@ def _is_encoded(body: bytes) -> bool:
     return b"<EncodingType>url</EncodingType>" in body
 
 
-def _decode(key: str, *, encoded: bool) -> str:
+def decode_key(key: str, *, encoded: bool) -> str:
+    """Return a key as it is; `encoded` says whether the answer has it in URL encoding."""
     return unquote_plus(key) if encoded else key

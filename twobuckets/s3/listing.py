@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
-from urllib.parse import unquote_plus
 
 from twobuckets.s3.answers import (
     AnswerError,
     ListedObject,
     ListedUpload,
     ListedVersion,
+    decode_key,
     parse_objects,
     parse_uploads,
     parse_versions,
@@ -209,7 +209,7 @@ def _read_page(names: _Names, body: bytes) -> Page:
         return Page(None, None, None, body)
     if b"<DeleteMarker>" in body or b"<Upload>" in body:
         # Some implementations list delete markers after all versions, or uploads as they come.
-        keys = [_decode(unescape(key.decode()), encoded=encoded) for key in _KEYS.findall(body)]
+        keys = [decode_key(unescape(key.decode()), encoded=encoded) for key in _KEYS.findall(body)]
         first_key, last_key = min(keys), max(keys)
     else:
         first_key = _read_key(body, first, encoded=encoded)
@@ -219,7 +219,7 @@ def _read_page(names: _Names, body: bytes) -> Page:
         following = Marker(last_key)
         if names.next_id:
             following = Marker(
-                _decode(find_text(body, b"NextKeyMarker"), encoded=encoded) or last_key,
+                decode_key(find_text(body, b"NextKeyMarker"), encoded=encoded) or last_key,
                 find_text(body, names.next_id),
             )
     return Page(first_key, last_key, following, body)
@@ -227,8 +227,4 @@ def _read_page(names: _Names, body: bytes) -> Page:
 
 def _read_key(body: bytes, at: int, *, encoded: bool) -> str:
     text = body[at + 5 : body.index(b"</Key>", at)].decode("utf-8", "replace")
-    return _decode(unescape(text), encoded=encoded)
-
-
-def _decode(text: str, *, encoded: bool) -> str:
-    return unquote_plus(text) if encoded else text
+    return decode_key(unescape(text), encoded=encoded)
