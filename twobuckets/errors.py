@@ -20,6 +20,18 @@ class TwoBucketsError(Exception):
         self.hint = hint
 
 
+class UnreachableError(TwoBucketsError):
+    """AWS, or what stands in for it, does not answer."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "Check the network, --region and --endpoint-url, then run the command again.",
+    ) -> None:
+        super().__init__(message, hint=hint)
+
+
 class UsageError(TwoBucketsError):
     """The request itself can't be meant as it stands: a bad value, a bad file, a missing answer."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from click.testing import CliRunner
 from moto import mock_aws
 
@@ -307,6 +308,31 @@ def test_a_check_of_a_bucket_that_is_gone_does_not_pass(pair: HandMadePair):
     run = run_doctor("--check", "versioning")
     assert run.exit_code == 5
     assert run.checks == {"could-not-look"}
+
+
+def unreachable(params: dict[str, Any]) -> dict[str, Any]:
+    raise EndpointConnectionError(endpoint_url=params["url"])
+
+
+def test_a_service_out_of_reach_does_not_keep_doctor_from_looking_at_the_others(
+    pair: HandMadePair, answers: Answers
+):
+    for operation in ("SimulatePrincipalPolicy", "GetRole", "ListRolePolicies"):
+        answers.give(operation, unreachable)
+    answers.refuse("GetBucketEncryption", "ServerSideEncryptionConfigurationNotFoundError", 404)
+    run = run_doctor()
+    assert run.exit_code == 3
+    assert run.checks == {"could-not-look", "encryption"}
+    assert "Could not connect to the endpoint" in run.of("could-not-look")["detail"]
+
+
+def test_without_s3_doctor_ends_with_one_message(pair: HandMadePair, answers: Answers):
+    answers.give("HeadBucket", unreachable)
+    answers.give("GetBucketVersioning", unreachable)
+    run = run_doctor()
+    assert run.exit_code == 1
+    assert run.stderr.count("Could not connect to the endpoint") == 1
+    assert "--endpoint-url" in run.stderr
 
 
 def test_expired_credentials_end_the_run_with_one_message(pair: HandMadePair, answers: Answers):

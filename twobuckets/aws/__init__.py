@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Final
 import botocore.exceptions
 from botocore.exceptions import ClientError
 
-from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError, UsageError
+from twobuckets.errors import (
+    AccessError,
+    NotFoundError,
+    TwoBucketsError,
+    UnreachableError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +92,7 @@ _ACTIONS: Final = {
     "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
     "Invoke": "lambda:InvokeFunction",
 }
+_OF_S3 = re.compile("Bucket|Object|Part|Upload")
 _NAMED_ACTION = re.compile(r"perform:? ([a-z0-9-]+:[A-Za-z*]+)")
 _OPERATION_CALL = re.compile(
     r"An error occurred \([^)]*\) when calling the \w+ operation(?: \([^)]*\))?: "
@@ -139,10 +146,7 @@ def explain(error: Exception, what: str) -> TwoBucketsError:
         ):
             return AccessError(f"{failed}{error}", hint="Sign in again, for example: aws sso login")
         case botocore.exceptions.HTTPClientError() | botocore.exceptions.ConnectionError():
-            return TwoBucketsError(
-                f"{failed}{error}",
-                hint="Check the network, --region and --endpoint-url, then run the command again.",
-            )
+            return UnreachableError(f"{failed}{error}")
         case botocore.exceptions.ParamValidationError():
             return UsageError(f"{failed}{error}")
         case _:
@@ -183,13 +187,17 @@ def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
 
 
 def action_of(error: ClientError) -> str:
-    """Return the IAM action that the failed operation needs, such as `s3:GetObject`."""
+    """Return the IAM action that the failed operation needs, such as `s3:GetObject`.
+
+    The operation alone, such as `FilterLogEvents`, where neither AWS nor this module names it.
+    """
     named = named_action(str(error))
     if named is not None:
         return named
     operation = str(error.operation_name)
-    # S3 alone does not name the action, and most of its actions are called as their operation.
-    return _ACTIONS.get(operation, f"s3:{operation}")
+    # S3 does not name the action, and most of its actions are called as their operation.
+    default = f"s3:{operation}" if _OF_S3.search(operation) else operation
+    return _ACTIONS.get(operation, default)
 
 
 def named_action(text: str) -> str | None:

@@ -201,7 +201,7 @@ def _finish(app: App, bucket: str, place: str, total: _Sum) -> None:
 
 def _explained(error: ListingError, operation: str) -> TwoBucketsError:
     from twobuckets.aws import explain_refusal
-    from twobuckets.errors import TwoBucketsError
+    from twobuckets.errors import UnreachableError
     from twobuckets.s3.records import Response
 
     what = f"list the bucket {error.bucket}"
@@ -209,7 +209,4 @@ def _explained(error: ListingError, operation: str) -> TwoBucketsError:
     if isinstance(reason, Response):
         code = reason.code or str(reason.status)
         return explain_refusal(code, reason.message, operation, what)
-    return TwoBucketsError(
-        f"Could not {what}: {reason}",
-        hint="Check the network, --region and --endpoint-url, then run the command again.",
-    )
+    return UnreachableError(f"Could not {what}: {reason}")

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 
 from twobuckets.aws import ClientError, explain, explain_refusal
-from twobuckets.errors import AccessError, TwoBucketsError
+from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
 from twobuckets.s3 import Request, Response, SendError
 from twobuckets.s3.listing import ListingError, iter_versions
 from twobuckets.s3.xmltext import find_text
@@ -270,7 +270,7 @@ def plan_keys(
 ) -> Iterator[Action]:
     """Yield the actions for single keys, each looked up in both buckets, in order of arrival.
 
-    Raises AccessError when a bucket may not be read, TwoBucketsError when S3 does not answer.
+    Raises AccessError when a bucket may not be read, UnreachableError when S3 does not answer.
     """
 
     def requests() -> Iterator[Request]:
@@ -301,16 +301,14 @@ def plan_keys(
 def keeps_versions(sender: Sender, bucket: str) -> bool:
     """Tell whether a bucket gives every object a version id of its own.
 
-    Raises AccessError when that may not be read, TwoBucketsError when S3 does not answer.
+    Raises AccessError when that may not be read, UnreachableError when S3 does not answer.
     """
     what = f"read whether {bucket} keeps versions"
     (answer,) = (
         a for _, a in sender.send_all([Request("GET", bucket, query=(("versioning", ""),))])
     )
     if isinstance(answer, SendError):
-        raise TwoBucketsError(
-            f"Could not {what}: {answer.cause}", hint="Check the network and run the command again."
-        )
+        raise UnreachableError(f"Could not {what}: {answer.cause}")
     if not answer.ok:
         code = answer.code or str(answer.status)
         raise explain_refusal(code, answer.message, "GetBucketVersioning", what)
@@ -366,8 +364,7 @@ def _explained(what: str) -> Iterator[None]:
     except ListingError as error:
         answer = error.reason
         if not isinstance(answer, Response):
-            hint = "Check the network and run the command again."
-            raise TwoBucketsError(f"Could not {what}: {error}", hint=hint) from error
+            raise UnreachableError(f"Could not {what}: {error}") from error
         code = answer.code or str(answer.status)
         refusal = ClientError(
             {"Error": {"Code": code, "Message": answer.message}}, "ListObjectVersions"
@@ -395,10 +392,7 @@ def require_found(request: Request, answer: Response | SendError) -> Found | Non
     """Return what a HEAD found, None for nothing. Raises AccessError or TwoBucketsError."""
     where = f"s3://{request.bucket}/{request.key}"
     if isinstance(answer, SendError):
-        raise TwoBucketsError(
-            f"Could not look at {where}: {answer.cause}",
-            hint="Check the network and run the command again.",
-        )
+        raise UnreachableError(f"Could not look at {where}: {answer.cause}")
     # 405 is S3's answer to the HEAD of a delete marker by its version id, 400 to an id that can
     # be none.
     if answer.status in (404, 405) or (answer.status == 400 and request.query):

@@ -32,6 +32,8 @@ _DAMAGE_CODES = frozenset(
     }
 )
 _DAMAGED_ATTEMPTS = 4
+# A machine that answers that nobody listens there seldom has somebody listen a little later.
+_REFUSED_ATTEMPTS = 5
 _BUSY_CODES = frozenset({"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException"})
 
 
@@ -76,9 +78,10 @@ def find_pause(
         trying.attempts -= 1
         trying.stale += 1
         return 0.0
-    if trying.attempts >= policy.attempts:
-        return None
-    return policy.pause(trying.attempts, jitter)
+    most = policy.attempts
+    if isinstance(outcome, ConnectionRefusedError):
+        most = min(most, _REFUSED_ATTEMPTS)
+    return policy.pause(trying.attempts, jitter) if trying.attempts < most else None
 
 
 def _find_pause_of_refusal(

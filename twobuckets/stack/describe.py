@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import unquote
 
 from twobuckets.aws import ClientError, action_of, attempt, error_code
-from twobuckets.errors import AccessError, TwoBucketsError
+from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -209,11 +209,18 @@ class StatusSummary:
     unread: int
 
 
-def glance(read: Callable[[], T], what: str) -> T | Unread:
-    """Return what `read` returns, or why it could not."""
+def glance(read: Callable[[], T], what: str, *, is_needed: bool = False) -> T | Unread:
+    """Return what `read` returns, or why it could not.
+
+    With `is_needed`, raises UnreachableError when nothing answers.
+    """
     try:
         with attempt(f"read {what}"):
             return read()
+    except UnreachableError as error:
+        if is_needed:
+            raise
+        return unread(error, what)
     except TwoBucketsError as error:
         return unread(error, what)
 
@@ -250,10 +257,12 @@ def describe_settings(settings: Settings, pipeline: Pipeline) -> SettingsStatus:
 
 
 def describe_bucket(s3: S3Client, role: str, bucket: str) -> BucketStatus:
-    """Return a bucket's protection."""
+    """Return a bucket's protection. Raises UnreachableError when S3 does not answer."""
     lifecycle = glance(
         lambda: _or_empty(lambda: s3.get_bucket_lifecycle_configuration(Bucket=bucket)),
-        "its lifecycle rules",
+        f"the lifecycle rules of {bucket}",
+        # Without S3 there is nothing to show.
+        is_needed=True,
     )
     return BucketStatus(
         role=role,

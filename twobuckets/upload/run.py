@@ -245,11 +245,11 @@ class Run:
         Raises the explanation instead when every other file would be refused as well.
         """
         from twobuckets import aws
-        from twobuckets.errors import TwoBucketsError
+        from twobuckets.errors import TwoBucketsError, UnreachableError
 
         what = f"upload {file.path} to s3://{self.wishes.bucket}/{file.key}"
         if isinstance(outcome, SendError):
-            error = TwoBucketsError(
+            error: TwoBucketsError = UnreachableError(
                 f"Could not {what}: no answer from S3: {outcome}",
                 hint="Check the network, --region and --endpoint-url, then run the command again: "
                 "it goes on where it stopped.",

@@ -14,6 +14,7 @@ from twobuckets.aws import (
     error_code,
     explain,
 )
+from twobuckets.errors import UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -47,6 +48,8 @@ class Lookups:
         self._answers: dict[str, Any] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        # The first failure to reach a service, by its name in actions: more would take as long.
+        self._unreachable: dict[str, CouldNotLook] = {}
 
     def read(
         self,
@@ -59,18 +62,35 @@ class Lookups:
         """Return what `call` returned the first time, None for an error code in `absent`.
 
         `what` names the thing in words, and is what it is remembered by. Raises CouldNotLook when
-        AWS refuses, Gone when the bucket does not exist, and AccessError when no other look-up
-        would get an answer either.
+        AWS refuses or a service does not answer, and Gone when the bucket does not exist. Raises
+        AccessError when no other look-up would get an answer either, and UnreachableError when S3
+        does not answer.
         """
         with self._lock:
             lock = self._locks.setdefault(what, threading.Lock())
         with lock:
             if what not in self._answers:
-                self._answers[what] = _answer(what, permission, call, absent)
+                self._answers[what] = self._look(what, permission, call, absent)
             answer = self._answers[what]
         if isinstance(answer, CouldNotLook | Gone):
             raise answer
         return answer
+
+    def _look(
+        self, what: str, permission: str, call: Callable[[], Any], absent: Collection[str]
+    ) -> Any | CouldNotLook | Gone:
+        service = permission.partition(":")[0]
+        if (known := self._unreachable.get(service)) is not None:
+            return CouldNotLook(what, known.reason, None)
+        try:
+            return _answer(what, permission, call, absent)
+        except UnreachableError as error:
+            if service == "s3":
+                raise
+            reason = error.message.removeprefix(f"Could not read {what}: ")
+            unreachable = CouldNotLook(what, reason, None)
+            self._unreachable[service] = unreachable
+            return unreachable
 
 
 def _answer(
