@@ -264,12 +264,12 @@ def discard_kept(
 
 def _iter_claims(
     files: Iterable[File | Failed], journal: Journal
-) -> Iterator[tuple[File, Claim, str] | Failed]:
-    """Yield each file that has a begun upload, with its claim, held meanwhile, and upload id."""
+) -> Iterator[tuple[File | Failed, Claim, str] | Failed]:
+    """Yield each file that has a begun upload, with its claim, held meanwhile, and upload id.
+
+    A file that is gone, or can't be read any more, may have one as well.
+    """
     for file in files:
-        if isinstance(file, Failed):
-            yield file
-            continue
         try:
             claim = journal.claim(file.path, file.key)
         except InUseError:
@@ -278,6 +278,8 @@ def _iter_claims(
         with claim:
             if claim.begun is not None:
                 yield file, claim, claim.begun.upload_id
+            elif isinstance(file, Failed):
+                yield file
 
 
 def drop(
