@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
 
 import boto3
 import pytest
@@ -32,7 +33,7 @@ from twobuckets.doctor.staging import iter_stuck
 from twobuckets.doctor.summary import DoctorSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 GROUP = f"/aws/lambda/{FUNCTION}"
 FUNCTION_ARN = f"arn:aws:lambda:{REGION}:123456789012:function:{FUNCTION}"
@@ -113,6 +114,18 @@ def test_the_same_error_on_many_objects_is_one_finding_with_all_their_keys(ours:
     assert found["error"] == "ValueError: row 7 of … is bad"
     assert found["size_bytes"] == 30 * 7
     assert len(found["examples"]) == 3
+
+
+@pytest.mark.parametrize("write", [repr, quote, lambda key: quote_plus(key, safe="/")])
+def test_an_error_that_writes_the_key_in_another_way_is_the_same_error(
+    ours: HandMadePair, write: Callable[[str], str]
+):
+    keys = [f"in/{letter} \u202e ü.csv" for letter in "abc"]
+    answers = put(ours, *keys)
+    errors = [{"type": "OSError", "message": f"no {write(key)} here", "trace": ""} for key in keys]
+    lines = zip(keys, answers, errors, strict=True)
+    log(ours, *(outcome(key, answer, error=error) for key, answer, error in lines))
+    assert stuck().of("stuck-failed")["count"] == 3
 
 
 def test_different_errors_are_different_findings_the_largest_first(ours: HandMadePair):

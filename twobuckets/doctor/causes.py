@@ -14,7 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote_plus
+from urllib.parse import quote, quote_plus
 
 from twobuckets.doctor.facts.lookups import CouldNotLook
 from twobuckets.doctor.site import RETRY_PAUSES
@@ -64,6 +64,8 @@ _HEARD_CHARACTERS: Final = 20_000
 _ODD_KEYS: Final = 200
 _ERROR_CHARACTERS: Final = 300
 _VARYING: Final = re.compile(r"0[xX][0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*|\d+")
+# Keys that Python and URLs write as they are.
+_WRITTEN_ALIKE: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
 _TRACE: Final = "Traceback (most recent call last):"
 _ERROR_LEVELS: Final = frozenset({"ERROR", "CRITICAL", "FATAL"})
 _CHECKS: Final = {
@@ -120,13 +122,22 @@ class Told:
 
 
 def _without(key: str, text: str) -> str:
-    """Return a text with a placeholder where it names a key as a word of its own."""
-    if not key or key not in text:
+    """Return a text with a placeholder where it names a key, as it is, quoted or in a URL."""
+    text = _without_word(key, text)
+    if _WRITTEN_ALIKE.fullmatch(key):
         return text
-    whole, *parts = text.split(key)
+    for written in (repr(key)[1:-1], quote(key), quote_plus(key, safe="/")):
+        text = _without_word(written, text)
+    return text
+
+
+def _without_word(word: str, text: str) -> str:
+    if not word or word not in text:
+        return text
+    whole, *parts = text.split(word)
     for part in parts:
         inside = whole[-1:].isalnum() or part[:1].isalnum()
-        whole += (key if inside else "…") + part
+        whole += (word if inside else "…") + part
     return whole
 
 
