@@ -103,6 +103,17 @@ def test_each_outcome_is_one_line_in_time_order_across_streams(group: Group):
     assert "archived   two.csv  2.0 KiB" in lines[1]
 
 
+def test_tries_are_counted_whichever_environment_made_them(group: Group):
+    for second, stream in enumerate(("a", "b", "a")):
+        group.invocation(
+            stream, second, ID, outcome_line("failed", "one.csv", error=FAILURE, attempt=1)
+        )
+    other = outcome_line("failed", "one.csv", error=FAILURE, request_id=OTHER_ID)
+    group.invocation("c", 9, OTHER_ID, other)
+    shown = [line.partition("ms")[2].partition("  ")[0] for line in run().stdout.splitlines()]
+    assert shown == ["", ", attempt 2", ", attempt 3", ""]
+
+
 def test_a_time_is_shown_in_this_machines_zone_unless_told_otherwise(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ):

@@ -56,7 +56,8 @@ class Outcome(NamedTuple):
     """What processing did to one object version, as our processor's line says.
 
     `outcome` is one of OUTCOMES. `attempt` counts this request's tries as far as one execution
-    environment saw them. `size_bytes` and what follows `key` are None where the line has none.
+    environment, or the EntryReader, saw them. `size_bytes` and what follows `key` are None where
+    the line has none.
     """
 
     logged_at: datetime
@@ -197,13 +198,16 @@ class EntryReader:
     def __init__(self) -> None:
         self._running: OrderedDict[str, str] = OrderedDict()
         self._told: OrderedDict[str, None] = OrderedDict()
+        self._tries: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def read(self, event: LogEvent) -> Entry | None:
         """Return what the event says, or None for what was said before."""
         entry = parse_entry(event)
         match entry:
-            case Outcome(request_id=str(request_id), outcome="failed"):
-                _remember(self._told, request_id, None)
+            case Outcome(request_id=str(request_id)):
+                if entry.outcome == FAILED:
+                    _remember(self._told, request_id, None)
+                return self._counted(entry, request_id)
             case InvocationStart():
                 _remember(self._running, entry.log_stream, entry.request_id)
                 # A retry has the request id of the first attempt, and is told anew.
@@ -220,6 +224,14 @@ class EntryReader:
                 return replace(entry, request_id=self._running.get(entry.log_stream))
         return entry
 
+    def _counted(self, outcome: Outcome, request_id: str) -> Outcome:
+        """Return an outcome that counts all tries: a retry may run in another environment."""
+        seen = self._tries.get((request_id, outcome.key), 0)
+        attempt = max(outcome.attempt or 1, seen + 1)
+        if outcome.outcome == FAILED:
+            _remember(self._tries, (request_id, outcome.key), attempt)
+        return outcome if attempt == (outcome.attempt or 1) else outcome._replace(attempt=attempt)
+
 
 def iter_entries(events: Iterable[LogEvent]) -> Iterator[Entry]:
     """Yield what events in time order say, each failure once."""
@@ -230,11 +242,12 @@ def iter_entries(events: Iterable[LogEvent]) -> Iterator[Entry]:
             yield entry
 
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 _REMEMBERED: Final = 10_000
 
 
-def _remember(places: OrderedDict[str, _T], name: str, value: _T) -> None:
+def _remember(places: OrderedDict[_K, _T], name: _K, value: _T) -> None:
     places[name] = value
     places.move_to_end(name)
     if len(places) > _REMEMBERED:
