@@ -1,8 +1,8 @@
 """What is wrong with a pipeline, since when, why, and the command that mends it.
 
 `facts` reads what AWS says, each fact once, and `site` is the pipeline that it is said of;
-`buckets`, `wiring`, `function`, `uploads` and `stuck` turn facts into findings; `remedies` plans
-and applies what `--fix` may mend. Only `remedies` writes.
+`stack`, `function`, `wiring`, `buckets`, `uploads` and `stuck` turn facts into findings;
+`remedies` plans and applies what `--fix` may mend. Only `remedies` writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.doctor import buckets, function, stuck, uploads, wiring
+from twobuckets.doctor import buckets, function, stack, stuck, uploads, wiring
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.findings import Check, Finding, Severity
 from twobuckets.errors import UsageError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
 
 # Few calls each: what they find stands while staging and the uploads are still listed.
-_QUICK: Final = (*function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
+_QUICK: Final = (*stack.FINDERS, *function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
 _LONG: Final = (stuck.FINDER, uploads.FINDER)
 FINDERS: Final = (*_QUICK, *_LONG)
 

@@ -1,7 +1,7 @@
-"""The processor: its state, settings and role, where its failures go, and the stack it came from.
+"""The processor: its state, settings and role, and where its failures go.
 
 Rules: Lambda developer guide, "Function states", "Runtimes", "Handling errors of asynchronous
-invocation"; CloudFormation user guide, "Stack status codes".
+invocation".
 """
 
 from __future__ import annotations
@@ -401,67 +401,7 @@ def find_recent_trouble(site: Site) -> Iterator[Finding]:
         )
 
 
-@finder("stack", Check("stack-missing", "The stack does not exist."))
-def find_missing_stack(site: Site) -> Iterator[Finding]:
-    """Yield a finding when a stack is named and does not exist."""
-    if site.pipeline.stack is not None and site.stack.description() is None:
-        yield Finding(
-            check="stack-missing",
-            severity=Severity.PROBLEM,
-            subject=site.pipeline.stack,
-            detail="There is no stack of this name in this account and region.",
-            remedy=f"{site.program} deploy",
-        )
-
-
-@finder("stack", Check("stack-state", "The stack is in a failed or unfinished state."))
-def find_stack_state(site: Site) -> Iterator[Finding]:
-    """Yield a finding when the stack's last operation failed or goes on."""
-    stack = site.stack.description()
-    if stack is None:
-        return
-    status = str(stack["StackStatus"])
-    if status.endswith("_COMPLETE") and status != "ROLLBACK_COMPLETE":
-        # UPDATE_ROLLBACK_COMPLETE too: the stack is what it was before the failed update.
-        return
-    busy = status.endswith("_IN_PROGRESS")
-    yield Finding(
-        check="stack-state",
-        severity=Severity.NOTICE if busy else Severity.PROBLEM,
-        subject=str(stack["StackName"]),
-        detail=f"The stack is {status}"
-        + (f": {stack['StackStatusReason']}" if stack.get("StackStatusReason") else "")
-        + ("; what doctor finds may change until the operation is over." if busy else "."),
-        remedy=f"{site.aws_cli} cloudformation describe-stack-events "
-        f"--stack-name {shell_word(str(stack['StackName']))}",
-    )
-
-
-@finder("stack", Check("stack-drift", "Resources were changed behind CloudFormation's back."))
-def find_drift(site: Site) -> Iterator[Finding]:
-    """Yield a finding for what CloudFormation found drifted when it last compared."""
-    stack = site.stack.description()
-    if stack is None or stack.get("DriftInformation", {}).get("StackDriftStatus") != "DRIFTED":
-        return
-    checked_at = stack["DriftInformation"].get("LastCheckTimestamp", site.now)
-    drifts = site.stack.drifted_resources()
-    named = [f"{d['LogicalResourceId']} ({d['StackResourceDriftStatus'].lower()})" for d in drifts]
-    yield Finding(
-        check="stack-drift",
-        severity=Severity.NOTICE,
-        subject=str(stack["StackName"]),
-        detail=f"CloudFormation compared {format_duration(site.now - checked_at)} ago and found "
-        f"changes made outside the stack: {', '.join(named) or 'not named'}.",
-        remedy=f"{site.aws_cli} cloudformation detect-stack-drift "
-        f"--stack-name {shell_word(str(stack['StackName']))}",
-        count=max(1, len(named)),
-    )
-
-
 FINDERS: Final = (
-    find_missing_stack,
-    find_stack_state,
-    find_drift,
     find_missing_function,
     find_bad_state,
     find_switched_off,
