@@ -80,7 +80,7 @@ def test_more_than_a_page_comes_in_order_and_complete(s3: S3Client):
         "bucket": STAGING,
         "count": 1203,
         "size_bytes": 0,
-        "month_usd": 0.0,
+        "cost_month_usd": 0.0,
     }
 
 
@@ -104,7 +104,7 @@ def test_incomplete_uploads_show_what_they_hold(s3: S3Client):
     first, second, summary = records("uploads")
     assert (first["key"], first["upload_id"]) == ("in/big file.bin", upload)
     assert (first["parts"], first["stored_bytes"]) == (2, 10 * 1024 * 1024)
-    assert first["month_usd"] == pytest.approx(0.000225, abs=1e-6)
+    assert first["cost_month_usd"] == pytest.approx(0.000225, abs=1e-6)
     assert (second["upload_id"], second["parts"], second["abort_at"]) == (empty, 0, None)
     assert (summary["count"], summary["size_bytes"]) == (2, 10 * 1024 * 1024)
     fields = run("uploads", "--larger-than", "1MiB").stdout.rstrip("\n").split("\t")

@@ -397,12 +397,12 @@ def _line_of(name: str, file: Path) -> int | None:
 def _no_pair(settings: Settings, missing: str) -> NotFoundError:
     if settings.stack is not None:
         return NotFoundError(
-            f"The stack {settings.stack} has no output {_OUTPUTS[missing]}, so it is no pipeline "
-            "of twobuckets",
+            f"The stack {settings.stack} has no output {_OUTPUTS[missing]}, so it is not a "
+            "pipeline of twobuckets",
             hint=f"For a pair made by hand, name staging and archive in {FILE_NAME}.",
         )
     return NotFoundError(
-        f"Nothing says which pipeline is meant: the {missing} bucket is not named",
+        f"No pipeline is given: the {missing} bucket is not named",
         hint=f"Give --stack NAME (--stack {LOCAL} needs no AWS account), set TWOBUCKETS_STACK, or "
         f"name stack, or staging and archive, in {FILE_NAME}; `twobuckets init` writes one.",
     )

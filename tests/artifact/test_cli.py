@@ -159,7 +159,7 @@ def test_an_artifact_over_the_limit_of_a_direct_upload_is_built_and_said(run, tm
         sparse.truncate(artifact.DIRECT_UPLOAD_LIMIT_BYTES + 1)
     result = run("build", "--source", "src")
     assert result.exit_code == 0, result.stderr
-    assert "from S3 only, which is how `twobuckets deploy` does it" in result.stderr
+    assert "only from S3, which is how `twobuckets deploy` does it" in result.stderr
 
 
 def test_paths_on_the_command_line_start_here_and_paths_in_the_file_start_there(

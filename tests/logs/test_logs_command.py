@@ -214,7 +214,7 @@ def test_what_lambda_says_in_json_of_an_invocation_is_shown_in_words(group: Grou
 def test_a_person_who_finds_nothing_hears_since_when():
     summary = LogsSummary(GROUP, 0, {}, datetime(2026, 5, 4, 13, 30, tzinfo=UTC))
     assert str(human(summary)).splitlines() == [
-        f"Nothing of the kind in {GROUP}",
+        f"No matching entries in {GROUP}",
         "since 2026-05-04T13:30Z (see --since).",
     ]
 

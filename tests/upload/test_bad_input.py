@@ -134,7 +134,7 @@ def test_a_bucket_that_is_not_there_ends_the_run(
 def test_nothing_to_upload_is_a_usage_error(staging: Staging):
     ran = staging.upload()
     assert ran.exit_code == 2
-    assert "Nothing says what to upload" in ran.stderr
+    assert "No files to upload" in ran.stderr
 
 
 def test_names_with_control_characters_move_no_cursor(staging: Staging, tmp_path: Path):

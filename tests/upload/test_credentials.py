@@ -179,8 +179,8 @@ def test_no_secret_is_on_stderr(run):
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["k"], 4, "Nothing says which role to assume"),
-        (["k", "--role-arn", "uploader"], 2, "is no role's ARN"),
+        (["k"], 4, "No role to assume"),
+        (["k", "--role-arn", "uploader"], 2, "not the ARN of a role"),
         (["k", "--role-arn", ROLE, "--expires", "10m"], 2, "15 minutes to 12 hours"),
         (["k", "--role-arn", ROLE, "--expires", "13h"], 2, "15 minutes to 12 hours"),
         (["k", "--role-arn", ROLE, "--session-name", "a b"], 2, "2 to 64 letters"),

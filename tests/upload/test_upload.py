@@ -74,7 +74,7 @@ def test_patterns_that_leave_no_file_are_told(
     (tmp_path / "a.csv").write_bytes(b"a")
     ran = staging.upload("-r", str(tmp_path), "--include", "*.cvs", *more)
     assert ran.exit_code == 0, ran.output
-    assert "No file was found that --include '*.cvs' leaves" in ran.stderr
+    assert "No files match (--include '*.cvs')" in ran.stderr
     assert "No file" not in staging.upload("-r", str(tmp_path), "--include", "*.csv", *more).stderr
 
 

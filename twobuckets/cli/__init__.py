@@ -71,12 +71,23 @@ def global_options() -> list[click.Option]:
 
     return [
         option("--stack", metavar="NAME", callback=_set_flag, help="The pipeline's stack."),
-        option("--config", metavar="FILE", callback=_set_flag, help="Instead of twobuckets.toml."),
+        option("--config", metavar="FILE", callback=_set_flag, help="Use this settings file."),
         option("--profile", metavar="NAME", callback=_set_flag, help="The AWS profile."),
         option("--region", metavar="REGION", callback=_set_flag, help="The AWS region."),
-        option("--endpoint-url", metavar="URL", callback=_set_flag, help="Instead of AWS's."),
+        option(
+            "--endpoint-url",
+            metavar="URL",
+            callback=_set_flag,
+            help="Use this endpoint instead of AWS's.",
+        ),
         option("--json", is_flag=True, callback=_set_json, help="One JSON object a line."),
-        option("-v", "--verbose", count=True, callback=_set_verbosity, help="Log; -vv logs more."),
+        option(
+            "-v",
+            "--verbose",
+            count=True,
+            callback=_set_verbosity,
+            help="Log what happens; -vv adds AWS calls.",
+        ),
         option("--no-color", is_flag=True, callback=_set_no_color, help="No colours."),
     ]
 

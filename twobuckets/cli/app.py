@@ -147,7 +147,7 @@ class App:
         """Return the stack that is meant. Raises UsageError when none is named."""
         if self.settings.stack is None:
             raise UsageError(
-                "Nothing says which stack is meant",
+                "No stack is given",
                 hint="Give --stack NAME (--stack local needs no AWS account), set "
                 "TWOBUCKETS_STACK, or name it in twobuckets.toml.",
             )

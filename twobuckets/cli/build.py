@@ -59,8 +59,8 @@ def build(
         app.out.note(f"Not fully checked: {built.unchecked}.")
     if built.zipped_bytes > artifact.DIRECT_UPLOAD_LIMIT_BYTES:
         app.out.note(
-            f"Over {format_bytes(artifact.DIRECT_UPLOAD_LIMIT_BYTES)} Lambda takes a zip from S3"
-            " only, which is how `twobuckets deploy` does it."
+            f"Lambda accepts a zip over {format_bytes(artifact.DIRECT_UPLOAD_LIMIT_BYTES)} only "
+            "from S3, which is how `twobuckets deploy` does it."
         )
     app.finish(
         views.BuildSummary(

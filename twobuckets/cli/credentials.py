@@ -60,7 +60,7 @@ def credentials(
     role_arn = role_arn or pipeline.upload_role_arn
     if role_arn is None:
         raise NotFoundError(
-            "Nothing says which role to assume",
+            "No role to assume is given",
             hint="Give --role-arn, or name upload_role_arn in twobuckets.toml; stacks of twobuckets"
             " have one.",
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from twobuckets.cli.output import Output
 
 failed_to_option = click.option(
-    "--failed-to", metavar="FILE", help="List what failed there, for --from-file."
+    "--failed-to", metavar="FILE", help="Write what failed to FILE, for --from-file."
 )
 
 

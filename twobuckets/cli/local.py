@@ -75,7 +75,7 @@ def status(app: App) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def execute(app: App, command: tuple[str, ...]) -> None:
-    """Run a command that means the embedded AWS when it says AWS.
+    """Run a program against the embedded AWS.
 
     Its endpoint, region and credentials are in the command's environment, and nothing of yours:
     `twobuckets local exec aws s3 ls`. Starts the embedded AWS when it does not run.

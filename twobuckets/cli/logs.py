@@ -90,7 +90,7 @@ def _require_log_group(app: App) -> str:
     group = app.pipeline.log_group
     if group is None:
         raise NotFoundError(
-            "Nothing says where the processor logs",
+            "The processor's log group is not known",
             hint="Name function or log_group in twobuckets.toml, or set TWOBUCKETS_LOG_GROUP.",
         )
     return group

@@ -29,13 +29,13 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class LsSummary:
-    """What was listed, together; `month_usd` is an estimate at list prices."""
+    """What was listed, together; `cost_month_usd` is an estimate at list prices."""
 
     type_name: ClassVar[str] = "summary"
     bucket: str
     count: int
     size_bytes: int
-    month_usd: float
+    cost_month_usd: float
 
 
 @dataclass(slots=True)

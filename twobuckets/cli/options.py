@@ -37,7 +37,7 @@ INSTANT: Final = _Parsed(
     "instant", lambda text: units.parse_instant(text, now=datetime.now(UTC)), datetime
 )
 
-yes_option: Final = click.option("--yes", "-y", is_flag=True, help="Go on without asking.")
+yes_option: Final = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option: Final = click.option(
     "--dry-run", is_flag=True, help="Show the plan and change nothing."
 )

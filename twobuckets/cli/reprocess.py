@@ -48,36 +48,48 @@ class RunStatus:
 
 @command("reprocess")
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
-@click.option("--prefix", metavar="TEXT", help="All keys that begin so.")
-@click.option("--from-file", metavar="FILE", help="Keys, JSON lines, a manifest; - is stdin.")
-@click.option("--failed", is_flag=True, help="What the logs say failed (since 1d, or --since).")
-@click.option("--stuck", is_flag=True, help="What doctor finds stuck in staging.")
-@click.option("--older-than", type=DURATION, help="Stuck from this age on; else as doctor does.")
-@click.option("--since", type=INSTANT, metavar="WHEN", help="Archived (failed, staged) from then.")
+@click.option("--prefix", metavar="TEXT", help="All keys that begin with TEXT.")
+@click.option("--from-file", metavar="FILE", help="Keys, JSON lines or a manifest; - is stdin.")
 @click.option(
-    "--until", type=INSTANT, metavar="WHEN", help="Archived (failed, staged) before then."
+    "--failed", is_flag=True, help="What failed according to the logs, since 1d or --since."
 )
-@click.option("--match", multiple=True, metavar="GLOB", help="Only keys of this form; repeatable.")
+@click.option("--stuck", is_flag=True, help="What doctor finds stuck in staging.")
+@click.option(
+    "--older-than", type=DURATION, help="With --stuck: from this age on.  [default: as doctor]"
+)
+@click.option("--since", type=INSTANT, metavar="WHEN",
+              help="Only what was archived (or failed, or staged) since WHEN.")  # fmt: skip
+@click.option("--until", type=INSTANT, metavar="WHEN", help="Only what was so before WHEN.")
+@click.option("--match", multiple=True, metavar="GLOB", help="Only keys that match; repeatable.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N objects.")
-@click.option("--version-id", metavar="ID", help="This archived version of the one KEY.")
-@click.option("--as-of", type=INSTANT, metavar="WHEN", help="The archived version of that time.")
+@click.option("--version-id", metavar="ID", help="This archived version of the single KEY.")
+@click.option(
+    "--as-of", type=INSTANT, metavar="WHEN", help="The version that was archived at WHEN."
+)
 @click.option("--keep", is_flag=True, help="Leave the archived versions where they are.")
-@click.option("--restore", is_flag=True, help="Ask objects in Glacier classes back first.")
-@click.option("--canary", type=click.IntRange(1), metavar="N", help="N first; go on if they work.")
+@click.option("--restore", is_flag=True, help="Restore objects in Glacier classes first.")
+@click.option(
+    "--canary",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Try N first; continue only if all succeed.",
+)
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=256, show_default=True,
-              help="Requests in flight, at most.")  # fmt: skip
+              help="Most requests in flight at a time.")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N",
-              help="Files a second, at most.")  # fmt: skip
-@click.option("--wait", is_flag=True, help="Until each is archived, or failed, again.")
+              help="Most files per second.")  # fmt: skip
+@click.option("--wait", is_flag=True, help="Wait until each is archived or has failed again.")
 @click.option("--timeout", type=DURATION, default="15m", show_default=True,
               help="How long to wait for outcomes.")  # fmt: skip
 @failed_to_option
 @click.option("--batch", is_flag=True, help="Let S3 Batch Operations make the copies.")
-@click.option("--batch-role", metavar="ARN", help="The role of its job; without, what it needs.")
+@click.option(
+    "--batch-role", metavar="ARN", help="Role of the job; without it, prints the policy it needs."
+)
 @click.option("--batch-bucket", metavar="NAME",
-              help="For manifest and report; else the account's artifact bucket.")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with the last unfinished run.")
-@click.option("--restart", is_flag=True, help="Plan anew instead of going on.")
+              help="Bucket for manifest and report.  [default: the artifact bucket]")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Continue the last unfinished run.")
+@click.option("--restart", is_flag=True, help="Plan anew instead of continuing.")
 @click.option("--status", "show_status", is_flag=True, help="Show how far the last run came.")
 @dry_run_option
 @yes_option

@@ -110,7 +110,7 @@ def upload_json(uploads: Sequence[IncompleteUpload], *, now: datetime, prices: P
             f'"age": {(now - u.initiated_at).total_seconds()}, '
             f'"initiator": {quoted(u.initiator)}, "storage_class": {quoted(u.storage_class)}, '
             f'"parts": {number(u.parts)}, "stored_bytes": {number(u.stored_bytes)}, '
-            f'"month_usd": {number(_month_usd(u, prices))}, '
+            f'"cost_month_usd": {number(_month_usd(u, prices))}, '
             f'"abort_at": {text(_instant(u.abort_at) if u.abort_at else None)}, '
             f'"abort_rule": {text(u.abort_rule)}}}\n'
             for u in uploads

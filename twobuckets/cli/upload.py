@@ -48,26 +48,30 @@ SUPERSEDED: Final = "superseded"
 
 @command("upload")
 @click.argument("paths", metavar="PATH...", nargs=-1)
-@click.option("--key", help="The object's key; for one file.")
-@click.option("--prefix", default="", help="Put before every key, as it is.")
-@click.option("--recursive", "-r", is_flag=True, help="Upload the files in folders.")
-@click.option("--include", multiple=True, metavar="GLOB", help="Only these files of a folder.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these files or folders.")
-@click.option("--hidden/--no-hidden", default=True, help="Whether names that begin with a dot go.")
+@click.option("--key", help="The object's key, for a single file.")
+@click.option("--prefix", default="", help="Text that begins every key, as it is.")
+@click.option("--recursive", "-r", is_flag=True, help="Upload the files in folders as well.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only files of a folder that match.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="No files or folders that match.")
+@click.option("--hidden/--no-hidden", default=True, help="Include names that begin with a dot.")
 @click.option(
-    "--follow-symlinks/--no-follow-symlinks", default=True, help="Whether links in folders count."
+    "--follow-symlinks/--no-follow-symlinks", default=True, help="Follow links found in folders."
 )
-@click.option("--from-file", metavar="FILE", help="Also the files a list names (see --failed-to).")
-@click.option("--content-type", metavar="TYPE", help="Default: by the end of the name.")
-@click.option("--no-overwrite", is_flag=True, help="Fail for keys that are in staging already.")
-@click.option("--resume/--no-resume", default=True, help="Go on with an interrupted upload.")
-@click.option("--restart", is_flag=True, help="Drop what an interrupted upload left; begin anew.")
-@click.option("--concurrency", type=click.IntRange(1, 1000), help="Requests in flight at most.")
-@click.option("--part-size", type=SIZE, help="Default: 8 MiB, more for huge files.")
-@click.option("--bandwidth-limit", type=SIZE, metavar="SIZE", help="Bytes a second at most.")
+@click.option("--from-file", metavar="FILE", help="Also upload the files that FILE lists.")
+@click.option("--content-type", metavar="TYPE", help="[default: from the file's name]")
+@click.option("--no-overwrite", is_flag=True, help="Fail for keys that are already in staging.")
+@click.option("--resume/--no-resume", default=True, help="Continue an interrupted upload.")
+@click.option(
+    "--restart", is_flag=True, help="Drop what an interrupted upload left and start over."
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1, 1000), help="Most requests in flight at a time."
+)
+@click.option("--part-size", type=SIZE, help="[default: 8 MiB, more for huge files]")
+@click.option("--bandwidth-limit", type=SIZE, metavar="SIZE", help="Most bytes per second.")
 @failed_to_option
 @click.option("--discard", is_flag=True, help="Drop what interrupted uploads left; upload nothing.")
-@click.option("--wait", is_flag=True, help="Until each file is archived or has failed.")
+@click.option("--wait", is_flag=True, help="Wait until each file is archived or has failed.")
 @click.option(
     "--timeout", type=DURATION, default="15m", show_default=True, help="How long to wait."
 )
@@ -110,7 +114,7 @@ def upload(
     pg_dump db | twobuckets upload - --key db.dump
     """
     if not paths and from_file is None:
-        raise UsageError("Nothing says what to upload", hint="Give files, folders or --from-file.")
+        raise UsageError("No files to upload are given", hint="Give files, folders or --from-file.")
     if part_size is not None:
         require_part_bytes(part_size)
     if restart and not resume:
@@ -218,7 +222,7 @@ class Outcomes:
             self._app.out.note(f"{self._app.program} logs --follow")
             raise
         for problem in self._tracker.problems:
-            self._app.out.warn(f"{problem.message}; what became of files may be told late or not")
+            self._app.out.warn(f"{problem.message}; outcomes may be late or missing")
         return self._counts
 
     def _show(self, fates: Iterable[Fate]) -> None:
@@ -297,8 +301,8 @@ def _tell_what_stays(app: App, uploading: Upload, wishes: Wishes) -> None:
 def _tell_nothing_found(app: App, include: Iterable[str], exclude: Iterable[str]) -> None:
     globs = [f"--include {shell_word(glob)}" for glob in include]
     globs += [f"--exclude {shell_word(glob)}" for glob in exclude]
-    left = f" that {' '.join(globs)} leaves" if globs else ""
-    app.out.warn(f"No file was found{left}: nothing was uploaded")
+    selected = f" ({' '.join(globs)})" if globs else ""
+    app.out.warn(f"No files match{selected}; nothing was uploaded")
 
 
 def _drop_command(app: App, kept: Kept) -> str:

@@ -340,7 +340,9 @@ def find_queued_failures(site: Site) -> Iterator[Finding]:
 @finder(
     "function",
     Check("log-group-missing", "The processor's log group does not exist."),
-    Check("log-retention", "The processor's log is kept, and paid, for ever."),
+    Check(
+        "log-retention", "The processor's log has no retention: it is stored and billed for ever."
+    ),
 )
 def find_log_settings(site: Site) -> Iterator[Finding]:
     """Yield findings about the log group that the function writes to."""

@@ -130,7 +130,9 @@ def _url(bucket: str) -> str:
 
 @finder(
     "wiring",
-    Check("notification-missing", "S3 tells nobody when a file arrives in staging.", fixable=True),
+    Check(
+        "notification-missing", "Staging sends no notification when a file arrives.", fixable=True
+    ),
     Check("notification-target", "S3 tells others of new files, but not the processor.", True),
 )
 def find_missing_notification(site: Site) -> Iterator[Finding]:

@@ -287,7 +287,7 @@ class Invocation:
             if not progress.is_settled:
                 message = (
                     f"the function's time runs out in {remaining_seconds:.1f} s and the record is "
-                    f"not done: {progress}. Give the function more time, or it less to do."
+                    f"not done: {progress}. Raise the time-out, or split the work."
                 )
                 error = Failure("TimeoutForeseen", message)
                 write_line(self._outcome(progress, outcome_.FAILED, error=error).line())

@@ -116,7 +116,7 @@ def request_credentials(
     role = _ROLE_ARN.fullmatch(role_arn)
     if role is None:
         raise UsageError(
-            f"Could not assume the role {role_arn!r}: that is no role's ARN",
+            f"Could not assume the role {role_arn!r}: that is not the ARN of a role",
             hint="Give it as arn:aws:iam::123456789012:role/NAME.",
         )
     name = session_name if session_name is not None else session_name_of(require_key(key))

@@ -279,7 +279,7 @@ def why_unreadable(error: OSError, path: str) -> str:
         case errno.ENOENT:
             return "there is no such file"
         case errno.EACCES | errno.EPERM:
-            return "it may not be read: permission denied"
+            return "permission denied"
         case errno.ELOOP:
             return "its links lead in a circle"
         case _:

@@ -356,7 +356,7 @@ def open_large(run: Run, file: File) -> LargeFile | None:
         fd = open_file(file.path)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            run.fail(file, "it is no regular file any more")
+            run.fail(file, "it is not a regular file any more")
         else:
             plan = plan_parts(status.st_size, part_bytes=run.wishes.part_bytes)
             file = File(file.path, file.key, status.st_size)

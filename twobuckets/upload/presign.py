@@ -420,7 +420,7 @@ def _measure(file: Path, *, hashed: bool) -> tuple[int, str | None]:
     try:
         with file.open("rb") as content:
             if not stat.S_ISREG(os.fstat(content.fileno()).st_mode):
-                raise UsageError(f"Could not sign for {file}: it is no regular file")
+                raise UsageError(f"Could not sign for {file}: it is not a regular file")
             if not hashed:
                 return content.seek(0, os.SEEK_END), None
             digest = hashlib.file_digest(content, "sha256").digest()

@@ -98,7 +98,7 @@ class Kept:
     """What an interrupted upload leaves in S3: the same command goes on from there.
 
     `abort_at` is when a lifecycle rule removes it, None if S3 named no such rule;
-    `dollars_per_month` is what it costs until then, at the price of S3 Standard; `remedy` is the
+    `cost_month_usd` is what it costs until then, at the price of S3 Standard; `remedy` is the
     command that drops it, which the command line fills in.
     """
 
@@ -108,7 +108,7 @@ class Kept:
     kept_bytes: int
     size_bytes: int
     abort_at: datetime | None
-    dollars_per_month: float
+    cost_month_usd: float
     remedy: str = ""
 
 

@@ -155,7 +155,7 @@ def prepare(run: Run, file: File) -> Request | File | None:
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            run.fail(file, "it is no regular file any more")
+            run.fail(file, "it is not a regular file any more")
             return None
         if status.st_size >= THRESHOLD_BYTES:
             return File(file.path, file.key, status.st_size)

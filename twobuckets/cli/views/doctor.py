@@ -157,7 +157,7 @@ def _verdict(summary: DoctorSummary) -> str:
     counts = (
         (summary.problems, "problem", "problems"),
         (summary.notices, "notice", "notices"),
-        (summary.unknown, "thing could not be looked at", "things could not be looked at"),
+        (summary.unknown, "check could not run", "checks could not run"),
     )
     said = [f"{count:,} {one if count == 1 else more}" for count, one, more in counts if count]
     return ", ".join(said) or _fine(summary)
@@ -166,8 +166,8 @@ def _verdict(summary: DoctorSummary) -> str:
 def _fine(summary: DoctorSummary) -> str:
     if not summary.findings:
         return "Nothing is wrong."
-    things = "1 thing" if summary.findings == 1 else f"{summary.findings:,} things"
-    return f"Nothing is wrong; {things} to know."
+    notes = "1 note" if summary.findings == 1 else f"{summary.findings:,} notes"
+    return f"Nothing is wrong; {notes}."
 
 
 @plain.register(DoctorSummary)

@@ -87,7 +87,7 @@ def _(summary: LogsSummary) -> Text:
     if not summary.entries:
         since = format_instant(summary.start_at)[:16]
         return Text(
-            f"Nothing of the kind in {visible(summary.log_group)}\nsince {since}Z (see --since).",
+            f"No matching entries in {visible(summary.log_group)}\nsince {since}Z (see --since).",
             style="dim",
         )
     parts = [f"{count:,} {visible(name)}" for name, count in sorted(summary.outcomes.items())]

@@ -290,7 +290,7 @@ def _value(value: object) -> str:
 def _(summary: StatusSummary) -> Text | None:
     if not summary.unread:
         return None
-    return Text(f"{summary.unread} of this could not be read.", _BAD)
+    return Text(f"{summary.unread} of the above could not be read.", _BAD)
 
 
 def _instant(text: str) -> datetime:

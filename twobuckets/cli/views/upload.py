@@ -95,7 +95,7 @@ def _kept(record: Kept) -> Text:
     )
     line.append(f": {share} are in S3\n      {until}.", style="default not bold")
     line.append(
-        f"\n      Leaving it costs {format_usd(record.dollars_per_month)} a month. "
+        f"\n      Leaving it costs {format_usd(record.cost_month_usd)} a month. "
         "The same command goes on\n      from there; to drop it:\n      ",
         style="dim not bold",
     )
