@@ -1,9 +1,13 @@
 """The sender against a server that answers, refuses, stalls and hangs up as scripted."""
 
+import contextlib
 import hashlib
 import os
+import socket
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -162,6 +166,42 @@ def test_nobody_listening_is_an_error_that_names_the_host():
     with sender_to(server) as sender, pytest.raises(SendError, match="localhost") as raised:
         sender.send(Request("GET", "b", "k"))
     assert raised.value.attempts == 4
+
+
+@contextlib.contextmanager
+def refusing_late() -> Iterator[tuple[str, int]]:
+    """Give an address of which the refusal comes while a connection is being opened.
+
+    A listener whose queue is full leaves the first packet unanswered; when it is gone, the second
+    one, a second later, is refused.
+    """
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        stack.enter_context(socket.create_connection(address))
+        closing = threading.Timer(0.5, listener.close)
+        closing.start()
+        stack.callback(closing.join)
+        yield address
+
+
+@BOTH_SIZES
+def test_an_address_that_refuses_late_is_passed_over_for_the_next(monkeypatch, tmp_path, size):
+    (tmp_path / "file").write_bytes(bytes(size))
+    with (
+        (tmp_path / "file").open("rb") as file,
+        serving(lambda r: answer()) as server,
+        refusing_late() as first,
+        sender_to(server, retry=RetryPolicy(attempts=1)) as sender,
+    ):
+        addresses = [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", where)
+            for where in (first, ("127.0.0.1", server.port))
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        started_at = time.monotonic()
+        assert sender.send(Request("PUT", "b", "k", body=FileSlice(file.fileno(), 0, size))).ok
+    assert 0.5 < time.monotonic() - started_at < 5
 
 
 def test_a_server_that_falls_silent_is_given_up():

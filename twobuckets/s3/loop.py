@@ -5,6 +5,7 @@ A request with a large body is handed to the threads for those, and its answer c
 
 import heapq
 import selectors
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class _Lane:
     """A connection of the loop, the task that has it, and what the selector watches it for."""
 
     connection: Connection
+    sock: socket.socket | None = None
     fd: int = -1
     watched: int = 0
     task: Task[Response] | None = None
@@ -176,15 +178,18 @@ class Loop:
         except (OSError, FileChangedError) as error:
             self._finish(lane, error)
         else:
-            if wanted != lane.watched:
+            if wanted != lane.watched or lane.connection.sock is not lane.sock:
                 self._watch(lane, wanted)
 
     def _watch(self, lane: _Lane, wanted: float) -> None:
         sock = lane.connection.sock
         assert sock is not None
+        if sock is not lane.sock:
+            # The one to the host's next address may have got the number of the one that failed.
+            self._unwatch(lane)
+            lane.sock = sock
         if wanted < 0:
-            self._selector.unregister(lane.fd)
-            lane.watched = 0
+            self._unwatch(lane)
             self.put_off(-wanted, lane)
             return
         events = int(wanted)
@@ -217,10 +222,13 @@ class Loop:
         self._judge(trying, outcome, reused=reused)
 
     def _drop(self, lane: _Lane) -> None:
+        self._unwatch(lane)
+        lane.connection.close()
+
+    def _unwatch(self, lane: _Lane) -> None:
         if lane.watched:
             self._selector.unregister(lane.fd)
             lane.watched = 0
-        lane.connection.close()
 
     def _sweep(self, now: float) -> None:
         """Give up on connections that have not moved for too long."""
