@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from twobuckets.errors import NotFoundError, UsageError
-from twobuckets.settings import load
+from twobuckets.settings import function_name_of, load, qualifier_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,6 +124,31 @@ def test_a_pair_made_by_hand_needs_no_stack(tmp_path: Path):
         "fn",
         "/aws/lambda/fn",
     )
+
+
+LAMBDA = "arn:aws:lambda:eu-west-1:123456789012:function"
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "qualifier"),
+    [
+        ("proc", "proc", None),
+        ("proc:prod", "proc", "prod"),
+        ("proc:$LATEST", "proc", "$LATEST"),
+        (f"{LAMBDA}:proc", "proc", None),
+        (f"{LAMBDA}:proc:prod", "proc", "prod"),
+        ("123456789012:function:proc:7", "proc", "7"),
+        ("function", "function", None),
+        ("function:prod", "function", "prod"),
+        (f"{LAMBDA}:function:function", "function", "function"),
+    ],
+)
+def test_a_function_logs_under_its_name_however_it_is_named(
+    tmp_path: Path, function: str, name: str, qualifier: str | None
+):
+    write(tmp_path, f'staging = "in-bucket"\narchive = "done-bucket"\nfunction = "{function}"\n')
+    assert load({}, {}, tmp_path).pipeline({}).log_group == f"/aws/lambda/{name}"
+    assert (function_name_of(function), qualifier_of(function)) == (name, qualifier)
 
 
 def test_choosing_another_stack_leaves_the_files_pair_out(tmp_path: Path):

@@ -228,7 +228,7 @@ class Settings:
             elif output in outputs:
                 origins[name] = f"stack {self.stack}, output {output}"
         if values["log_group"] is None and values["function"] is not None:
-            values["log_group"] = "/aws/lambda/" + values["function"].rpartition(":")[2]
+            values["log_group"] = f"/aws/lambda/{function_name_of(values['function'])}"
             origins["log_group"] = "Lambda's name for it"
         for name in ("staging", "archive"):
             if values[name] is None:
@@ -242,7 +242,8 @@ class Settings:
 class Pipeline:
     """Staging bucket, processor and archive bucket, deployed by us or named in the file.
 
-    `function` is a name or ARN; it and what follows are None where nobody named them.
+    `function` is a name or ARN, maybe with a qualifier; it and what follows are None where nobody
+    named them.
     """
 
     stack: str | None
@@ -253,6 +254,27 @@ class Pipeline:
     failure_queue_url: str | None = None
     upload_role_arn: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def function_name_of(function: str) -> str:
+    """Return the name in a function's name, `name:qualifier`, ARN or partial ARN.
+
+    The four forms: Lambda API reference, Invoke, FunctionName.
+    """
+    return _split_function(function)[0]
+
+
+def qualifier_of(function: str) -> str | None:
+    """Return the version or alias in `name:qualifier` or an ARN."""
+    after = _split_function(function)[1:]
+    return after[0] if after else None
+
+
+def _split_function(function: str) -> list[str]:
+    parts = function.split(":")
+    if "function" in parts[1:-1]:
+        return parts[parts.index("function", 1) + 1 :]
+    return parts
 
 
 # The field of a pipeline and the stack output that holds it.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor import policies
-from twobuckets.doctor.facts.function import function_name_of, qualifier_of
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.settings import function_name_of, qualifier_of
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:

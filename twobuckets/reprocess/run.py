@@ -16,6 +16,7 @@ from twobuckets.reprocess.journal import Change, Item, State
 from twobuckets.reprocess.moving import Mover
 from twobuckets.reprocess.plan import Action, Kind
 from twobuckets.reprocess.waking import is_ours, wake
+from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -172,7 +173,7 @@ def count_throttles(cloudwatch: CloudWatchClient, function: str, now: datetime) 
 
     CloudWatch shows a minute only some time after it (Lambda developer guide, "Types of metrics").
     """
-    name = function.partition(":function:")[2].partition(":")[0] or function.partition(":")[0]
+    name = function_name_of(function)
     try:
         with attempt(f"read how often {name} was throttled"):
             points = cloudwatch.get_metric_statistics(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.policies import statements_of
+from twobuckets.settings import function_name_of, qualifier_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -203,18 +204,3 @@ class FunctionFacts:
             f"the log group {name}", "logs:DescribeLogGroups", call
         )
         return found
-
-
-def function_name_of(function: str) -> str:
-    """Return the name in a function's name, `name:qualifier` or ARN."""
-    parts = function.split(":")
-    if "function" in parts:
-        return parts[parts.index("function") + 1]
-    return parts[0]
-
-
-def qualifier_of(function: str) -> str | None:
-    """Return the version or alias in `name:qualifier` or an ARN."""
-    parts = function.split(":")
-    after = parts[parts.index("function") + 2 :] if "function" in parts else parts[1:]
-    return after[0] if after else None
