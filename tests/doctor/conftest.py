@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import time
 import zipfile
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.handlers
@@ -17,10 +19,15 @@ from click.testing import CliRunner
 
 from twobuckets.cli import cli
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 STAGING = "hand-staging"
 ARCHIVE = "hand-archive"
 FUNCTION = "hand-processor"
 REGION = "eu-central-1"
+GROUP = f"/aws/lambda/{FUNCTION}"
+FUNCTION_ARN = f"arn:aws:lambda:{REGION}:123456789012:function:{FUNCTION}"
 BLOCK = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
@@ -263,3 +270,66 @@ def notify(s3: Any, target_arn: str, **more: Any) -> None:
         Bucket=STAGING,
         NotificationConfiguration={"LambdaFunctionConfigurations": [configuration]},
     )
+
+
+@pytest.fixture
+def ours(pair: HandMadePair) -> HandMadePair:
+    """The pair with a processor that is made with ours."""
+    pair.functions.update_function_configuration(
+        FunctionName=FUNCTION,
+        Handler="twobuckets.processor.handler",
+        Environment={"Variables": {"ARCHIVE_BUCKET": ARCHIVE}},
+    )
+    return pair
+
+
+def put(pair: HandMadePair, *keys: str, body: bytes = b"content") -> list[Mapping[str, Any]]:
+    """Put objects into staging, unnoticed, and return S3's answers."""
+    let_in(pair)
+    notification = wiring_of(pair)
+    # moto would run the function, in Docker.
+    pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+    answers = [pair.s3.put_object(Bucket=STAGING, Key=key, Body=body) for key in keys]
+    pair.s3.put_bucket_notification_configuration(
+        Bucket=STAGING, NotificationConfiguration=notification
+    )
+    return answers
+
+
+def let_in(pair: HandMadePair) -> None:
+    """Take the policies away: moto knows no conditions, and refuses every request."""
+    for bucket in (STAGING, ARCHIVE):
+        pair.s3.delete_bucket_policy(Bucket=bucket)
+
+
+def log(pair: HandMadePair, *messages: str, stream: str = "stream") -> None:
+    """Write lines to the processor's log."""
+    with contextlib.suppress(pair.logs.exceptions.ResourceAlreadyExistsException):
+        pair.logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+    now = int(time.time() * 1000)
+    events = [{"timestamp": now, "message": message} for message in messages]
+    pair.logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=events)
+
+
+def outcome(key: str, answer: Mapping[str, Any], kind: str = "failed", **more: Any) -> str:
+    """Return our processor's line about a staged version."""
+    line = {
+        "twobuckets": 1,
+        "outcome": kind,
+        "bucket": STAGING,
+        "key": key,
+        "version_id": answer["VersionId"],
+        "etag": answer["ETag"].strip('"'),
+        "size": 7,
+        "duration_ms": 5,
+        "request_id": "11111111-2222-3333-4444-555555555555",
+        "attempt": 3,
+        "error": {"type": "ValueError", "message": f"row 7 of {key} is bad", "trace": "T" * 2000},
+    }
+    return json.dumps(line | more)
+
+
+def wiring_of(pair: HandMadePair) -> Any:
+    answer = pair.s3.get_bucket_notification_configuration(Bucket=STAGING)
+    answer.pop("ResponseMetadata")
+    return answer

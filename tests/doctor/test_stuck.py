@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from dataclasses import replace
@@ -10,19 +9,24 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.doctor.conftest import (
     ARCHIVE,
     FUNCTION,
+    FUNCTION_ARN,
+    GROUP,
     REGION,
     STAGING,
     Answers,
     HandMadePair,
     Run,
+    let_in,
+    log,
     notify,
+    outcome,
+    put,
     run_doctor,
 )
 from twobuckets.cli.app import App
@@ -33,73 +37,14 @@ from twobuckets.doctor.staging import iter_stuck
 from twobuckets.doctor.summary import DoctorSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-GROUP = f"/aws/lambda/{FUNCTION}"
-FUNCTION_ARN = f"arn:aws:lambda:{REGION}:123456789012:function:{FUNCTION}"
 ORIGIN = "twobuckets-origin"
 
 
 def stuck(*arguments: str) -> Run:
     """Run doctor's checks of what is stuck, however young it is."""
     return run_doctor("--check", "stuck", "--older-than", "0s", *arguments)
-
-
-@pytest.fixture
-def ours(pair: HandMadePair) -> HandMadePair:
-    """The pair with a processor that is made with ours."""
-    pair.functions.update_function_configuration(
-        FunctionName=FUNCTION,
-        Handler="twobuckets.processor.handler",
-        Environment={"Variables": {"ARCHIVE_BUCKET": ARCHIVE}},
-    )
-    return pair
-
-
-def put(pair: HandMadePair, *keys: str, body: bytes = b"content") -> list[Mapping[str, Any]]:
-    """Put objects into staging, unnoticed, and return S3's answers."""
-    let_in(pair)
-    notification = wiring_of(pair)
-    # moto would run the function, in Docker.
-    pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
-    answers = [pair.s3.put_object(Bucket=STAGING, Key=key, Body=body) for key in keys]
-    pair.s3.put_bucket_notification_configuration(
-        Bucket=STAGING, NotificationConfiguration=notification
-    )
-    return answers
-
-
-def let_in(pair: HandMadePair) -> None:
-    """Take the policies away: moto knows no conditions, and refuses every request."""
-    for bucket in (STAGING, ARCHIVE):
-        pair.s3.delete_bucket_policy(Bucket=bucket)
-
-
-def log(pair: HandMadePair, *messages: str, stream: str = "stream") -> None:
-    """Write lines to the processor's log."""
-    with contextlib.suppress(pair.logs.exceptions.ResourceAlreadyExistsException):
-        pair.logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
-    now = int(time.time() * 1000)
-    events = [{"timestamp": now, "message": message} for message in messages]
-    pair.logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=events)
-
-
-def outcome(key: str, answer: Mapping[str, Any], kind: str = "failed", **more: Any) -> str:
-    """Return our processor's line about a staged version."""
-    line = {
-        "twobuckets": 1,
-        "outcome": kind,
-        "bucket": STAGING,
-        "key": key,
-        "version_id": answer["VersionId"],
-        "etag": answer["ETag"].strip('"'),
-        "size": 7,
-        "duration_ms": 5,
-        "request_id": "11111111-2222-3333-4444-555555555555",
-        "attempt": 3,
-        "error": {"type": "ValueError", "message": f"row 7 of {key} is bad", "trace": "T" * 2000},
-    }
-    return json.dumps(line | more)
 
 
 def test_the_same_error_on_many_objects_is_one_finding_with_all_their_keys(ours: HandMadePair):
@@ -385,167 +330,6 @@ def test_hostile_keys_and_errors_are_shown_harmlessly_and_json_is_exact(ours: Ha
     assert "$'a\\x1b[31m[bold]\\xe2\\x80\\xaeb'" in shown
     assert "\x1b" not in shown
     assert "\u202e" not in shown
-
-
-def wiring_of(pair: HandMadePair) -> Any:
-    answer = pair.s3.get_bucket_notification_configuration(Bucket=STAGING)
-    answer.pop("ResponseMetadata")
-    return answer
-
-
-@pytest.mark.slow
-class TestFix:
-    """What `--fix` changes, and what it must not."""
-
-    def test_dry_run_changes_nothing(self, pair: HandMadePair, answers: Answers):
-        pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
-        put(pair, "a")
-        del answers.calls[:]
-        run = run_doctor("--fix", "--dry-run", "--older-than", "0s")
-        reading = ("Get", "List", "Describe", "Head", "Filter", "Simulate")
-        assert [call for call in answers.calls if not call.startswith(reading)] == []
-        assert {line["check"] for line in run.lines if line["type"] == "action"} == {
-            "notification-missing",
-            "stuck-never-invoked",
-        }
-
-    def test_without_a_terminal_it_asks_for_yes(self, pair: HandMadePair):
-        pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
-        run = run_doctor("--fix")
-        assert run.exit_code == 2
-        assert "Give --yes" in run.stderr
-        assert wiring_of(pair) == {}
-
-    def test_wiring_comes_back_beside_foreign_configurations(
-        self, pair: HandMadePair, moto_url: str
-    ):
-        sqs = boto3.client("sqs", region_name=REGION, endpoint_url=moto_url)
-        sqs.create_queue(QueueName="audit")
-        foreign = {
-            "Id": "audit",
-            "QueueArn": f"arn:aws:sqs:{REGION}:123456789012:audit",
-            "Events": ["s3:ObjectRemoved:*"],
-        }
-        pair.s3.put_bucket_notification_configuration(
-            Bucket=STAGING, NotificationConfiguration={"QueueConfigurations": [foreign]}
-        )
-        pair.functions.remove_permission(FunctionName=FUNCTION, StatementId="s3")
-        run = run_doctor("--fix", "--yes")
-        assert run.exit_code == 0
-        assert wiring_of(pair)["QueueConfigurations"] == [foreign]
-        assert run_doctor().findings == []
-
-    def test_missing_events_are_added_and_the_filter_stays(self, pair: HandMadePair):
-        filter_ = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}]}}
-        notify(pair.s3, FUNCTION_ARN, Events=["s3:ObjectCreated:Put"], Filter=filter_)
-        assert run_doctor("--fix", "--yes").exit_code == 0
-        (route,) = wiring_of(pair)["LambdaFunctionConfigurations"]
-        assert route["Events"] == ["s3:ObjectCreated:*"]
-        assert route["Filter"]["Key"]["FilterRules"][0]["Value"] == "in/"
-
-    def test_lifecycle_and_cors_rules_of_others_stay(self, pair: HandMadePair):
-        rule = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}}
-        theirs = {**rule, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
-        pair.s3.put_bucket_lifecycle_configuration(
-            Bucket=STAGING, LifecycleConfiguration={"Rules": [theirs]}
-        )
-        cors = {"AllowedMethods": ["PUT"], "AllowedOrigins": ["https://a.example"]}
-        pair.s3.put_bucket_cors(Bucket=STAGING, CORSConfiguration={"CORSRules": [cors]})
-        assert run_doctor("--fix", "--yes").exit_code == 0
-        rules = pair.s3.get_bucket_lifecycle_configuration(Bucket=STAGING)["Rules"]
-        assert {r["ID"] for r in rules} == {
-            "theirs",
-            "twobuckets-abort-incomplete-uploads",
-            "twobuckets-expire-noncurrent-versions",
-        }
-        (kept,) = pair.s3.get_bucket_cors(Bucket=STAGING)["CORSRules"]
-        assert kept["AllowedOrigins"] == ["https://a.example"]
-        assert kept["ExposeHeaders"] == ["ETag"]
-        assert run_doctor().findings == []
-
-    def test_the_archive_variable_is_mended_and_others_stay(self, pair: HandMadePair):
-        variables = {"ARCHIVE_BUCKET_NAME": "old", "SECRET": "s3cr3t"}
-        pair.functions.update_function_configuration(
-            FunctionName=FUNCTION, Environment={"Variables": variables}
-        )
-        run = run_doctor("--fix", "--yes")
-        assert "s3cr3t" not in json.dumps(run.lines) + run.stderr
-        got = pair.functions.get_function_configuration(FunctionName=FUNCTION)
-        assert got["Environment"]["Variables"] == variables | {"ARCHIVE_BUCKET_NAME": ARCHIVE}
-
-    def test_only_the_version_that_is_proven_archived_is_deleted(self, pair: HandMadePair):
-        (first,) = put(pair, "a", body=b"kept below")
-        (second,) = put(pair, "a")
-        pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
-        run = run_doctor("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
-        assert [line["done"] for line in run.lines if line["type"] == "applied"] == [1]
-        listed = pair.s3.list_object_versions(Bucket=STAGING)
-        assert [v["VersionId"] for v in listed["Versions"]] == [first["VersionId"]]
-        assert "DeleteMarkers" not in listed
-        assert second["VersionId"] != first["VersionId"]
-
-    def test_what_left_the_archive_since_the_plan_is_not_deleted(
-        self, pair: HandMadePair, answers: Answers
-    ):
-        put(pair, "a")
-        pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
-        asked: list[str] = []
-
-        def vanish(params: Any) -> Any:
-            asked.append(params["url"])
-            if len(asked) < 2:
-                return None
-            missing = {"Code": "404", "Message": "Not Found"}
-            return {"Error": missing, "ResponseMetadata": {"HTTPStatusCode": 404}}
-
-        answers.give("HeadObject", vanish)
-        run = run_doctor("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
-        (applied,) = [line for line in run.lines if line["type"] == "applied"]
-        assert (applied["done"], applied["left_count"]) == (0, 1)
-        assert run.exit_code == 3
-        assert "DeleteObject" not in answers.calls
-
-    def test_waking_sends_s3s_form_to_somebody_elses_processor(
-        self, pair: HandMadePair, answers: Answers
-    ):
-        pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
-        (answer,) = put(pair, "a b+ü")
-        sent: list[Any] = []
-
-        def accept(params: Any) -> Any:
-            sent.append((params["headers"]["X-Amz-Invocation-Type"], json.loads(params["body"])))
-            return {"StatusCode": 202}
-
-        answers.give("Invoke", accept)
-        only = ("--check", "wiring", "--check", "stuck")
-        run = run_doctor("--fix", "--yes", "--older-than", "0s", *only)
-        assert run.exit_code == 0
-        assert "until it is through, doctor finds them still" in run.stderr
-        ((kind, event),) = sent
-        assert kind == "Event"
-        staged = event["Records"][0]["s3"]["object"]
-        assert staged["key"] == "a+b%2B%C3%BC"
-        assert staged["versionId"] == answer["VersionId"]
-
-    def test_what_failed_is_woken_only_when_it_is_named(self, ours: HandMadePair, answers: Answers):
-        (answer,) = put(ours, "a")
-        log(ours, outcome("a", answer))
-        sent: list[Any] = []
-
-        def accept(params: Any) -> Any:
-            sent.append(json.loads(params["body"]))
-            return {"StatusCode": 202}
-
-        answers.give("Invoke", accept)
-        run = run_doctor("--fix", "--yes", "--older-than", "0s")
-        assert sent == []
-        assert run.exit_code == 3
-        assert "--check stuck-failed" in run.stderr
-        run = run_doctor("--fix", "--yes", "--older-than", "0s", "--check", "stuck-failed")
-        assert run.exit_code == 0
-        etag = answer["ETag"].strip('"')
-        wake = {"bucket": STAGING, "key": "a", "version_id": answer["VersionId"]}
-        assert sent == [{"twobuckets": 1, "wake": [wake | {"etag": etag, "size": 7}]}]
 
 
 def orphan(pair: HandMadePair, key: str, parts: int = 3) -> str:

@@ -19,6 +19,7 @@ from tests.doctor.conftest import (
     ARCHIVE,
     BLOCK,
     FUNCTION,
+    FUNCTION_ARN,
     REGION,
     STAGING,
     Answers,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READING_VERBS = ("Get", "List", "Describe", "Head", "Filter", "Simulate")
-FUNCTION_ARN = f"arn:aws:lambda:eu-central-1:123456789012:function:{FUNCTION}"
 EVERYBODY = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
 
 

@@ -1,0 +1,181 @@
+"""What `doctor --fix` changes, and what it must not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.doctor.conftest import (
+    ARCHIVE,
+    FUNCTION,
+    FUNCTION_ARN,
+    REGION,
+    STAGING,
+    Answers,
+    HandMadePair,
+    log,
+    notify,
+    outcome,
+    put,
+    run_doctor,
+    wiring_of,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def test_dry_run_changes_nothing(pair: HandMadePair, answers: Answers):
+    pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+    put(pair, "a")
+    del answers.calls[:]
+    run = run_doctor("--fix", "--dry-run", "--older-than", "0s")
+    reading = ("Get", "List", "Describe", "Head", "Filter", "Simulate")
+    assert [call for call in answers.calls if not call.startswith(reading)] == []
+    assert {line["check"] for line in run.lines if line["type"] == "action"} == {
+        "notification-missing",
+        "stuck-never-invoked",
+    }
+
+
+def test_without_a_terminal_it_asks_for_yes(pair: HandMadePair):
+    pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+    run = run_doctor("--fix")
+    assert run.exit_code == 2
+    assert "Give --yes" in run.stderr
+    assert wiring_of(pair) == {}
+
+
+def test_wiring_comes_back_beside_foreign_configurations(pair: HandMadePair, moto_url: str):
+    sqs = boto3.client("sqs", region_name=REGION, endpoint_url=moto_url)
+    sqs.create_queue(QueueName="audit")
+    foreign = {
+        "Id": "audit",
+        "QueueArn": f"arn:aws:sqs:{REGION}:123456789012:audit",
+        "Events": ["s3:ObjectRemoved:*"],
+    }
+    pair.s3.put_bucket_notification_configuration(
+        Bucket=STAGING, NotificationConfiguration={"QueueConfigurations": [foreign]}
+    )
+    pair.functions.remove_permission(FunctionName=FUNCTION, StatementId="s3")
+    run = run_doctor("--fix", "--yes")
+    assert run.exit_code == 0
+    assert wiring_of(pair)["QueueConfigurations"] == [foreign]
+    assert run_doctor().findings == []
+
+
+def test_missing_events_are_added_and_the_filter_stays(pair: HandMadePair):
+    filter_ = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}]}}
+    notify(pair.s3, FUNCTION_ARN, Events=["s3:ObjectCreated:Put"], Filter=filter_)
+    assert run_doctor("--fix", "--yes").exit_code == 0
+    (route,) = wiring_of(pair)["LambdaFunctionConfigurations"]
+    assert route["Events"] == ["s3:ObjectCreated:*"]
+    assert route["Filter"]["Key"]["FilterRules"][0]["Value"] == "in/"
+
+
+def test_lifecycle_and_cors_rules_of_others_stay(pair: HandMadePair):
+    rule = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}}
+    theirs = {**rule, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+    pair.s3.put_bucket_lifecycle_configuration(
+        Bucket=STAGING, LifecycleConfiguration={"Rules": [theirs]}
+    )
+    cors = {"AllowedMethods": ["PUT"], "AllowedOrigins": ["https://a.example"]}
+    pair.s3.put_bucket_cors(Bucket=STAGING, CORSConfiguration={"CORSRules": [cors]})
+    assert run_doctor("--fix", "--yes").exit_code == 0
+    rules = pair.s3.get_bucket_lifecycle_configuration(Bucket=STAGING)["Rules"]
+    assert {r["ID"] for r in rules} == {
+        "theirs",
+        "twobuckets-abort-incomplete-uploads",
+        "twobuckets-expire-noncurrent-versions",
+    }
+    (kept,) = pair.s3.get_bucket_cors(Bucket=STAGING)["CORSRules"]
+    assert kept["AllowedOrigins"] == ["https://a.example"]
+    assert kept["ExposeHeaders"] == ["ETag"]
+    assert run_doctor().findings == []
+
+
+def test_the_archive_variable_is_mended_and_others_stay(pair: HandMadePair):
+    variables = {"ARCHIVE_BUCKET_NAME": "old", "SECRET": "s3cr3t"}
+    pair.functions.update_function_configuration(
+        FunctionName=FUNCTION, Environment={"Variables": variables}
+    )
+    run = run_doctor("--fix", "--yes")
+    assert "s3cr3t" not in json.dumps(run.lines) + run.stderr
+    got = pair.functions.get_function_configuration(FunctionName=FUNCTION)
+    assert got["Environment"]["Variables"] == variables | {"ARCHIVE_BUCKET_NAME": ARCHIVE}
+
+
+def test_only_the_version_that_is_proven_archived_is_deleted(pair: HandMadePair):
+    (first,) = put(pair, "a", body=b"kept below")
+    (second,) = put(pair, "a")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+    run = run_doctor("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
+    assert [line["done"] for line in run.lines if line["type"] == "applied"] == [1]
+    listed = pair.s3.list_object_versions(Bucket=STAGING)
+    assert [v["VersionId"] for v in listed["Versions"]] == [first["VersionId"]]
+    assert "DeleteMarkers" not in listed
+    assert second["VersionId"] != first["VersionId"]
+
+
+def test_what_left_the_archive_since_the_plan_is_not_deleted(pair: HandMadePair, answers: Answers):
+    put(pair, "a")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+    asked: list[str] = []
+
+    def vanish(params: Any) -> Any:
+        asked.append(params["url"])
+        if len(asked) < 2:
+            return None
+        missing = {"Code": "404", "Message": "Not Found"}
+        return {"Error": missing, "ResponseMetadata": {"HTTPStatusCode": 404}}
+
+    answers.give("HeadObject", vanish)
+    run = run_doctor("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
+    (applied,) = [line for line in run.lines if line["type"] == "applied"]
+    assert (applied["done"], applied["left_count"]) == (0, 1)
+    assert run.exit_code == 3
+    assert "DeleteObject" not in answers.calls
+
+
+def test_waking_sends_s3s_form_to_somebody_elses_processor(pair: HandMadePair, answers: Answers):
+    pair.s3.put_bucket_notification_configuration(Bucket=STAGING, NotificationConfiguration={})
+    (answer,) = put(pair, "a b+ü")
+    sent: list[Any] = []
+
+    def accept(params: Any) -> Any:
+        sent.append((params["headers"]["X-Amz-Invocation-Type"], json.loads(params["body"])))
+        return {"StatusCode": 202}
+
+    answers.give("Invoke", accept)
+    only = ("--check", "wiring", "--check", "stuck")
+    run = run_doctor("--fix", "--yes", "--older-than", "0s", *only)
+    assert run.exit_code == 0
+    assert "until it is through, doctor finds them still" in run.stderr
+    ((kind, event),) = sent
+    assert kind == "Event"
+    staged = event["Records"][0]["s3"]["object"]
+    assert staged["key"] == "a+b%2B%C3%BC"
+    assert staged["versionId"] == answer["VersionId"]
+
+
+def test_what_failed_is_woken_only_when_it_is_named(ours: HandMadePair, answers: Answers):
+    (answer,) = put(ours, "a")
+    log(ours, outcome("a", answer))
+    sent: list[Any] = []
+
+    def accept(params: Any) -> Any:
+        sent.append(json.loads(params["body"]))
+        return {"StatusCode": 202}
+
+    answers.give("Invoke", accept)
+    run = run_doctor("--fix", "--yes", "--older-than", "0s")
+    assert sent == []
+    assert run.exit_code == 3
+    assert "--check stuck-failed" in run.stderr
+    run = run_doctor("--fix", "--yes", "--older-than", "0s", "--check", "stuck-failed")
+    assert run.exit_code == 0
+    etag = answer["ETag"].strip('"')
+    wake = {"bucket": STAGING, "key": "a", "version_id": answer["VersionId"]}
+    assert sent == [{"twobuckets": 1, "wake": [wake | {"etag": etag, "size": 7}]}]
