@@ -107,16 +107,85 @@ def test_the_archive_variable_is_mended_and_others_stay(pair: HandMadePair):
     assert got["Environment"]["Variables"] == variables | {"ARCHIVE_BUCKET_NAME": ARCHIVE}
 
 
-def test_only_the_version_that_is_proven_archived_is_deleted(pair: HandMadePair):
-    (first,) = put(pair, "a", body=b"kept below")
-    (second,) = put(pair, "a")
-    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
-    run = run_doctor("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
-    assert [line["done"] for line in run.lines if line["type"] == "applied"] == [1]
+DELETE_ARCHIVED = ("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
+
+
+def keys_in_sight(pair: HandMadePair) -> list[str]:
+    return [item["Key"] for item in pair.s3.list_objects_v2(Bucket=STAGING).get("Contents", [])]
+
+
+def versions_of(pair: HandMadePair) -> list[str]:
     listed = pair.s3.list_object_versions(Bucket=STAGING)
-    assert [v["VersionId"] for v in listed["Versions"]] == [first["VersionId"]]
-    assert "DeleteMarkers" not in listed
-    assert second["VersionId"] != first["VersionId"]
+    return [version["VersionId"] for version in listed.get("Versions", [])]
+
+
+def test_only_the_version_that_is_proven_archived_is_deleted_and_no_older_one_comes_to_light(
+    pair: HandMadePair,
+):
+    (first,) = put(pair, "a", body=b"kept below")
+    put(pair, "a")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+    run = run_doctor(*DELETE_ARCHIVED)
+    assert [line["done"] for line in run.lines if line["type"] == "applied"] == [1]
+    assert versions_of(pair) == [first["VersionId"]]
+    assert keys_in_sight(pair) == []
+    assert run_doctor(*DELETE_ARCHIVED).findings == []
+
+
+def test_where_nothing_lies_under_what_is_deleted_no_marker_is_left(pair: HandMadePair):
+    put(pair, "a", "a longer key")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+    pair.s3.delete_object(Bucket=STAGING, Key="a longer key")
+    assert run_doctor(*DELETE_ARCHIVED).exit_code == 0
+    listed = pair.s3.list_object_versions(Bucket=STAGING, Prefix="a")
+    named = [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]
+    assert {entry["Key"] for entry in named} == {"a longer key"}
+
+
+def test_what_is_uploaded_while_an_archived_version_is_deleted_stays_in_sight(
+    pair: HandMadePair, answers: Answers
+):
+    put(pair, "a", body=b"oldest")
+    put(pair, "a")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+    newest: list[str] = []
+
+    def upload_first(_: Any) -> None:
+        if not newest:
+            newest.append(put(pair, "a", body=b"newest")[0]["VersionId"])
+
+    answers.give("DeleteObject", upload_first)
+    run_doctor(*DELETE_ARCHIVED)
+    assert keys_in_sight(pair) == ["a"]
+    assert pair.s3.head_object(Bucket=STAGING, Key="a")["VersionId"] == newest[0]
+
+
+def test_a_delete_that_conflicts_with_another_request_is_tried_again(
+    pair: HandMadePair, answers: Answers
+):
+    put(pair, "a", body=b"oldest")
+    put(pair, "a")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+    conflict = {
+        "Error": {"Code": "ConditionalRequestConflict", "Message": "Conflict"},
+        "ResponseMetadata": {"HTTPStatusCode": 409},
+    }
+    refusals = [conflict, conflict]
+    answers.give("DeleteObject", lambda _: refusals.pop() if refusals else None)
+    assert run_doctor(*DELETE_ARCHIVED).exit_code == 0
+    assert answers.calls.count("DeleteObject") == 4
+    assert keys_in_sight(pair) == []
+
+
+def test_while_conflicts_go_on_an_archived_version_stays(pair: HandMadePair, answers: Answers):
+    put(pair, "a", body=b"oldest")
+    (top,) = put(pair, "a")
+    pair.s3.put_object(Bucket=ARCHIVE, Key="a", Body=b"content")
+    answers.refuse("DeleteObject", "ConditionalRequestConflict", 409)
+    run = run_doctor(*DELETE_ARCHIVED)
+    (applied,) = [line for line in run.lines if line["type"] == "applied"]
+    assert (applied["done"], applied["failed_count"], run.exit_code) == (0, 1, 3)
+    assert pair.s3.head_object(Bucket=STAGING, Key="a")["VersionId"] == top["VersionId"]
 
 
 def test_what_left_the_archive_since_the_plan_is_not_deleted(pair: HandMadePair, answers: Answers):

@@ -114,6 +114,7 @@ def site_of(
         program=app.program,
         aws_cli=_aws_cli(app),
         cors_origins=app.settings.cors_origins,
+        sleep=app.sleep,
     )
 
 

@@ -2,13 +2,13 @@
 
 Rules that every action keeps: configurations that replace everything are read again, merged and
 written, so that a foreign rule stays; a staged object is deleted only when the archive is proven,
-at that moment, to hold exactly its version, and only that version of it; an upload is aborted only
-when its parts are what they were when the plan was made.
+at that moment, to hold exactly its version, and only that version of it, and nothing older comes to
+light under it; an upload is aborted only when its parts are what they were when the plan was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -35,6 +35,9 @@ RULE_PREFIX: Final = "twobuckets-"
 _ABORT_DAYS: Final = 7
 _NONCURRENT_DAYS: Final = 30
 _ABORT_TRIES: Final = 5
+_CONFLICTS: Final = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
+_CONFLICT_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
+_VERSIONS_LOOKED_AT: Final = 20
 _LOOKED_AT: Final = 32
 _ENDED: Final = "it was completed or aborted meanwhile"
 _GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"})
@@ -189,23 +192,66 @@ def _delete_steps(site: Site, objects: Iterable[StagedObject]) -> Iterator[_Step
 
 
 def _delete_archived(site: Site, staged: StagedObject) -> str | None:
-    """Delete one staged version that the archive provably holds now; else say why not."""
+    """Delete one staged version that the archive provably holds now; else say why not.
+
+    An older version under it must not come to light again as if it were new: a delete marker goes
+    on top first, and the bucket's rule for noncurrent versions clears up.
+    """
     if not is_archived(site, staged):
         return "the archive no longer holds this version, so it stays"
-    request: dict[str, Any] = {"Bucket": site.staging, "Key": staged.key}
-    if staged.version_id is not None:
-        request["VersionId"] = staged.version_id
-    else:
-        # Without versions a newer file could lie there by now: S3 compares as it deletes.
-        request["IfMatch"] = f'"{staged.etag}"'
     with attempt(f"delete s3://{site.staging}/{staged.key}"):
-        try:
-            site.aws.s3.delete_object(**request)
-        except ClientError as error:
-            if error_code(error) in ("PreconditionFailed", "412", *_GONE):
-                return "another object is there now, so it stays"
-            raise
+        if staged.version_id is None:
+            # Without versions a newer file could lie there by now: S3 compares as it deletes.
+            is_deleted = _delete_if_current(site, staged)
+            return None if is_deleted else "another object is there now, so it stays"
+        if _covers_older(site, staged):
+            # What is newer by now covers the older version as well, and gets no marker.
+            _delete_if_current(site, staged)
+        # S3 compares conditions with the current version only; a version id is exact by itself.
+        site.aws.s3.delete_object(Bucket=site.staging, Key=staged.key, VersionId=staged.version_id)
     return None
+
+
+def _covers_older(site: Site, staged: StagedObject) -> bool:
+    """Tell whether a staged version is the current one, and older ones of its key lie under it."""
+    newest_first = _iter_versions(site, staged.key)
+    top = next(newest_first, None)
+    is_current = top is not None and top["IsLatest"] and top["VersionId"] == staged.version_id
+    return is_current and next(newest_first, None) is not None
+
+
+def _iter_versions(site: Site, key: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the versions of exactly this staged key, newest first, delete markers left out."""
+    pages = site.aws.s3.get_paginator("list_object_versions").paginate(
+        Bucket=site.staging, Prefix=key, PaginationConfig={"PageSize": _VERSIONS_LOOKED_AT}
+    )
+    for page in pages:
+        yield from (version for version in page.get("Versions", ()) if version["Key"] == key)
+        # The key itself comes before all that begin with it.
+        if page.get("NextKeyMarker") != key:
+            return
+
+
+def _delete_if_current(site: Site, staged: StagedObject) -> bool:
+    """Delete what is current under a key if it has the object's ETag; tell whether it had.
+
+    S3 answers 409 to conditions while other requests for the key are under way, and asks for
+    another try (S3 user guide, "How to perform conditional deletes").
+    """
+    for pause in (*_CONFLICT_PAUSES, None):
+        try:
+            site.aws.s3.delete_object(
+                Bucket=site.staging, Key=staged.key, IfMatch=f'"{staged.etag}"'
+            )
+            break
+        except ClientError as error:
+            code = error_code(error)
+            if code in ("PreconditionFailed", "412", *_GONE):
+                return False
+            if pause is None or code not in _CONFLICTS:
+                raise
+        site.sleep(pause)
+    return True
 
 
 def _plan_aborts(site: Site) -> Iterator[Planned]:

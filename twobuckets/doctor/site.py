@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from math import inf
@@ -44,6 +45,7 @@ class Site:
     as stuck, None for what follows from the function; `uploads_older_than` the age of an orphaned
     upload. `program` and `aws_cli` begin the commands of remedies, with the flags that lead to
     this pipeline. `cors_origins` are the origins that the settings want browsers to upload from.
+    `sleep` waits between tries.
     `staged` is what the listing of staging added up to, None before it, and `stuck` what of it is
     stuck, by cause. Once `is_stopped`, nobody waits for findings any more: listings end.
     `buckets`, `function`, `queues` and `stack` tell what AWS says, to several threads at a time.
@@ -58,6 +60,7 @@ class Site:
     program: str = "twobuckets"
     aws_cli: str = "aws"
     cors_origins: tuple[str, ...] = ()
+    sleep: Callable[[float], None] = time.sleep
     staged: Staged | None = field(default=None, init=False)
     stuck: list[Group] = field(default_factory=list, init=False)
     is_stopped: bool = field(default=False, init=False)
