@@ -248,3 +248,13 @@ def test_what_failed_is_woken_only_when_it_is_named(ours: HandMadePair, answers:
     etag = answer["ETag"].strip('"')
     wake = {"bucket": STAGING, "key": "a", "version_id": answer["VersionId"]}
     assert sent == [{"twobuckets": 1, "wake": [wake | {"etag": etag, "size": 7}]}]
+
+
+def test_what_the_processor_did_not_find_and_is_there_now_is_woken(
+    ours: HandMadePair, answers: Answers
+):
+    (answer,) = put(ours, "a")
+    log(ours, outcome("a", answer, "missing", error=None, reason="no longer in staging"))
+    answers.give("Invoke", {"StatusCode": 202})
+    assert run_doctor("--fix", "--yes", "--older-than", "0s", "--check", "stuck").exit_code == 0
+    assert answers.calls.count("Invoke") == 1

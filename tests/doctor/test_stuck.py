@@ -34,6 +34,7 @@ from twobuckets.cli.doctor import site_of
 from twobuckets.cli.views import human
 from twobuckets.doctor import diagnose, select_checks
 from twobuckets.doctor.staging import iter_stuck
+from twobuckets.doctor.stuck import iter_wakeable
 from twobuckets.doctor.summary import DoctorSummary
 
 if TYPE_CHECKING:
@@ -108,6 +109,17 @@ def test_an_older_version_that_came_back_is_told_apart(ours: HandMadePair):
     found = stuck().of("stuck-superseded")
     assert found["remedy"] is None
     assert found["fixable"] is False
+
+
+def test_what_the_processor_did_not_find_and_is_there_now_is_to_be_woken(ours: HandMadePair):
+    (answer,) = put(ours, "a")
+    log(ours, outcome("a", answer, "missing", error=None, reason="no longer in staging"))
+    found = stuck().of("stuck-missed")
+    assert found["fixable"] is True
+    assert found["remedy"].endswith("doctor --fix --check stuck-missed --older-than 0s")
+    site = site_of(App(), older_than=timedelta())
+    list(diagnose(site, select_checks(["stuck"])))
+    assert [(staged.key, reason) for staged, reason in iter_wakeable(site)] == [("a", None)]
 
 
 def test_an_invocation_that_ran_out_of_memory_at_its_time_explains_one_object(ours: HandMadePair):

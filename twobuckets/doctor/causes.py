@@ -71,7 +71,7 @@ _ERROR_LEVELS: Final = frozenset({"ERROR", "CRITICAL", "FATAL"})
 _CHECKS: Final = {
     REJECTED: "stuck-rejected",
     SUPERSEDED: "stuck-superseded",
-    MISSING: "stuck-superseded",
+    MISSING: "stuck-missed",
     TIMED_OUT: "stuck-timed-out",
     OUT_OF_MEMORY: "stuck-out-of-memory",
 }

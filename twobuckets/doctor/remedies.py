@@ -55,7 +55,7 @@ WOKEN_WHEN_ASKED: Final = frozenset(
         "stuck-in-progress",
     }
 )
-_WOKEN_UNASKED: Final = frozenset({"stuck-never-invoked", "stuck-throttled"})
+_WOKEN_UNASKED: Final = frozenset({"stuck-never-invoked", "stuck-missed", "stuck-throttled"})
 WOKEN: Final = _WOKEN_UNASKED | WOKEN_WHEN_ASKED
 """Checks whose remedy is to wake the processor, which then takes its time."""
 

@@ -49,6 +49,7 @@ CHECKS: Final = (
     Check("stuck-out-of-memory", "The function ran out of memory on objects.", True),
     Check("stuck-rejected", "The processor refused objects for good.", True),
     Check("stuck-never-invoked", "The processor was never told of objects.", True),
+    Check("stuck-missed", "The processor did not find objects that are there now.", True),
     Check("stuck-throttled", "Lambda held the events of objects back.", True),
     Check("stuck-filtered", "The notification's filter leaves objects out.", True),
     Check("stuck-archived", "Objects are in the archive and were not deleted from staging.", True),
@@ -75,6 +76,9 @@ _WHY: Final = {
     "encoded. Decode them with urllib.parse.unquote_plus, then wake it",
     "stuck-left": "Invocations handled them, reported no error, and left them here. An exception "
     "that is caught and swallowed looks like this",
+    "stuck-missed": "When the processor looked, S3 said that they do not exist, and they are there "
+    "now: the bucket's versions had been switched on minutes before, or a delete marker was taken "
+    "away since. They were not processed",
     "stuck-superseded": "Newer versions of the keys were archived, and these older ones came back "
     "into sight. Delete them, or archive them by hand",
 }
