@@ -107,6 +107,21 @@ def test_the_archive_variable_is_mended_and_others_stay(pair: HandMadePair):
     assert got["Environment"]["Variables"] == variables | {"ARCHIVE_BUCKET_NAME": ARCHIVE}
 
 
+def test_variables_that_can_no_longer_be_read_are_not_written(pair: HandMadePair, answers: Answers):
+    variables = {"ARCHIVE_BUCKET_NAME": "old", "SECRET": "s3cr3t"}
+    pair.functions.update_function_configuration(
+        FunctionName=FUNCTION, Environment={"Variables": variables}
+    )
+    real = pair.functions.get_function_configuration(FunctionName=FUNCTION)
+    unreadable = {"Error": {"ErrorCode": "AccessDeniedException", "Message": "no key"}}
+    told = [real | {"Environment": unreadable}, real]
+    answers.give("GetFunctionConfiguration", lambda _: told.pop() if told else None)
+    run = run_doctor("--fix", "--yes", "--check", "environment-archive")
+    (applied,) = [line for line in run.lines if line["type"] == "applied"]
+    assert (applied["done"], applied["failed_count"], run.exit_code) == (0, 1, 3)
+    assert "UpdateFunctionConfiguration" not in answers.calls
+
+
 DELETE_ARCHIVED = ("--fix", "--yes", "--check", "stuck", "--older-than", "0s")
 
 

@@ -466,6 +466,31 @@ def test_trouble_of_the_last_day_is_a_fact_and_no_failure(pair: HandMadePair, an
     assert run.exit_code == 0
 
 
+def test_an_environment_that_may_not_be_decrypted_is_no_wrong_one(
+    pair: HandMadePair, answers: Answers
+):
+    configure(pair, Handler="twobuckets.processor.handler")
+    answers.give("GetFunctionConfiguration", without_environment(pair))
+    run = run_doctor("--check", "environment-archive")
+    assert run.exit_code == 5
+    assert run.of("could-not-look")["permission"] == "kms:Decrypt"
+
+
+def without_environment(pair: HandMadePair, code: str = "AccessDeniedException") -> dict[str, Any]:
+    """Return the function's configuration as Lambda tells it to whoever may not use its key."""
+    real: dict[str, Any] = pair.functions.get_function_configuration(FunctionName=FUNCTION)
+    return real | {"Environment": {"Error": {"ErrorCode": code, "Message": "no key"}}}
+
+
+def test_an_environment_whose_key_is_disabled_is_told_with_lambdas_reason(
+    pair: HandMadePair, answers: Answers
+):
+    answers.give("GetFunctionConfiguration", without_environment(pair, "KMSDisabledException"))
+    found = run_doctor("--check", "environment-archive").of("could-not-look")
+    assert "KMSDisabledException: no key" in found["detail"]
+    assert found["permission"] is None
+
+
 def test_a_stack_that_drifted_names_what_changed(
     pair: HandMadePair, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ):

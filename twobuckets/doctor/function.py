@@ -173,7 +173,7 @@ def find_deprecated_runtime(site: Site) -> Iterator[Finding]:
 )
 def find_wrong_environment(site: Site) -> Iterator[Finding]:
     """Yield a finding when the environment names another archive, or ours names none."""
-    variables = site.function.configuration().get("Environment", {}).get("Variables", {})
+    variables = site.function.variables()
     names = archive_variables(variables, is_ours=site.function.is_ours)
     wrong = [name for name in names if variables.get(name) != site.archive]
     for name in wrong:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, function, uploads, wiring
+from twobuckets.doctor.facts.function import variables_in
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.staging import is_archived
 from twobuckets.errors import TwoBucketsError
@@ -461,7 +462,7 @@ def _mend_environment(site: Site, check: str, subject: str) -> Planned:
         with attempt(f"write the environment of {site.function.name}"):
             functions = site.aws.functions
             current = functions.get_function_configuration(FunctionName=site.function.name)
-            variables = dict(current.get("Environment", {}).get("Variables", {}))
+            variables = dict(variables_in(current))
             for name in function.archive_variables(variables, is_ours=site.function.is_ours):
                 variables[name] = site.archive
             # The revision keeps somebody else's change of the same moment; emulators have none.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from twobuckets.aws import DENIED_CODES
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.policies import statements_of
 from twobuckets.settings import function_name_of, qualifier_of
@@ -66,6 +67,10 @@ class FunctionFacts:
         if found is None:
             raise Gone(f"There is no function {self._pipeline.function}")
         return found
+
+    def variables(self) -> Mapping[str, str]:
+        """Return the function's environment variables."""
+        return variables_in(self.configuration())
 
     def policy(self) -> list[Mapping[str, Any]]:
         """Return the statements of the function's resource policy."""
@@ -204,3 +209,21 @@ class FunctionFacts:
             f"the log group {name}", "logs:DescribeLogGroups", call
         )
         return found
+
+
+def variables_in(configuration: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the environment variables in a function's configuration.
+
+    Raises CouldNotLook where Lambda tells an error in their place, as it does when the key that
+    encrypts them may not be used (Lambda API reference, EnvironmentResponse).
+    """
+    environment = configuration.get("Environment", {})
+    if error := environment.get("Error"):
+        code, message = error.get("ErrorCode", ""), error.get("Message", "")
+        is_denied = code in DENIED_CODES
+        reason = "access denied" if is_denied else f"{code}: {message}"
+        raise CouldNotLook(
+            "the function's environment", reason, "kms:Decrypt" if is_denied else None
+        )
+    variables: Mapping[str, str] = environment.get("Variables", {})
+    return variables
