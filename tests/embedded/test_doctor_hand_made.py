@@ -121,6 +121,24 @@ def test_each_stuck_object_of_a_processor_that_dies_is_explained(named: Aws):
         assert told[key][1].startswith(error)
 
 
+def test_an_older_upload_stays_out_of_sight_when_the_archived_one_is_deleted(named: Aws):
+    pair = make_pair(named, source=SWALLOWING)
+    enabled: Any = {"Status": "Enabled"}
+    named.s3.put_bucket_versioning(Bucket=STAGING, VersioningConfiguration=enabled)
+    for number, body in enumerate((b"older upload", b"newer"), 1):
+        pair.put("copied", body=body)
+        pair.wait_for_lines("processing s3://", number)
+        pair.wait_for_lines("REPORT RequestId", number)
+    old = ("--check", "stuck", "--older-than", "0s")
+    assert why(run_doctor(*old))["copied"][0] == "stuck-archived"
+    assert run_doctor(*old, "--fix", "--yes").exit_code == 0
+    assert pair.staged() == set()
+    assert run_doctor(*old, "--fix", "--yes").findings == []
+    assert named.s3.get_object(Bucket=ARCHIVE, Key="copied")["Body"].read() == b"newer"
+    kept = named.s3.list_object_versions(Bucket=STAGING)["Versions"]
+    assert [version["Size"] for version in kept] == [len(b"older upload")]
+
+
 def test_a_processor_that_does_not_decode_keys_is_told_so(named: Aws):
     pair = make_pair(named, source=ENCODED)
     pair.put("a b+ü.csv")
