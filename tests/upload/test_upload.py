@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from moto.s3.models import S3Backend
 
 from tests.faults.proxy import fault_proxy
 from twobuckets.cli.views import upload as views
@@ -152,3 +153,72 @@ def test_an_endpoint_without_trailing_checksums_gets_them_ahead(
     assert staging.body("file") == content
     assert 1 <= len(trailed) <= 2
     assert staging.uploads() == []
+
+
+def after_completion(
+    monkeypatch: pytest.MonkeyPatch, order: Callable[[list[Any], list[Any]], list[Any]]
+) -> None:
+    """Let moto, which knows no order of uploads by their begin, order what a key has anew.
+
+    `order` gets what the key had before a completion and what it has after it.
+    """
+    complete = S3Backend.complete_multipart_upload
+
+    def completed(backend: S3Backend, bucket_name: str, *arguments: Any) -> Any:
+        keys = backend.get_bucket(bucket_name).keys
+        before = keys.getlist("big", [])
+        key = complete(backend, bucket_name, *arguments)
+        keys.setlist("big", order(before, keys.getlist("big")))
+        return key
+
+    monkeypatch.setattr(S3Backend, "complete_multipart_upload", completed)
+
+
+def keep_versions(staging: Staging) -> None:
+    staging.s3.put_bucket_versioning(
+        Bucket=staging.bucket, VersioningConfiguration={"Status": "Enabled"}
+    )
+
+
+@pytest.mark.parametrize("has_versions", [True, False])
+def test_an_upload_under_one_that_was_begun_later_is_not_called_uploaded(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_versions: bool
+):
+    if has_versions:
+        keep_versions(staging)
+    staging.s3.put_object(Bucket=staging.bucket, Key="big", Body=b"of somebody else")
+    after_completion(
+        monkeypatch, lambda before, after: [after[-1], *before] if has_versions else before
+    )
+    (tmp_path / "big").write_bytes(b"x" * (17 * MIB))
+    ran = staging.upload(str(tmp_path / "big"))
+    assert ran.exit_code == 3
+    assert "begun later" in ran.stdout
+    assert staging.keys() == ["big"]
+    assert staging.uploads() == []
+
+
+def test_an_upload_that_a_delete_marker_hides_is_not_called_uploaded(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    keep_versions(staging)
+    staging.s3.put_object(Bucket=staging.bucket, Key="big", Body=b"older")
+    staging.s3.delete_object(Bucket=staging.bucket, Key="big")
+    after_completion(monkeypatch, lambda before, after: [before[0], after[-1], before[1]])
+    (tmp_path / "big").write_bytes(b"x" * (17 * MIB))
+    ran = staging.upload(str(tmp_path / "big"))
+    assert ran.exit_code == 3
+    assert "begun later" in ran.stdout
+
+
+@pytest.mark.parametrize("has_versions", [True, False])
+def test_an_upload_that_is_processed_at_once_is_uploaded(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_versions: bool
+):
+    if has_versions:
+        keep_versions(staging)
+        staging.s3.put_object(Bucket=staging.bucket, Key="big", Body=b"older")
+        staging.s3.delete_object(Bucket=staging.bucket, Key="big")
+    after_completion(monkeypatch, lambda before, _: before)
+    (tmp_path / "big").write_bytes(b"x" * (17 * MIB))
+    assert staging.upload(str(tmp_path / "big")).exit_code == 0

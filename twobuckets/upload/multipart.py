@@ -2,7 +2,7 @@
 
 Each step is called with the answer of the one before:
 
-    created → parts sent → completed (→ result looked at)
+    created → parts sent → completed (→ result looked at) → current looked at
 
 and any of them may lead to `_end`, which keeps what S3 has for a resume, or drops it.
 """
@@ -19,6 +19,8 @@ from twobuckets.upload import checksum
 from twobuckets.upload.files import Failed, File
 from twobuckets.upload.resume import find_abort_at, find_element, list_parts
 from twobuckets.upload.run import (
+    BURIED,
+    BURIED_HINT,
     CHANGED,
     CHANGED_HINT,
     NOT_WHAT_WAS_SENT,
@@ -30,6 +32,7 @@ from twobuckets.upload.run import (
     existing,
     is_change,
     lacks_condition,
+    parse_date,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from twobuckets.upload.checksum import Body
 
 _MOST_ABORTS: Final = 5
+_MOST_LOOKS: Final = 5
 _STANDARD_DOLLARS_PER_GIB_MONTH: Final = 0.023
 """S3 Standard in us-east-1; other regions differ by less than a factor of two."""
 
@@ -69,6 +73,7 @@ class Multipart:
         self._failure: Failed | None = None
         self._drops = False
         self._aborts = 0
+        self._looks = 0
         self._replaced = False
         self._was_taken = False
 
@@ -293,7 +298,7 @@ class Multipart:
             said = find_element(outcome, "ChecksumCRC64NVME")
             etag = find_element(outcome, "ETag")
             if self._is_whole(said, etag):
-                self._finish(etag, outcome)
+                self._look_at_current(etag, outcome)
             else:
                 self._look_at_result(outcome)
         elif isinstance(outcome, SendError) or (
@@ -336,6 +341,54 @@ class Multipart:
             self._exists()
         else:
             self._end_refused(because)
+
+    def _look_at_current(self, etag: str, answer: Response) -> None:
+        """Ask whether the completed object is what its key shows.
+
+        S3 orders uploads in parts by when they were begun: what somebody else put meanwhile stays
+        on top (S3 user guide, "Uploading and copying objects using multipart upload", concurrent
+        operations).
+        """
+        self.run.head(self.file, partial(self._current_looked, etag, answer))
+
+    def _current_looked(self, etag: str, answer: Response, outcome: Outcome) -> None:
+        version_id = _version_id(answer)
+        if not isinstance(outcome, Response):
+            self._finish(etag, answer)
+        elif outcome.ok and self._is_another(etag, answer, outcome):
+            self._end_buried()
+        elif version_id and outcome.headers.get("x-amz-delete-marker") == "true":
+            self.run.head(
+                self.file, partial(self._hidden_looked, etag, answer), version_id=version_id
+            )
+        else:
+            self._finish(etag, answer)
+
+    def _is_another(self, etag: str, answer: Response, shown: Response) -> bool:
+        """Tell whether a key shows another object, which was there before ours was completed."""
+        ours = _version_id(answer)
+        if ours is not None:
+            is_ours = ours == _version_id(shown)
+        else:
+            is_ours = etag.strip('"') == shown.headers.get("etag", "").strip('"')
+        shown_at = parse_date(shown.headers.get("last-modified", ""))
+        return not is_ours and shown_at is not None and shown_at <= self.run.answered_at(answer)
+
+    def _hidden_looked(self, etag: str, answer: Response, outcome: Outcome) -> None:
+        self._looks += 1
+        if not (isinstance(outcome, Response) and outcome.ok):
+            # Processed, and gone for good: the marker covers what is older still.
+            self._finish(etag, answer)
+        elif self._looks < _MOST_LOOKS:
+            # The processor puts its marker first, and then deletes the version.
+            self._look_at_current(etag, answer)
+        else:
+            self._end_buried()
+
+    def _end_buried(self) -> None:
+        self._note_gone()
+        self.upload_id = ""
+        self._end(self._failed(BURIED, BURIED_HINT))
 
     def _finish(self, etag: str, answer: Response) -> None:
         self._note_gone()
@@ -451,3 +504,9 @@ def _is_refusal(outcome: Outcome) -> bool:
         and (outcome.status < 500 or outcome.status == 501)
         and outcome.code != "NoSuchUpload"
     )
+
+
+def _version_id(answer: Response) -> str | None:
+    """Return the id of the version that an answer is about, None where there are no versions."""
+    version_id = answer.headers.get("x-amz-version-id")
+    return None if version_id == "null" else version_id

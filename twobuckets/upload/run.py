@@ -45,6 +45,11 @@ CHANGED: Final = "it changed while it was being uploaded, so nothing was stored"
 CHANGED_HINT: Final = "Upload it again once nothing writes to it."
 NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something else than what was sent"
 NOT_WHAT_WAS_SENT_HINT: Final = "Look at the object before anything relies on it; upload it again."
+BURIED: Final = (
+    "another upload of this key, which was begun later, is what staging shows; S3 takes it for the "
+    "newer one"
+)
+BURIED_HINT: Final = "Upload it again if this file is the one to be processed."
 
 Outcome = Response | SendError
 
@@ -223,13 +228,16 @@ class Run:
         except (OSError, FileChangedError):
             return False
 
-    def head(self, file: File, step: Callable[[Outcome], None]) -> None:
-        """Ask next what is stored under a file's key."""
+    def head(
+        self, file: File, step: Callable[[Outcome], None], *, version_id: str | None = None
+    ) -> None:
+        """Ask next what is stored under a file's key, as its current or a certain version."""
         self.next.append(
             Request(
                 "HEAD",
                 self.wishes.bucket,
                 file.key,
+                query=(("versionId", version_id),) if version_id is not None else (),
                 headers=(("x-amz-checksum-mode", "ENABLED"),),
                 tag=step,
             )
