@@ -108,6 +108,18 @@ def test_each_object_gets_its_outcome_line(world: World):
     assert all(f.is_final for f in fates.values())
 
 
+def test_an_outcome_that_is_read_before_its_version_is_added_is_not_lost(world: World):
+    slow, quick = world.stage("slow"), world.stage("quick")
+    tracker = world.tracker()
+    world.line("rejected", quick, after=0.1, reason="no header")
+    tracker.add(slow)
+    for _ in range(3):
+        world.clock.sleep(1)
+        assert list(tracker.poll()) == []
+    tracker.add(quick)
+    assert [(f.key, f.fate) for f in tracker.poll()] == [("quick", "rejected")]
+
+
 def test_a_failure_counts_only_when_lambda_has_given_up(world: World):
     staged = world.stage("k")
     error = {"type": "ValueError", "message": "no", "trace": ""}

@@ -8,7 +8,7 @@ archived, whoever did it. Lambda's own words tell why an invocation of a foreign
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -52,6 +52,7 @@ _SHORTEST_LOOK_PAUSE: Final = timedelta(seconds=2)
 _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=30)
 # With outcome lines at hand S3 is only asked after what they did not tell.
 _LATE: Final = timedelta(seconds=20)
+_MOST_UNCLAIMED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,8 @@ class Tracker:
         # By key: a key rarely has more than one version on its way.
         self._pending: dict[str, list[_Pending]] = {}
         self._count = 0
+        self._unclaimed: OrderedDict[str, list[Outcome]] = OrderedDict()
+        self._unclaimed_count = 0
         self._likely: set[_Pending] = set()
         self._listener: Listener | None = None
         self._unattributed: FailedInvocation | None = None
@@ -204,7 +207,8 @@ class Tracker:
         What AWS can't be asked is put into `problems`; it is not an error here.
         """
         now = self._now()
-        self._take_in(now)
+        for line in self._take_in(now):
+            yield from self._hear_outcome(line, now)
         if not self._count:
             return
         if self._log_group is not None and self._log_pace.is_due(now):
@@ -241,11 +245,15 @@ class Tracker:
         due += [p.settles_at for p in self._likely if p.settles_at is not None]
         return min(due)
 
-    def _take_in(self, now: datetime) -> None:
+    def _take_in(self, now: datetime) -> Iterator[Outcome]:
+        """Begin to wait for what was added; yield the lines about it that were read before."""
         while self._added:
             staged = self._added.popleft()
             self._pending.setdefault(staged.key, []).append(_Pending(staged))
             self._count += 1
+            early = self._unclaimed.pop(staged.key, [])
+            self._unclaimed_count -= len(early)
+            yield from early
             if self._listener is None and self._logs is not None and self._log_group is not None:
                 # Versions that were uploaded side by side are added in any order.
                 start_at = staged.uploaded_at - timedelta(minutes=1)
@@ -280,6 +288,7 @@ class Tracker:
             if self._is_about(line, pending.staged):
                 break
         else:
+            self._keep_unclaimed(line)
             return
         pending.request_id = line.request_id
         match line.outcome:
@@ -302,6 +311,14 @@ class Tracker:
             case "superseded" | "missing":
                 fate = self._fate(pending, line.outcome, detail=line.reason)
                 self._expect(pending, fate, now + _SECOND_THOUGHT)
+
+    def _keep_unclaimed(self, line: Outcome) -> None:
+        """Remember a line about what may be added yet: processors can be quicker than callers."""
+        self._unclaimed.setdefault(line.key, []).append(line)
+        self._unclaimed_count += 1
+        while self._unclaimed_count > _MOST_UNCLAIMED:
+            _, oldest = self._unclaimed.popitem(last=False)
+            self._unclaimed_count -= len(oldest)
 
     def _is_about(self, line: Outcome, staged: Staged) -> bool:
         if line.bucket != self._staging:
