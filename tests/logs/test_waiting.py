@@ -316,6 +316,16 @@ def test_an_error_that_a_foreign_processor_swallows_is_told_soon(world: World):
     assert world.clock.now() - EPOCH < MINUTE
 
 
+def test_an_invocation_that_ends_well_and_leaves_the_file_is_not_waited_for(world: World):
+    staged = world.stage("k.csv")
+    write_invocation(world, 1, "ERROR could not move k.csv: NoSuchKey")
+    (fate,) = world.wait(staged, timeout=15 * MINUTE)
+    assert fate.fate == "unknown"
+    assert fate.detail is not None
+    assert "left it in staging: ERROR could not move k.csv: NoSuchKey" in fate.detail
+    assert world.clock.now() - EPOCH < 2 * MINUTE
+
+
 def test_a_time_out_that_names_no_object_is_mentioned(world: World):
     staged = world.stage("k.csv")
     write_invocation(world, 1, f"2026-05-04T12:00:00.123Z {ID} Task timed out after 3.00 seconds")

@@ -42,12 +42,16 @@ class FailedOn:
 
 
 @dataclass(frozen=True, slots=True)
-class Swallowed:
-    """An error that an invocation logged before it ended well, and the keys that it named."""
+class EndedWell:
+    """An invocation that Lambda takes for a success, and the keys that it named.
+
+    `error` is one that it logged all the same, `last_words` the last line that it wrote.
+    """
 
     request_id: str
-    error: Failure
     keys: set[str]
+    error: Failure | None
+    last_words: str
 
 
 class Listener:
@@ -61,7 +65,7 @@ class Listener:
         self._reader = EntryReader()
         self._said: OrderedDict[str, list[str]] = OrderedDict()
 
-    def poll(self, now: datetime) -> Iterator[Outcome | FailedOn | Swallowed]:
+    def poll(self, now: datetime) -> Iterator[Outcome | FailedOn | EndedWell]:
         """Yield what the log says by now. Raises what `Follower.poll` raises."""
         for event in self._follower.poll(now):
             entry = self._reader.read(event)
@@ -100,8 +104,7 @@ class Listener:
         texts = [*said, failed.error.message, failed.error.trace]
         return FailedOn(failed, find_keys(texts, self._keys))
 
-    def _end(self, report: InvocationReport) -> Iterator[Swallowed]:
+    def _end(self, report: InvocationReport) -> Iterator[EndedWell]:
         said = self._said.pop(report.request_id, [])
-        error = find_error(said)
-        if error is not None and report.status == "success":
-            yield Swallowed(report.request_id, error, find_keys(said, self._keys))
+        if report.status == "success" and (keys := find_keys(said, self._keys)):
+            yield EndedWell(report.request_id, keys, find_error(said), said[-1].strip())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.logs.events import Follower
-from twobuckets.logs.hearing import FailedOn, Listener, Swallowed
+from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
 from twobuckets.logs.lines import (
     ARCHIVED,
     FAILED,
@@ -132,6 +132,9 @@ class _Pending:
     request_id: str | None = None
     # The invocation logged an error and ended well: Lambda does not try again.
     is_swallowed: bool = False
+    # When an invocation that named it was heard to have ended well, and the last that it wrote.
+    ended_at: datetime | None = None
+    last_words: str = ""
     # The fate it has unless something better is heard until then.
     likely: Fate | None = None
     settles_at: datetime | None = None
@@ -274,8 +277,8 @@ class Tracker:
                         yield from self._hear_outcome(heard, now)
                     case FailedOn():
                         yield from self._hear_failure(heard, now)
-                    case Swallowed():
-                        self._hear_swallowed(heard)
+                    case EndedWell():
+                        self._hear_end(heard, now)
         except AccessError as error:
             self.problems.append(error)
             self._log_group = None
@@ -366,12 +369,14 @@ class Tracker:
                         pending, failed.error, failed.logged_at, failed.logged_at, now
                     )
 
-    def _hear_swallowed(self, heard: Swallowed) -> None:
+    def _hear_end(self, heard: EndedWell, now: datetime) -> None:
         for key in heard.keys:
             for pending in self._pending[key]:
                 pending.request_id = heard.request_id
-                pending.failure = heard.error
-                pending.is_swallowed = True
+                if heard.error is not None:
+                    pending.failure = heard.error
+                    pending.is_swallowed = True
+                pending.ended_at, pending.last_words = now, heard.last_words
 
     # -- S3
 
@@ -406,6 +411,14 @@ class Tracker:
             if place is Place.STAGING and pending.is_swallowed:
                 detail = "the processor logged the error and ended well: Lambda does not try again"
                 fate = self._fate(pending, FAILED, error=pending.failure, detail=detail)
+                yield self._settle(pending, fate)
+            elif (
+                place is Place.STAGING
+                and pending.ended_at is not None
+                and now - pending.ended_at >= _LINE_DELAY
+            ):
+                detail = "an invocation named it, ended without an error and left it in staging: "
+                fate = self._fate(pending, UNKNOWN, detail=detail + pending.last_words)
                 yield self._settle(pending, fate)
         for pending, place in looked:
             match place:
