@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import boto3
 import pytest
@@ -16,6 +17,7 @@ from tests.doctor.conftest import (
     STAGING,
     Answers,
     HandMadePair,
+    lifecycle_rules,
     log,
     notify,
     outcome,
@@ -83,7 +85,9 @@ def test_lifecycle_and_cors_rules_of_others_stay(pair: HandMadePair):
     )
     cors = {"AllowedMethods": ["PUT"], "AllowedOrigins": ["https://a.example"]}
     pair.s3.put_bucket_cors(Bucket=STAGING, CORSConfiguration={"CORSRules": [cors]})
-    assert run_doctor("--fix", "--yes").exit_code == 0
+    named = ("lifecycle-uploads", "lifecycle-versions", "cors-etag")
+    run = run_doctor("--fix", "--yes", *(f"--check={name}" for name in named))
+    assert run.exit_code == 0
     rules = pair.s3.get_bucket_lifecycle_configuration(Bucket=STAGING)["Rules"]
     assert {r["ID"] for r in rules} == {
         "theirs",
@@ -94,6 +98,69 @@ def test_lifecycle_and_cors_rules_of_others_stay(pair: HandMadePair):
     assert kept["AllowedOrigins"] == ["https://a.example"]
     assert kept["ExposeHeaders"] == ["ETag"]
     assert run_doctor().findings == []
+
+
+def test_on_a_pair_made_by_hand_versions_expire_only_when_that_is_asked_for_by_name(
+    pair: HandMadePair,
+):
+    pair.s3.put_bucket_lifecycle_configuration(
+        Bucket=STAGING,
+        LifecycleConfiguration={"Rules": [lifecycle_rules()[0] | {"Filter": {"Prefix": "tmp/"}}]},
+    )
+    run = run_doctor("--fix", "--yes", "--check", "buckets")
+    assert run.exit_code == 3
+    assert "Only when it is named: twobuckets doctor --fix --check lifecycle-versions" in run.stderr
+    assert "the only copies" in run.of("lifecycle-versions")["detail"]
+    kept = pair.s3.get_bucket_lifecycle_configuration(Bucket=STAGING)["Rules"]
+    assert [r["ID"] for r in kept] == ["mine", "twobuckets-abort-incomplete-uploads"]
+
+
+def test_lifecycle_rules_have_the_days_of_the_settings(pair: HandMadePair, tmp_path: Any):
+    (tmp_path / "twobuckets.toml").write_text(
+        "deploy.abort_incomplete_uploads_days = 1\ndeploy.noncurrent_version_days = 90\n"
+    )
+    pair.s3.delete_bucket_lifecycle(Bucket=STAGING)
+    checks = ("--check", "lifecycle-uploads", "--check", "lifecycle-versions")
+    run = run_doctor("--fix", "--yes", *checks)
+    says = [line["says"] for line in run.lines if line["type"] == "action"]
+    assert says == [
+        "abort incomplete uploads after 1 day; other rules stay",
+        "expire noncurrent versions after 90 days; other rules stay",
+    ]
+    abort, expire = pair.s3.get_bucket_lifecycle_configuration(Bucket=STAGING)["Rules"]
+    assert abort["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 1
+    assert expire["NoncurrentVersionExpiration"]["NoncurrentDays"] == 90
+
+
+OLD_RULE = {
+    "ID": "theirs",
+    "Prefix": "logs/",
+    "Status": "Enabled",
+    "Transitions": [{"Days": 30, "StorageClass": "GLACIER"}],
+}
+
+
+def test_rules_of_the_old_form_and_the_least_size_of_transitions_stay_what_they_are(
+    pair: HandMadePair, answers: Answers
+):
+    least = {"TransitionDefaultMinimumObjectSize": "varies_by_storage_class"}
+    answers.give("GetBucketLifecycleConfiguration", {"Rules": [OLD_RULE], **least})
+    written: list[Any] = []
+
+    def accept(params: Any) -> Any:
+        written.append(params)
+        return {}
+
+    answers.give("PutBucketLifecycleConfiguration", accept)
+    assert run_doctor("--fix", "--yes", "--check", "lifecycle-uploads").exit_code == 0
+    staging, archive = written
+    for params in (staging, archive):
+        size = params["headers"]["x-amz-transition-default-minimum-object-size"]
+        assert size == "varies_by_storage_class"
+        root = ET.fromstring(params["body"])
+        prefixes = [rule.findtext("{*}Filter/{*}Prefix") for rule in root]
+        assert prefixes == ["logs/", ""]
+        assert [rule.find("{*}Prefix") for rule in root] == [None, None]
 
 
 def test_the_archive_variable_is_mended_and_others_stay(pair: HandMadePair):

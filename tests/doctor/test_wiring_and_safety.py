@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -402,6 +403,20 @@ def test_browsers_on_configured_origins_that_cannot_upload_are_named(
     found = run_doctor().of("cors-missing")
     assert "b.example" in found["detail"]
     assert "a.example" not in found["detail"]
+
+
+def test_the_command_that_switches_a_losing_rule_off_changes_nothing_else(
+    pair: HandMadePair, answers: Answers
+):
+    old = {"ID": "old", "Prefix": "logs/", "Status": "Enabled", "Expiration": {"Days": 7}}
+    least = {"TransitionDefaultMinimumObjectSize": "varies_by_storage_class"}
+    answers.give("GetBucketLifecycleConfiguration", {"Rules": [old, lifecycle_rules()[0]], **least})
+    remedy = run_doctor("--check", "lifecycle-loses-files").of("lifecycle-loses-files")["remedy"]
+    words = shlex.split(remedy)
+    written = json.loads(words[words.index("--lifecycle-configuration") + 1])["Rules"]
+    off = {"ID": "old", "Filter": {"Prefix": "logs/"}, "Status": "Disabled"}
+    assert written == [off | {"Expiration": {"Days": 7}}, lifecycle_rules()[0]]
+    assert words[-2:] == ["--transition-default-minimum-object-size", "varies_by_storage_class"]
 
 
 def test_an_event_source_that_is_off_is_named(pair: HandMadePair, answers: Answers):

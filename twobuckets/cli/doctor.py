@@ -106,6 +106,7 @@ def site_of(
 
     return Site(
         aws=app.aws,
+        settings=app.settings,
         pipeline=app.pipeline,
         now=app.now(),
         connect=app.connect,
@@ -113,7 +114,6 @@ def site_of(
         uploads_older_than=uploads_older_than,
         program=app.program,
         aws_cli=_aws_cli(app),
-        cors_origins=app.settings.cors_origins,
         sleep=app.sleep,
     )
 
@@ -133,7 +133,8 @@ def _fix(
     planned = list(remedies.plan(site, findings, asked, _wake(app, site)))
     for item in planned:
         app.out.record(item.action)
-    unasked = {f.check for f in findings} & remedies.WOKEN_WHEN_ASKED - asked
+    fixable = {f.check for f in findings if f.fixable}
+    unasked = {check for check in fixable - asked if remedies.needs_asking(site, check)}
     for check in sorted(unasked):
         app.out.note(f"Only when it is named: {site.fix_command(check)}")
     if not planned:

@@ -160,6 +160,7 @@ def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str 
 
     site = Site(
         aws=app.aws,
+        settings=app.settings,
         pipeline=app.pipeline,
         now=app.now(),
         connect=app.connect,

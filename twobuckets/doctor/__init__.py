@@ -2,7 +2,8 @@
 
 `facts` reads what AWS says, each fact once, and `site` is the pipeline that it is said of;
 `stack`, `function`, `wiring`, `buckets`, `uploads` and `stuck` turn facts into findings;
-`remedies` plans and applies what `--fix` may mend. Only `remedies` writes.
+`remedies` plans and applies what `--fix` may mend: objects and uploads itself, settings by
+`configuration`. Nothing else writes.
 """
 
 from __future__ import annotations

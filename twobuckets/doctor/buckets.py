@@ -25,6 +25,12 @@ _BLOCKS: Final = (
     "BlockPublicPolicy",
     "RestrictPublicBuckets",
 )
+VERSIONS_CHECK: Final = "lifecycle-versions"
+_PERHAPS_THE_ONLY_COPIES: Final = (
+    " Before a rule does, see that the processor archives every file under its own key: the "
+    "noncurrent versions of what it did not are the only copies. So --fix adds the rule only when "
+    "this check is named."
+)
 
 
 def _buckets(site: Site) -> tuple[str, ...]:
@@ -213,6 +219,18 @@ def covers_everything(rule: dict[str, Any]) -> bool:
     )
 
 
+def with_filter(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return a lifecycle rule with its prefix in a filter, which means the same.
+
+    Old rules have the prefix in the filter's stead, and S3 takes no configuration that has rules of
+    both forms (S3 API reference, LifecycleRule: Prefix is deprecated).
+    """
+    if "Prefix" not in rule or "Filter" in rule:
+        return rule
+    others = {name: value for name, value in rule.items() if name != "Prefix"}
+    return others | {"Filter": {"Prefix": rule["Prefix"]}}
+
+
 def aborts_uploads(rules: Sequence[dict[str, Any]]) -> bool:
     """Tell whether lifecycle rules abort every incomplete multipart upload some day."""
     return any(covers_everything(r) and r.get("AbortIncompleteMultipartUpload") for r in rules)
@@ -240,7 +258,7 @@ def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
 
 @finder(
     "buckets",
-    Check("lifecycle-versions", "Old versions in staging are kept for ever.", True),
+    Check(VERSIONS_CHECK, "Old versions in staging are kept for ever.", True),
 )
 def find_kept_versions(site: Site) -> Iterator[Finding]:
     """Yield a finding when staging keeps what was deleted from it for ever."""
@@ -249,12 +267,13 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
     rules = site.buckets.lifecycle(site.staging)
     if not any(covers_everything(r) and r.get("NoncurrentVersionExpiration") for r in rules):
         yield Finding(
-            check="lifecycle-versions",
+            check=VERSIONS_CHECK,
             severity=Severity.NOTICE,
             subject=f"s3://{site.staging}",
             detail="Staging keeps versions and no lifecycle rule expires the noncurrent ones: a "
-            "file that is replaced or deleted without its version id is stored for ever.",
-            remedy=site.fix_command("lifecycle-versions"),
+            "file that is replaced or deleted without its version id is stored for ever."
+            + ("" if site.is_deployed_by_us else _PERHAPS_THE_ONLY_COPIES),
+            remedy=site.fix_command(VERSIONS_CHECK),
             fixable=True,
         )
 
@@ -299,10 +318,12 @@ def _without_rule(
         # A date is no JSON as the CLI reads it; the rule is a person's to rewrite.
         return None
     off = [rule | {"Status": "Disabled"} if rule is losing else rule for rule in rules]
+    written = json.dumps({"Rules": [with_filter(rule) for rule in off]}, default=str)
+    least = site.buckets.least_transition_size(site.staging)
     return (
         f"{site.aws_cli} s3api put-bucket-lifecycle-configuration "
-        f"--bucket {shell_word(site.staging)} --lifecycle-configuration "
-        + shell_word(json.dumps({"Rules": off}, default=str))
+        f"--bucket {shell_word(site.staging)} --lifecycle-configuration {shell_word(written)}"
+        + (f" --transition-default-minimum-object-size {least}" if least else "")
     )
 
 
@@ -316,7 +337,7 @@ def find_cors(site: Site) -> Iterator[Finding]:
     if not site.buckets.exists(site.staging):
         return
     rules = site.buckets.cors(site.staging)
-    missing = [o for o in site.cors_origins if not any(_admits(rule, o) for rule in rules)]
+    missing = [o for o in site.settings.cors_origins if not any(_admits(rule, o) for rule in rules)]
     if missing:
         yield Finding(
             check="cors-missing",

@@ -1,9 +1,9 @@
-"""What `--fix` does: plans actions from findings, and applies them. The only writer of the room.
+"""What `--fix` does: plans actions from findings, and applies them. The only caller of writers.
 
-Rules that every action keeps: configurations that replace everything are read again, merged and
-written, so that a foreign rule stays; a staged object is deleted only when the archive is proven,
-at that moment, to hold exactly its version, and only that version of it, and nothing older comes to
-light under it; an upload is aborted only when its parts are what they were when the plan was made.
+Rules that every action keeps: a configuration is merged, so that a foreign rule stays; a staged
+object is deleted only when the archive is proven, at that moment, to hold exactly its version, and
+only that version of it, and nothing older comes to light under it; an upload is aborted only when
+its parts are what they were when the plan was made.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from twobuckets.aws import ClientError, attempt, error_code
-from twobuckets.doctor import buckets, function, uploads, wiring
-from twobuckets.doctor.facts.function import variables_in
+from twobuckets.doctor import buckets, uploads
+from twobuckets.doctor.configuration import MENDS
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.staging import is_archived
 from twobuckets.errors import TwoBucketsError
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 Wake = Callable[["StagedObject"], None]
 """Asks the processor, asynchronously, for exactly one staged version. Raises TwoBucketsError."""
 
-RULE_PREFIX: Final = "twobuckets-"
-_ABORT_DAYS: Final = 7
-_NONCURRENT_DAYS: Final = 30
 _ABORT_TRIES: Final = 5
 _CONFLICTS: Final = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 _CONFLICT_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -42,6 +39,7 @@ _VERSIONS_LOOKED_AT: Final = 20
 _LOOKED_AT: Final = 32
 _ENDED: Final = "it was completed or aborted meanwhile"
 _GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"})
+_ARCHIVED: Final = "stuck-archived"
 # Waking is no remedy for what the processor, the file or a person has to change first, so these
 # are woken only when they are asked for by name.
 WOKEN_WHEN_ASKED: Final = frozenset(
@@ -59,6 +57,8 @@ WOKEN_WHEN_ASKED: Final = frozenset(
 _WOKEN_UNASKED: Final = frozenset({"stuck-never-invoked", "stuck-missed", "stuck-throttled"})
 WOKEN: Final = _WOKEN_UNASKED | WOKEN_WHEN_ASKED
 """Checks whose remedy is to wake the processor, which then takes its time."""
+FIXABLE: Final = frozenset(MENDS) | WOKEN | {_ARCHIVED, uploads.CHECK.name}
+"""Checks whose findings `--fix` mends."""
 
 
 class _Step(NamedTuple):
@@ -116,15 +116,16 @@ def plan(
 
     `asked` are the checks that were asked for by name.
     """
-    found = {finding.check: finding for finding in findings if finding.fixable}
     subjects: dict[str, list[str]] = {}
     for finding in findings:
-        if finding.fixable:
+        if finding.fixable and (finding.check in asked or not needs_asking(site, finding.check)):
             subjects.setdefault(finding.check, []).append(finding.subject)
-    for check, make in _MENDERS.items():
+    for check, mend_of in MENDS.items():
         for subject in dict.fromkeys(subjects.get(check, ())):
-            yield make(site, check, subject)
-    if uploads.CHECK.name in found:
+            mend = mend_of(site, subject)
+            step = _Step(subject, mend.run)
+            yield Planned(Action(check, subject, mend.says), partial(iter, [step]))
+    if uploads.CHECK.name in subjects:
         yield from _plan_aborts(site)
     yield from _plan_objects(site, asked, wake)
 
@@ -171,7 +172,7 @@ def _plan_objects(site: Site, asked: frozenset[str], wake: Wake) -> Iterator[Pla
     for group in site.stuck:
         check, objects = group.cause.check, group.objects
         subject = f"s3://{site.staging}"
-        if check == "stuck-archived":
+        if check == _ARCHIVED:
             action = Action(
                 check, subject, "delete from staging what the archive holds", len(objects)
             )
@@ -180,6 +181,17 @@ def _plan_objects(site: Site, asked: frozenset[str], wake: Wake) -> Iterator[Pla
             words = f"wake the processor for each ({group.cause.error or check})"
             action = Action(check, subject, words, len(objects))
             yield Planned(action, partial(_wake_steps, objects, wake))
+
+
+def needs_asking(site: Site, check: str) -> bool:
+    """Tell whether the remedy of a check is applied only when the check was asked for by name.
+
+    Noncurrent versions may be the only copies where somebody else's processor does not archive
+    files under their own keys, or deletes them without their version ids.
+    """
+    return check in WOKEN_WHEN_ASKED or (
+        check == buckets.VERSIONS_CHECK and not site.is_deployed_by_us
+    )
 
 
 def _wake_steps(objects: Iterable[StagedObject], wake: Wake) -> Iterator[_Step]:
@@ -307,187 +319,3 @@ def _abort(site: Site, bucket: str, upload: IncompleteUpload | None) -> str | No
                     return None if is_aborted else _ENDED
                 raise
     return "parts kept coming after the abort"
-
-
-# Configuration
-
-
-def _put_back_notification(site: Site, check: str, subject: str) -> Planned:
-    function_arn = wiring.function_arn(site)
-
-    def run() -> str | None:
-        with attempt(f"write the notification of {site.staging}"):
-            s3 = site.aws.s3
-            current: dict[str, Any] = dict(
-                s3.get_bucket_notification_configuration(Bucket=site.staging)
-            )
-            current.pop("ResponseMetadata", None)
-            if not _widen(current, wiring.targets_of_function(site)):
-                mine = {"Id": "twobuckets", "LambdaFunctionArn": function_arn}
-                current.setdefault("LambdaFunctionConfigurations", []).append(
-                    mine | {"Events": [wiring.CREATED]}
-                )
-            s3.put_bucket_notification_configuration(
-                Bucket=site.staging,
-                NotificationConfiguration=current,  # type: ignore[arg-type]
-            )
-        return None
-
-    words = f"notify {function_arn} of every new object; filters and other configurations stay"
-    return _once(check, subject, words, run)
-
-
-def _widen(notification: dict[str, Any], targets: frozenset[str]) -> bool:
-    """Make the configurations that lead to `targets` tell of every arrival; False if none does.
-
-    Their filters stay: what they leave out may be meant.
-    """
-    found = False
-    for kind, target in wiring.TARGETS:
-        for configuration in notification.get(kind, []):
-            if configuration[target] in targets and wiring.is_about_arrivals(configuration):
-                others = [e for e in configuration["Events"] if "ObjectCreated" not in e]
-                configuration["Events"] = [*others, wiring.CREATED]
-                found = True
-    return found
-
-
-def _let_s3_call(site: Site, check: str, subject: str) -> Planned:
-    partition, account = str(site.function.configuration()["FunctionArn"]).split(":")[1:5:3]
-
-    def run() -> str | None:
-        request: dict[str, Any] = {
-            "FunctionName": site.function.name,
-            "StatementId": f"twobuckets-{site.staging}".replace(".", "-")[:100],
-            "Action": "lambda:InvokeFunction",
-            "Principal": "s3.amazonaws.com",
-            "SourceArn": f"arn:{partition}:s3:::{site.staging}",
-            "SourceAccount": account,
-        }
-        if site.function.qualifier is not None:
-            request["Qualifier"] = site.function.qualifier
-        with attempt(f"let S3 call {site.function.name}"):
-            try:
-                site.aws.functions.add_permission(**request)
-            except ClientError as error:
-                if error_code(error) != "ResourceConflictException":
-                    raise
-        return None
-
-    return _once(check, subject, f"let S3 call it for s3://{site.staging}", run)
-
-
-def _add_lifecycle(site: Site, check: str, subject: str) -> Planned:
-    bucket = subject.removeprefix("s3://")
-    if check == "lifecycle-uploads":
-        name, words = (
-            "abort-incomplete-uploads",
-            f"abort incomplete uploads after {_ABORT_DAYS} days",
-        )
-        part: dict[str, Any] = {
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _ABORT_DAYS}
-        }
-    else:
-        name = "expire-noncurrent-versions"
-        words = f"expire noncurrent versions after {_NONCURRENT_DAYS} days"
-        part = {
-            "NoncurrentVersionExpiration": {"NoncurrentDays": _NONCURRENT_DAYS},
-            "Expiration": {"ExpiredObjectDeleteMarker": True},
-        }
-    rule: Any = {"ID": RULE_PREFIX + name, "Status": "Enabled", "Filter": {"Prefix": ""}, **part}
-
-    def run() -> str | None:
-        with attempt(f"write the lifecycle rules of {bucket}"):
-            s3 = site.aws.s3
-            try:
-                rules: list[Any] = list(
-                    s3.get_bucket_lifecycle_configuration(Bucket=bucket).get("Rules", [])
-                )
-            except ClientError as error:
-                if error_code(error) != "NoSuchLifecycleConfiguration":
-                    raise
-                rules = []
-            rules = [*(r for r in rules if r.get("ID") != rule["ID"]), rule]
-            s3.put_bucket_lifecycle_configuration(
-                Bucket=bucket, LifecycleConfiguration={"Rules": rules}
-            )
-        return None
-
-    return _once(check, subject, f"{words}; other rules stay", run)
-
-
-def _mend_cors(site: Site, check: str, subject: str) -> Planned:
-    origins = list(site.cors_origins)
-
-    def run() -> str | None:
-        with attempt(f"write the CORS rules of {site.staging}"):
-            s3 = site.aws.s3
-            try:
-                rules: list[Any] = list(s3.get_bucket_cors(Bucket=site.staging)["CORSRules"])
-            except ClientError as error:
-                if error_code(error) != "NoSuchCORSConfiguration":
-                    raise
-                rules = []
-            if check == "cors-missing":
-                mine = {
-                    "ID": f"{RULE_PREFIX}uploads",
-                    "AllowedOrigins": origins,
-                    "AllowedMethods": ["PUT", "POST"],
-                    "AllowedHeaders": ["*"],
-                    "ExposeHeaders": ["ETag", "x-amz-version-id", "x-amz-request-id"],
-                    "MaxAgeSeconds": 3600,
-                }
-                rules = [mine, *(rule for rule in rules if rule.get("ID") != mine["ID"])]
-            else:
-                rules = [_with_etag(rule) for rule in rules]
-            s3.put_bucket_cors(Bucket=site.staging, CORSConfiguration={"CORSRules": rules})
-        return None
-
-    words = (
-        f"let pages from {', '.join(origins)} upload; other rules stay"
-        if check == "cors-missing"
-        else "expose ETag where PUT is allowed"
-    )
-    return _once(check, subject, words, run)
-
-
-def _with_etag(rule: dict[str, Any]) -> dict[str, Any]:
-    if "PUT" not in rule.get("AllowedMethods", []) or buckets.exposes_etag(rule):
-        return rule
-    return rule | {"ExposeHeaders": [*rule.get("ExposeHeaders", []), "ETag"]}
-
-
-def _mend_environment(site: Site, check: str, subject: str) -> Planned:
-    def run() -> str | None:
-        with attempt(f"write the environment of {site.function.name}"):
-            functions = site.aws.functions
-            current = functions.get_function_configuration(FunctionName=site.function.name)
-            variables = dict(variables_in(current))
-            for name in function.archive_variables(variables, is_ours=site.function.is_ours):
-                variables[name] = site.archive
-            # The revision keeps somebody else's change of the same moment; emulators have none.
-            revision: Any = {k: v for k, v in current.items() if k == "RevisionId"}
-            functions.update_function_configuration(
-                FunctionName=site.function.name, Environment={"Variables": variables}, **revision
-            )
-        return None
-
-    words = f"name {site.archive} as the archive bucket; other variables stay"
-    return _once(check, subject, words, run)
-
-
-def _once(check: str, subject: str, words: str, run: Callable[[], str | None]) -> Planned:
-    return Planned(Action(check, subject, words), lambda: [_Step(subject, run)])
-
-
-# In the order in which they are applied: S3 tries the permission when a notification is written.
-_MENDERS: Final[dict[str, Callable[[Site, str, str], Planned]]] = {
-    "environment-archive": _mend_environment,
-    "permission-missing": _let_s3_call,
-    "notification-missing": _put_back_notification,
-    "notification-events": _put_back_notification,
-    "lifecycle-uploads": _add_lifecycle,
-    "lifecycle-versions": _add_lifecycle,
-    "cors-missing": _mend_cors,
-    "cors-etag": _mend_cors,
-}

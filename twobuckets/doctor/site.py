@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.stuck import Group
     from twobuckets.doctor.summary import Staged
     from twobuckets.s3 import Sender
-    from twobuckets.settings import Pipeline
+    from twobuckets.settings import Pipeline, Settings
 
 ORPHANED_AFTER: Final = timedelta(days=1)
 # What S3 may need to tell Lambda, and Lambda to start: S3 user guide, NotificationHowTo,
@@ -44,14 +44,14 @@ class Site:
     `connect` opens what lists buckets. `older_than` is the age from which a staged object counts
     as stuck, None for what follows from the function; `uploads_older_than` the age of an orphaned
     upload. `program` and `aws_cli` begin the commands of remedies, with the flags that lead to
-    this pipeline. `cors_origins` are the origins that the settings want browsers to upload from.
-    `sleep` waits between tries.
+    this pipeline. `sleep` waits between tries.
     `staged` is what the listing of staging added up to, None before it, and `stuck` what of it is
     stuck, by cause. Once `is_stopped`, nobody waits for findings any more: listings end.
     `buckets`, `function`, `queues` and `stack` tell what AWS says, to several threads at a time.
     """
 
     aws: Aws
+    settings: Settings
     pipeline: Pipeline
     now: datetime
     connect: Callable[[], Sender]
@@ -59,7 +59,6 @@ class Site:
     uploads_older_than: timedelta = ORPHANED_AFTER
     program: str = "twobuckets"
     aws_cli: str = "aws"
-    cors_origins: tuple[str, ...] = ()
     sleep: Callable[[float], None] = time.sleep
     staged: Staged | None = field(default=None, init=False)
     stuck: list[Group] = field(default_factory=list, init=False)
@@ -86,6 +85,14 @@ class Site:
     def archive(self) -> str:
         """The archive bucket's name."""
         return self.pipeline.archive
+
+    @property
+    def is_deployed_by_us(self) -> bool:
+        """Tell whether a stack made the pipeline and its processor is made with ours."""
+        try:
+            return self.pipeline.stack is not None and self.function.is_ours
+        except (CouldNotLook, Gone):
+            return False
 
     @property
     def has_tls(self) -> bool:

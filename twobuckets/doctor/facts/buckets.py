@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.policies import statements_of
 
@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 
     from twobuckets.aws.clients import Aws
     from twobuckets.doctor.facts.lookups import Lookups
+
+
+LEAST_TRANSITION_SIZE: Final = "TransitionDefaultMinimumObjectSize"
+"""Stands beside the lifecycle rules, and is S3's own value again when it is not written with them.
+
+Source: S3 API reference, PutBucketLifecycleConfiguration.
+"""
 
 
 class BucketFacts:
@@ -71,9 +78,15 @@ class BucketFacts:
 
     def lifecycle(self, bucket: str) -> list[dict[str, Any]]:
         """Return the bucket's lifecycle rules."""
+        return self._lifecycle(bucket).get("Rules", [])  # type: ignore[no-any-return]
+
+    def least_transition_size(self, bucket: str) -> str | None:
+        """Return which least size of objects the bucket's lifecycle transitions go by."""
+        return self._lifecycle(bucket).get(LEAST_TRANSITION_SIZE)
+
+    def _lifecycle(self, bucket: str) -> dict[str, Any]:
         name, permission = "lifecycle_configuration", "s3:GetLifecycleConfiguration"
-        answer = self._of_bucket(bucket, name, permission, absent="NoSuchLifecycleConfiguration")
-        return answer.get("Rules", [])  # type: ignore[no-any-return]
+        return self._of_bucket(bucket, name, permission, absent="NoSuchLifecycleConfiguration")
 
     def cors(self, bucket: str) -> list[dict[str, Any]]:
         """Return the bucket's CORS rules."""

@@ -1,0 +1,221 @@
+"""Remedies that write configuration of buckets and the function.
+
+S3 and Lambda replace a configuration as a whole, so each is read again, merged and written: what
+somebody else put there stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.doctor import buckets, function, wiring
+from twobuckets.doctor.facts.buckets import LEAST_TRANSITION_SIZE
+from twobuckets.doctor.facts.function import variables_in
+
+if TYPE_CHECKING:
+    from twobuckets.doctor.site import Site
+
+_RULE_PREFIX: Final = "twobuckets-"
+
+
+class Mend(NamedTuple):
+    """A change of configuration: what it does in words, and the function that makes it.
+
+    `run` raises TwoBucketsError, and CouldNotLook where it can't tell what would be lost.
+    """
+
+    says: str
+    run: Callable[[], None]
+
+
+def _notify(site: Site, _subject: str) -> Mend:
+    function_arn = wiring.function_arn(site)
+
+    def run() -> None:
+        with attempt(f"write the notification of {site.staging}"):
+            s3 = site.aws.s3
+            current: dict[str, Any] = dict(
+                s3.get_bucket_notification_configuration(Bucket=site.staging)
+            )
+            current.pop("ResponseMetadata", None)
+            if not _widen(current, wiring.targets_of_function(site)):
+                mine = {"Id": "twobuckets", "LambdaFunctionArn": function_arn}
+                current.setdefault("LambdaFunctionConfigurations", []).append(
+                    mine | {"Events": [wiring.CREATED]}
+                )
+            s3.put_bucket_notification_configuration(
+                Bucket=site.staging,
+                NotificationConfiguration=current,  # type: ignore[arg-type]
+            )
+
+    says = f"notify {function_arn} of every new object; filters and other configurations stay"
+    return Mend(says, run)
+
+
+def _widen(notification: dict[str, Any], targets: frozenset[str]) -> bool:
+    """Make the configurations that lead to `targets` tell of every arrival; False if none does.
+
+    Their filters stay: what they leave out may be meant.
+    """
+    found = False
+    for kind, target in wiring.TARGETS:
+        for configuration in notification.get(kind, []):
+            if configuration[target] in targets and wiring.is_about_arrivals(configuration):
+                others = [e for e in configuration["Events"] if "ObjectCreated" not in e]
+                configuration["Events"] = [*others, wiring.CREATED]
+                found = True
+    return found
+
+
+def _let_s3_call(site: Site, _subject: str) -> Mend:
+    partition, account = str(site.function.configuration()["FunctionArn"]).split(":")[1:5:3]
+
+    def run() -> None:
+        request: dict[str, Any] = {
+            "FunctionName": site.function.name,
+            "StatementId": f"twobuckets-{site.staging}".replace(".", "-")[:100],
+            "Action": "lambda:InvokeFunction",
+            "Principal": "s3.amazonaws.com",
+            "SourceArn": f"arn:{partition}:s3:::{site.staging}",
+            "SourceAccount": account,
+        }
+        if site.function.qualifier is not None:
+            request["Qualifier"] = site.function.qualifier
+        with attempt(f"let S3 call {site.function.name}"):
+            try:
+                site.aws.functions.add_permission(**request)
+            except ClientError as error:
+                if error_code(error) != "ResourceConflictException":
+                    raise
+
+    return Mend(f"let S3 call it for s3://{site.staging}", run)
+
+
+def _clear_uploads(site: Site, subject: str) -> Mend:
+    days = site.settings.abort_incomplete_uploads_days
+    part = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days}}
+    return _add_rule(
+        site,
+        subject,
+        f"abort incomplete uploads after {_days(days)}",
+        {"ID": f"{_RULE_PREFIX}abort-incomplete-uploads", **part},
+    )
+
+
+def _expire_versions(site: Site, subject: str) -> Mend:
+    days = site.settings.noncurrent_version_days
+    part = {
+        "NoncurrentVersionExpiration": {"NoncurrentDays": days},
+        "Expiration": {"ExpiredObjectDeleteMarker": True},
+    }
+    return _add_rule(
+        site,
+        subject,
+        f"expire noncurrent versions after {_days(days)}",
+        {"ID": f"{_RULE_PREFIX}expire-noncurrent-versions", **part},
+    )
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count:,} days"
+
+
+def _add_rule(site: Site, subject: str, says: str, part: dict[str, Any]) -> Mend:
+    bucket = subject.removeprefix("s3://")
+    rule: dict[str, Any] = {"Status": "Enabled", "Filter": {"Prefix": ""}, **part}
+
+    def run() -> None:
+        with attempt(f"write the lifecycle rules of {bucket}"):
+            s3 = site.aws.s3
+            current: Any = {}
+            try:
+                current = s3.get_bucket_lifecycle_configuration(Bucket=bucket)
+            except ClientError as error:
+                if error_code(error) != "NoSuchLifecycleConfiguration":
+                    raise
+            others = [r for r in current.get("Rules", []) if r.get("ID") != rule["ID"]]
+            rules: Any = [*map(buckets.with_filter, others), rule]
+            # Written without it, S3 falls back to its own least size for transitions.
+            least = {k: v for k, v in current.items() if k == LEAST_TRANSITION_SIZE}
+            s3.put_bucket_lifecycle_configuration(
+                Bucket=bucket, LifecycleConfiguration={"Rules": rules}, **least
+            )
+
+    return Mend(f"{says}; other rules stay", run)
+
+
+def _allow_origins(site: Site, _subject: str) -> Mend:
+    origins = list(site.settings.cors_origins)
+    mine = {
+        "ID": f"{_RULE_PREFIX}uploads",
+        "AllowedOrigins": origins,
+        "AllowedMethods": ["PUT", "POST"],
+        "AllowedHeaders": ["*"],
+        "ExposeHeaders": ["ETag", "x-amz-version-id", "x-amz-request-id"],
+        "MaxAgeSeconds": 3600,
+    }
+
+    def with_mine(rules: list[Any]) -> list[Any]:
+        return [mine, *(rule for rule in rules if rule.get("ID") != mine["ID"])]
+
+    says = f"let pages from {', '.join(origins)} upload; other rules stay"
+    return Mend(says, lambda: _rewrite_cors(site, with_mine))
+
+
+def _expose_etag(site: Site, _subject: str) -> Mend:
+    def with_etag(rule: dict[str, Any]) -> dict[str, Any]:
+        if "PUT" not in rule.get("AllowedMethods", []) or buckets.exposes_etag(rule):
+            return rule
+        return rule | {"ExposeHeaders": [*rule.get("ExposeHeaders", []), "ETag"]}
+
+    return Mend(
+        "expose ETag where PUT is allowed",
+        lambda: _rewrite_cors(site, lambda rules: [with_etag(rule) for rule in rules]),
+    )
+
+
+def _rewrite_cors(site: Site, change: Callable[[list[Any]], list[Any]]) -> None:
+    with attempt(f"write the CORS rules of {site.staging}"):
+        s3 = site.aws.s3
+        rules: list[Any] = []
+        try:
+            rules = list(s3.get_bucket_cors(Bucket=site.staging)["CORSRules"])
+        except ClientError as error:
+            if error_code(error) != "NoSuchCORSConfiguration":
+                raise
+        s3.put_bucket_cors(Bucket=site.staging, CORSConfiguration={"CORSRules": change(rules)})
+
+
+def _name_archive(site: Site, _subject: str) -> Mend:
+    def run() -> None:
+        with attempt(f"write the environment of {site.function.name}"):
+            functions = site.aws.functions
+            current = functions.get_function_configuration(FunctionName=site.function.name)
+            variables = dict(variables_in(current))
+            for name in function.archive_variables(variables, is_ours=site.function.is_ours):
+                variables[name] = site.archive
+            # The revision keeps somebody else's change of the same moment; emulators have none.
+            revision: Any = {k: v for k, v in current.items() if k == "RevisionId"}
+            functions.update_function_configuration(
+                FunctionName=site.function.name, Environment={"Variables": variables}, **revision
+            )
+
+    return Mend(f"name {site.archive} as the archive bucket; other variables stay", run)
+
+
+MENDS: Final[dict[str, Callable[[Site, str], Mend]]] = {
+    "environment-archive": _name_archive,
+    "permission-missing": _let_s3_call,
+    "notification-missing": _notify,
+    "notification-events": _notify,
+    "lifecycle-uploads": _clear_uploads,
+    "lifecycle-versions": _expire_versions,
+    "cors-missing": _allow_origins,
+    "cors-etag": _expose_etag,
+}
+"""What mends a finding, given its subject, by the finding's check, in the order to apply it.
+
+S3 tries the permission when a notification is written.
+"""
