@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,6 +57,18 @@ def wait_until_gone(pid: int, started: str | None) -> None:
     while process_started(pid) == started:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_server_whose_installation_was_removed_is_replaced(state_dir: Path):
+    first = start(state_dir)
+    assert start(state_dir).pid == first.pid
+    state = StateDirectory(state_dir)
+    record = state.read_record()
+    assert record is not None
+    state.write_record(replace(record, program=f"{state_dir}/venv/gone.py"))
+    second = start(state_dir)
+    assert second.pid != first.pid
+    wait_until_gone(first.pid, record.process_started)
 
 
 def test_it_starts_answers_and_ends_without_a_trace(state_dir: Path):

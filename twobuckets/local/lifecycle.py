@@ -138,12 +138,16 @@ def ensure_running(
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Server, bool]:
     """Do what `start` does, and tells whether the server was started just now."""
+    state = StateDirectory(state_dir)
     running = find_running(state_dir)
-    if running is None:
-        state = StateDirectory(state_dir)
+    if running is None or _has_lost_its_program(state):
         _require_writable(state)
         with _waiting(state, timeout):
             running = find_running(state_dir)
+            record = state.read_record()
+            if running is not None and record is not None and _has_lost_its_program(state):
+                _terminate(state, record, timeout)
+                running = None
             if running is None:
                 return _launch(state, port, timeout, environ or {}), True
     if port not in (None, running.port):
@@ -196,6 +200,12 @@ def exclusively(
 
 def _is_alive(state: StateDirectory, record: ServerRecord) -> bool:
     return is_locked(state.server_lock) and process_started(record.pid) == record.process_started
+
+
+def _has_lost_its_program(state: StateDirectory) -> bool:
+    """Tell whether the server's installation was removed, from which it starts each function."""
+    record = state.read_record()
+    return record is not None and bool(record.program) and not Path(record.program).exists()
 
 
 def _require_writable(state: StateDirectory) -> None:

@@ -29,11 +29,13 @@ class ServerRecord:
     """The pid file's content: what a running server says about itself.
 
     `process_started` identifies the process behind `pid`, because the kernel gives pids out again.
+    `program` is the path of a file of the installation that it runs from.
     """
 
     pid: int
     process_started: str
     port: int
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
         queue.start(_concurrency())
         write_private(state.port, str(chosen))
         pid = os.getpid()
-        state.write_record(ServerRecord(pid, process_started(pid) or "", chosen))
+        state.write_record(ServerRecord(pid, process_started(pid) or "", chosen, __file__))
         reports.send(ready=True)
         reports.close()
 
