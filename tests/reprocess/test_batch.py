@@ -18,6 +18,8 @@ from botocore.stub import ANY, Stubber
 
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.reprocess.batch import (
+    KINDS,
+    NOT_KNOWN,
     BatchJob,
     Place,
     collect,
@@ -43,6 +45,7 @@ pytestmark = pytest.mark.usefixtures("fake_credentials")
 def journal(tmp_path: Path) -> Iterator[Journal]:
     with create(tmp_path, fingerprint="f", description={}, now=NOW) as journal:
         journal.add(Action(key, Kind.MOVE, f"v-{key}", "e", 5) for key in ("a b", "c,d", "ü"))
+        journal.add([Action("old", Kind.COPY, None, "e", 5)])
         journal.add([Action("woken", Kind.WAKE, "s", "e", 5)])
         yield journal
 
@@ -62,13 +65,19 @@ def test_a_job_copies_exactly_the_planned_versions_and_reports_on_each(journal: 
         params["Body"].seek(0)
 
     s3.meta.events.register("provide-client-params.s3.PutObject", keep_body)
+    date = "Mon, 04 May 2026 12:07:00 GMT"
+    s3_stub.add_response(
+        "head_bucket",
+        {"ResponseMetadata": {"HTTPHeaders": {"date": date}}},
+        {"Bucket": "in-bucket"},
+    )
     s3_stub.add_response(
         "put_object",
         {"ETag": '"m"'},
         {"Bucket": "jobs-bucket", "Key": ANY, "Body": ANY, "ContentType": "text/csv",
-         "ExpectedBucketOwner": "123456789012"},
+         "ExpectedBucketOwner": "123456789012", "IfNoneMatch": "*"},
     )  # fmt: skip
-    name = journal.path.stem
+    name = f"{journal.path.stem}-1"
     control_stub.add_response(
         "create_job",
         {"JobId": "job-1"},
@@ -113,12 +122,15 @@ def test_a_job_copies_exactly_the_planned_versions_and_reports_on_each(journal: 
         "done-bucket,a%20b,v-a b",
         'done-bucket,c%2Cd,"v-c,d"',
         "done-bucket,%C3%BC,v-ü",
+        "done-bucket,old,null",
     ]
+    began_at = {item.began_at for item in journal.iter_items(State.BEGUN)}
+    assert began_at == {datetime(2026, 5, 4, 12, 7, tzinfo=UTC).timestamp()}, "S3's clock counts"
     assert [item.key for item in journal.iter_items(State.PLANNED)] == ["woken"]
 
 
 def report(s3_stub: Stubber, rows: list[str], name: str) -> None:
-    prefix = f"reprocess/{name}/job-job-1"
+    prefix = f"reprocess/{name}-1/job-job-1"
     s3_stub.add_response("list_objects_v2", {"Contents": [{"Key": prefix + "/manifest.json"}]})
     manifest = {"Results": [{"Key": prefix + "/results/1.csv", "Bucket": "jobs-bucket"}]}
     for text in (json.dumps(manifest), "\n".join(rows)):
@@ -129,7 +141,7 @@ def report(s3_stub: Stubber, rows: list[str], name: str) -> None:
 def test_what_the_report_calls_failed_is_failed_and_the_rest_is_left_to_be_compared(
     journal: Journal,
 ):
-    journal.begin_all(1.0, kinds=(Kind.MOVE,))
+    journal.begin_job(1.0, kinds=KINDS)
     journal.note_job("job-1")
     s3, s3_stub = stubbed("s3")
     report(
@@ -137,7 +149,8 @@ def test_what_the_report_calls_failed_is_failed_and_the_rest_is_left_to_be_compa
         [
             "done-bucket,a%20b,v-a b,succeeded,200,200,Successful",
             'done-bucket,c%2Cd,"v-c,d",failed,AccessDenied,403,"Access Denied, sorry"',
-            "done-bucket,%C3%BC,v-ü,succeeded,200,200,Successful",
+            "done-bucket,%C3%BC,v-ü,failed,InternalError,500,Try again",
+            "done-bucket,old,null,succeeded,200,200,Successful",
         ],
         journal.path.stem,
     )
@@ -145,17 +158,69 @@ def test_what_the_report_calls_failed_is_failed_and_the_rest_is_left_to_be_compa
         assert collect(s3, journal, PLACE, JOB) == 2
     assert journal.job_id is None
     states = {item.key: (item.state, item.reason) for item in journal.iter_items()}
-    assert states["a b"] == states["ü"] == (State.BEGUN, None)
+    assert states["a b"] == states["old"] == (State.BEGUN, None)
     assert states["c,d"] == (State.FAILED, "AccessDenied: Access Denied, sorry")
+    # What was refused was not copied; what S3 failed at may have been, and is looked at.
+    assert journal.reopen_failed() == 2
+    again = {item.key: (item.state, item.job) for item in journal.iter_items()}
+    assert again["c,d"] == (State.PLANNED, 0)
+    assert again["ü"] == (State.BEGUN, 1)
 
 
-def test_a_job_without_a_report_is_an_error_with_a_way_on(journal: Journal):
+def test_after_a_job_that_ended_before_its_first_task_all_is_planned_as_before(journal: Journal):
+    journal.begin_job(1.0, kinds=KINDS)
+    journal.note_job("job-1")
     s3, s3_stub = stubbed("s3")
     s3_stub.add_response("list_objects_v2", {})
     failed = BatchJob("job-1", "Failed", 0, 0, 0, "the role may not read")
-    with s3_stub, pytest.raises(TwoBucketsError, match="the role may not read") as caught:
+    with s3_stub, pytest.raises(TwoBucketsError, match="the role may not read"):
         collect(s3, journal, PLACE, failed)
-    assert "without --batch" in str(caught.value.hint)
+    assert journal.job_id is None
+    assert not journal.has_unchecked_copies()
+    assert {item.state for item in journal.iter_items()} == {State.PLANNED}
+    assert journal.begin_job(2.0, kinds=KINDS) == 2, "the next job is another one"
+
+
+def submit_refused(journal: Journal, *, code: str, status: int) -> None:
+    s3, s3_stub = stubbed("s3")
+    control, control_stub = stubbed("s3control")
+    s3_stub.add_response("head_bucket", {"ResponseMetadata": {}})
+    s3_stub.add_response("put_object", {"ETag": '"m"'})
+    control_stub.add_client_error("create_job", code, http_status_code=status)
+    with s3_stub, control_stub, pytest.raises(TwoBucketsError):
+        submit(s3, control, journal, PLACE, role_arn="arn:aws:iam::1:role/a", now=NOW)
+
+
+def test_what_a_refused_job_would_have_copied_is_planned_as_before(journal: Journal):
+    submit_refused(journal, code="BadRequestException", status=400)
+    assert journal.job_id is None
+    assert {item.state for item in journal.iter_items()} == {State.PLANNED}
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("InternalServiceException", 500), ("IdempotencyException", 400)]
+)
+def test_a_job_that_may_have_been_created_is_asked_for_again_by_the_same_token(
+    journal: Journal, code: str, status: int
+):
+    submit_refused(journal, code=code, status=status)
+    assert journal.job_id == NOT_KNOWN
+    assert journal.has_unchecked_copies()
+    s3, s3_stub = stubbed("s3")
+    control, control_stub = stubbed("s3control")
+    tokens: list[str] = []
+    control.meta.events.register(
+        "provide-client-params.s3-control.CreateJob",
+        lambda params, **_: tokens.append(params["ClientRequestToken"]),
+    )
+    s3_stub.add_response("head_bucket", {"ResponseMetadata": {}})
+    s3_stub.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
+    s3_stub.add_response("head_object", {"ETag": '"m"'})
+    control_stub.add_response("create_job", {"JobId": "job-1"})
+    with s3_stub, control_stub:
+        submit(s3, control, journal, PLACE, role_arn="arn:aws:iam::1:role/a", now=NOW)
+    assert tokens == [f"{journal.path.stem}-1"]
+    assert journal.job_id == "job-1"
 
 
 def test_a_jobs_progress_is_told():
@@ -181,11 +246,16 @@ def test_a_jobs_progress_is_told():
 
 
 @pytest.mark.parametrize("status", [None, "Suspended"])
-def test_a_staging_bucket_without_versions_is_refused(status: str | None):
+@pytest.mark.parametrize("bucket", ["in-bucket", "done-bucket"])
+def test_a_bucket_without_versions_is_refused(status: str | None, bucket: str):
     s3, stub = stubbed("s3")
-    stub.add_response("get_bucket_versioning", {"Status": status} if status else {})
-    with stub, pytest.raises(UsageError, match="keeps no versions"):
-        require_versions(s3, "in-bucket")
+    for name in ("in-bucket", "done-bucket"):
+        answer = {"Status": "Enabled"} if name != bucket else {"Status": status} if status else {}
+        stub.add_response("get_bucket_versioning", answer)
+        if name == bucket:
+            break
+    with stub, pytest.raises(UsageError, match=f"{bucket} keeps no versions"):
+        require_versions(s3, PLACE)
 
 
 def test_the_permissions_allow_reading_one_version_and_never_a_delete():

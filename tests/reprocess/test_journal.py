@@ -20,6 +20,7 @@ from twobuckets.reprocess.journal import (
     Journal,
     State,
     create,
+    find_process,
     find_unfinished,
     open_newest,
     remove_old,
@@ -28,10 +29,12 @@ from twobuckets.reprocess.journal import (
 from twobuckets.reprocess.plan import Action, Kind
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+PLACE = "a pipeline"
 
 
 def new(directory: Path, *keys: str, fingerprint: str = "f") -> Journal:
-    journal = create(directory, fingerprint=fingerprint, description={"command": "c"}, now=NOW)
+    description = {"command": "c", "place": PLACE}
+    journal = create(directory, fingerprint=fingerprint, description=description, now=NOW)
     journal.add(Action(key, Kind.MOVE, "v", "e", 5) for key in keys)
     return journal
 
@@ -59,21 +62,26 @@ def test_items_may_change_while_they_are_read(tmp_path: Path):
 
 def test_a_plan_that_nobody_agreed_to_is_not_gone_on_with(tmp_path: Path):
     new(tmp_path, "a").close()
-    assert find_unfinished(tmp_path) is None
+    assert find_unfinished(tmp_path, place=PLACE) is None
     with pytest.raises(UsageError, match="no unfinished reprocess run"):
-        require_unfinished(tmp_path)
+        require_unfinished(tmp_path, place=PLACE)
 
 
 def test_an_agreed_run_is_found_again_by_its_words_until_it_has_ended(tmp_path: Path):
     with new(tmp_path, "a") as journal:
         journal.approve()
-        assert find_unfinished(tmp_path) is None, "it is held by this process"
-    assert find_unfinished(tmp_path, fingerprint="other") is None
-    with require_unfinished(tmp_path) as found:
+        with pytest.raises(TwoBucketsError, match=f"process {os.getpid()} works on it"):
+            find_unfinished(tmp_path, place=PLACE, fingerprint="f")
+        assert find_unfinished(tmp_path, place=PLACE, fingerprint="other") is None
+        assert find_process(journal.path) == os.getpid()
+    assert find_process(journal.path) is None
+    assert find_unfinished(tmp_path, place="another pipeline") is None
+    assert find_unfinished(tmp_path, place=PLACE, fingerprint="other") is None
+    with require_unfinished(tmp_path, place=PLACE) as found:
         assert [item.key for item in found.iter_items()] == ["a"]
         found.end(NOW)
-    assert find_unfinished(tmp_path) is None
-    newest = open_newest(tmp_path)
+    assert find_unfinished(tmp_path, place=PLACE) is None
+    newest = open_newest(tmp_path, place=PLACE)
     assert newest is not None
     with newest:
         assert newest.is_ended
@@ -110,7 +118,7 @@ def test_what_was_noted_survives_a_kill(tmp_path: Path):
         while noted < 100:
             noted = int(process.stdout.readline())
         os.kill(process.pid, signal.SIGKILL)
-    with require_unfinished(tmp_path) as journal:
+    with require_unfinished(tmp_path, place=PLACE) as journal:
         assert len(list(journal.iter_items(State.DONE))) >= noted
 
 
@@ -126,7 +134,7 @@ def test_old_runs_and_unused_plans_are_forgotten_and_others_kept(tmp_path: Path)
             if end:
                 journal.end(NOW)
     remove_old(tmp_path, before=NOW + timedelta(days=1))
-    with require_unfinished(tmp_path) as journal:
+    with require_unfinished(tmp_path, place=PLACE) as journal:
         assert [item.key for item in journal.iter_items()] == ["open"]
     assert len(list(tmp_path.glob("*.journal"))) == 1
 
@@ -135,3 +143,17 @@ def test_a_folder_that_can_not_be_written_to_is_an_error_that_says_so(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(TwoBucketsError, match="Could not write the journal"):
         create(tmp_path / "file" / "x", fingerprint="f", description={}, now=NOW)
+
+
+def test_a_file_that_is_no_journal_of_ours_is_passed_over_and_kept(tmp_path: Path):
+    with new(tmp_path, "a") as journal:
+        journal.approve()
+    (tmp_path / "20991231T000000-000.journal").write_bytes(b"this is no database" * 100)
+    (tmp_path / "20991231T000000-001.journal").write_bytes(b"")
+    remove_old(tmp_path, before=NOW + timedelta(days=1))
+    with require_unfinished(tmp_path, place=PLACE) as found:
+        assert found.path == journal.path
+    newest = open_newest(tmp_path, place=PLACE)
+    assert newest is not None
+    newest.close()
+    assert len(list(tmp_path.glob("*.journal"))) == 3

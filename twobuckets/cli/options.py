@@ -31,11 +31,22 @@ class _Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class Instant(datetime):
+    """An instant that knows in which words it was asked for, such as "2h"."""
+
+    said: str = ""
+
+
+def _parse_instant(text: str) -> Instant:
+    parsed = units.parse_instant(text, now=datetime.now(UTC))
+    instant = Instant.fromisoformat(parsed.isoformat())
+    instant.said = text
+    return instant
+
+
 SIZE: Final = _Parsed("size", units.parse_bytes, int)
 DURATION: Final = _Parsed("duration", units.parse_duration, timedelta)
-INSTANT: Final = _Parsed(
-    "instant", lambda text: units.parse_instant(text, now=datetime.now(UTC)), datetime
-)
+INSTANT: Final = _Parsed("instant", _parse_instant, datetime)
 
 yes_option: Final = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option: Final = click.option(

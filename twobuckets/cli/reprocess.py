@@ -17,7 +17,7 @@ from twobuckets.cli.failure_list import FailureList, failed_to_option
 from twobuckets.cli.options import DURATION, INSTANT, dry_run_option, yes_option
 from twobuckets.cli.reprocess_run import Run, summarize_run
 from twobuckets.cli.reprocess_selection import Selection, iter_actions
-from twobuckets.errors import NotFoundError, UsageError
+from twobuckets.errors import AccessError, NotFoundError, UnreachableError, UsageError
 from twobuckets.units import format_instant
 
 if TYPE_CHECKING:
@@ -43,7 +43,17 @@ class RunStatus:
     command: str
     planned_at: datetime
     is_ended: bool
+    process: int | None
+    """The process that works on it."""
     journal: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPermissions:
+    """What the role of a batch job needs, as two policy documents."""
+
+    trust: dict[str, Any]
+    permissions: dict[str, Any]
 
 
 @command("reprocess")
@@ -133,18 +143,22 @@ def reprocess(
     if show_status:
         _show_status(app)
         return
+    if batch:
+        _require_no_pace(canary, rate)
     selection = Selection(**selected)
     with (
         FailureList(None if dry_run else failed_to, app.out) as failures,
         app.connect(most=concurrency) as sender,
-        _open_run(app, sender, selection, resume=resume, anew=restart or dry_run) as journal,
+        _open_run(
+            app, sender, selection, resume=resume, restart=restart, dry_run=dry_run
+        ) as journal,
     ):
         planned = summarize(journal, US_EAST_1)
         if dry_run:
             app.out.stream(journal.iter_items())
         app.out.record(planned)
         if dry_run or not planned.objects:
-            if journal.is_approved:
+            if journal.is_approved and not dry_run:
                 journal.end(app.now())
             # What is skipped is left as well.
             summary = summarize_run(journal)
@@ -155,6 +169,7 @@ def reprocess(
             return
         journal.approve()
         if batch or journal.job_id is not None:
+            _require_no_pace(canary, rate)
             place = _batch_place(app, batch_bucket)
             if not _hand_over(app, journal, place, role_arn=batch_role, wait=wait):
                 app.finish(summarize_run(journal))
@@ -173,7 +188,7 @@ def _journals(app: App) -> Path:
 
 @contextlib.contextmanager
 def _open_run(
-    app: App, sender: Sender, selection: Selection, *, resume: bool, anew: bool
+    app: App, sender: Sender, selection: Selection, *, resume: bool, restart: bool, dry_run: bool
 ) -> Iterator[Journal]:
     """Yield the run to go on with, or a new one with its plan; forget a plan nobody agreed to."""
     from twobuckets.reprocess import journal as journal_
@@ -181,20 +196,24 @@ def _open_run(
 
     directory = _journals(app)
     pipeline = app.pipeline
-    place = json.dumps([app.aws.s3_address.url, pipeline.staging, pipeline.archive])
+    place = _place(app)
     fingerprint = selection.fingerprint(place)
-    journal_.remove_old(directory, before=app.now() - _KEPT)
+    if not dry_run:
+        journal_.remove_old(directory, before=app.now() - _KEPT)
     found = None
     if resume:
-        found = journal_.require_unfinished(directory)
+        found = journal_.require_unfinished(directory, place=place)
     else:
         selection.require_one_source()
-        if not anew:
-            found = journal_.find_unfinished(directory, fingerprint=fingerprint)
-    if found is not None:
+        if not dry_run:
+            found = journal_.find_unfinished(directory, place=place, fingerprint=fingerprint)
+    if found is not None and restart:
         with found:
-            _require_same_place(found, place)
-            _say_going_on(app, found)
+            _require_checked(found)
+    elif found is not None:
+        with found:
+            if not dry_run:
+                _say_going_on(app, found)
             yield found
         return
     journal = journal_.create(
@@ -216,12 +235,36 @@ def _open_run(
             journal.discard()
 
 
-def _require_same_place(journal: Journal, place: str) -> None:
-    if journal.description["place"] != place:
+def _place(app: App) -> str:
+    """Return what tells the runs of one pipeline from those of others."""
+    return json.dumps([app.aws.s3_address.url, app.pipeline.staging, app.pipeline.archive])
+
+
+def _require_checked(journal: Journal) -> None:
+    """Raise UsageError when a batch job has copied what nobody would look at any more."""
+    if not journal.has_unchecked_copies():
+        return
+    job = f" {journal.job_id}" if journal.job_id else ""
+    cancel = (
+        f"To stop its job first: aws s3control update-job-status --job-id{job} "
+        "--requested-job-status Cancelled --account-id …"
+        if journal.job_id
+        else "It ends when all is looked at."
+    )
+    raise UsageError(
+        f"Could not plan anew: the S3 Batch Operations job{job} of the run of "
+        f"{format_instant(journal.planned_at)} has made copies, and each has to be looked at first",
+        hint=f"The same command without --restart does that. {cancel}",
+    )
+
+
+def _require_no_pace(canary: int | None, rate: float | None) -> None:
+    """Raise UsageError for what can't be kept while S3 makes the copies."""
+    if canary is not None or rate is not None:
         raise UsageError(
-            "The last unfinished run is about another pipeline: "
-            f"twobuckets {journal.description['command']}",
-            hint="Choose that pipeline (--stack, --region, --profile), or leave --resume out.",
+            f"{'--canary' if canary is not None else '--rate'} can't go with --batch: S3 copies as "
+            "fast as it can, and each copy wakes the processor at once",
+            hint="Reprocess a few first, with --limit and --wait, and then the rest with --batch.",
         )
 
 
@@ -241,21 +284,29 @@ def _question(planned: Planned) -> str:
         f"wake the processor for {planned.wakes:,}" if planned.wakes else "",
         f"ask {planned.restores:,} back from Glacier" if planned.restores else "",
     ]
-    return (" and ".join(part for part in parts if part) + "?").capitalize()
+    text = " and ".join(part for part in parts if part)
+    return f"{text[:1].upper()}{text[1:]}?"
 
 
 def _show_status(app: App) -> None:
     from twobuckets.reprocess import journal as journal_
 
-    journal = journal_.open_newest(_journals(app))
+    try:
+        place = _place(app)
+    except (AccessError, UnreachableError) as error:
+        # What a run has come to stands in a file: that much is shown without AWS.
+        app.out.warn(f"{error.message}. This is the last run of any pipeline:")
+        place = None
+    journal = journal_.open_newest(_journals(app), place=place)
     if journal is None:
-        raise NotFoundError("No reprocess run is on record here")
+        raise NotFoundError("No reprocess run of this pipeline is on record here")
     with journal:
         app.out.record(
             RunStatus(
                 journal.description["command"],
                 journal.planned_at,
                 journal.is_ended,
+                journal_.find_process(journal.path),
                 str(journal.path),
             )
         )
@@ -281,20 +332,22 @@ def _hand_over(
     """Let a batch job make the copies; tell whether it has ended and was read back."""
     from twobuckets.reprocess import batch
 
-    if journal.job_id is None:
+    if journal.job_id is None and not journal.has_planned(batch.KINDS):
+        return True
+    if journal.job_id in (None, batch.NOT_KNOWN):
         if role_arn is None:
-            app.out.raw(json.dumps(batch.permissions(place), indent=2) + "\n")
+            app.out.record(BatchPermissions(**batch.permissions(place)))
             raise UsageError(
                 "S3 Batch Operations needs a role that may copy; its trust and permissions are "
                 "the documents above",
                 hint="Create it, then run the command again with --batch-role ARN.",
             )
-        batch.require_versions(app.aws.s3, place.staging)
+        batch.require_versions(app.aws.s3, place)
         batch.submit(
             app.aws.s3, app.aws.s3control, journal, place, role_arn=role_arn, now=app.now()
         )
     job_id = journal.job_id
-    assert job_id is not None
+    assert job_id
     while True:
         job = batch.describe(app.aws.s3control, place.account, job_id)
         app.out.record(job)

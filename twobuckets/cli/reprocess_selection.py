@@ -16,7 +16,7 @@ from twobuckets.text import shell_word
 from twobuckets.units import format_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from twobuckets.cli.app import App
     from twobuckets.doctor.staging import StagedObject
@@ -89,8 +89,19 @@ class Selection:
         )
 
     def words(self) -> str:
-        """Return the command in the words that ask for the same."""
-        words = ["reprocess", *(shell_word(key) for key in self.keys)]
+        """Return the command in the words that ask for the same, now or later."""
+        return " ".join(self._words(lambda instant: format_instant(instant)))
+
+    def fingerprint(self, place: str) -> str:
+        """Return what is equal for equal requests about one pipeline.
+
+        "--since 2h" an hour later is the same request: the run keeps the instant of its plan.
+        """
+        words = self._words(lambda instant: getattr(instant, "said", "") or format_instant(instant))
+        return hashlib.sha256(json.dumps([place, words]).encode()).hexdigest()
+
+    def _words(self, write: Callable[[datetime], str]) -> list[str]:
+        words = ["reprocess"]
         for name in self.__slots__:
             value = getattr(self, name)
             option = "--" + name.replace("_", "-")
@@ -103,14 +114,12 @@ class Selection:
             elif isinstance(value, timedelta):
                 words.append(f"{option} {value.total_seconds():g}s")
             elif isinstance(value, datetime):
-                words.append(f"{option} {format_instant(value)}")
+                words.append(f"{option} {shell_word(write(value))}")
             else:
                 words.append(f"{option} {shell_word(str(value))}")
-        return " ".join(words)
-
-    def fingerprint(self, place: str) -> str:
-        """Return what is equal for equal requests about one pipeline."""
-        return hashlib.sha256(json.dumps([place, self.words()]).encode()).hexdigest()
+        if any(key.startswith("-") for key in self.keys):
+            words.append("--")
+        return words + [shell_word(key) for key in self.keys]
 
 
 def iter_actions(app: App, sender: Sender, selection: Selection) -> Iterator[Action]:

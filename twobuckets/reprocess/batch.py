@@ -1,9 +1,11 @@
 """Hands the copies of a run to S3 Batch Operations, which copies billions of objects without us.
 
-Batch Operations has no condition on its copies' destination, so what makes the run safe stays
-here: the plan names only keys of which nothing waits in staging, staging has to keep versions, so
-that even a file uploaded in between stays, and nothing is deleted from the archive before the copy
-of exactly that version was looked at, object by object, after the job.
+Its copies have no condition: a job that begins hours after the plan puts its copy over a newer file
+that waits in staging by then, and the copy of what is no longer current wakes the processor all the
+same. So nothing that a job did is believed. After it, object by object, the mover looks at all
+versions of the key in both buckets (`overtaken`): where something newer came in between, the job's
+copy is taken back and the archived version stays; only where nothing did is the copy compared and
+the archived version deleted. Both buckets have to keep versions for that.
 
 Its job is described by a manifest and read back from its completion report (S3 user guide,
 "Performing object operations in bulk with Batch Operations").
@@ -16,12 +18,13 @@ import io
 import json
 import tempfile
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote_plus
 
-from twobuckets.aws import attempt
+from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.errors import TwoBucketsError, UsageError
-from twobuckets.reprocess.journal import Change, State
+from twobuckets.reprocess.journal import NOT_KNOWN, Change, State
 from twobuckets.reprocess.plan import Kind
 
 if TYPE_CHECKING:
@@ -33,11 +36,27 @@ if TYPE_CHECKING:
 
     from twobuckets.reprocess.journal import Journal
 
+__all__ = [
+    "KINDS",
+    "NOT_KNOWN",
+    "BatchJob",
+    "Place",
+    "collect",
+    "describe",
+    "permissions",
+    "require_versions",
+    "submit",
+]
+
 _PREFIX: Final = "reprocess/"
 _PRIORITY: Final = 10
 _ENDED: Final = frozenset({"Complete", "Failed", "Cancelled"})
 _FORMAT: Final = "S3BatchOperations_CSV_20180820"
 _REPORT_FORMAT: Final = "Report_CSV_20180820"
+_NULL_VERSION: Final = "null"
+_SERVER_ERRORS: Final = 500
+KINDS: Final = (Kind.MOVE, Kind.COPY)
+"""What a job can do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +127,17 @@ def _document(*statements: dict[str, Any]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def require_versions(s3: S3Client, staging: str) -> None:
-    """Raise UsageError unless staging keeps versions."""
-    with attempt(f"read whether {staging} keeps versions"):
-        status = s3.get_bucket_versioning(Bucket=staging).get("Status")
-    if status != "Enabled":
-        raise UsageError(
-            f"Could not hand the run to S3 Batch Operations: the bucket {staging} keeps no "
-            "versions, so a copy could replace a file that was uploaded in between for good",
-            hint="Leave --batch out: copies made from here have that condition.",
-        )
+def require_versions(s3: S3Client, place: Place) -> None:
+    """Raise UsageError unless both buckets keep versions."""
+    for bucket in (place.staging, place.archive):
+        with attempt(f"read whether {bucket} keeps versions"):
+            status = s3.get_bucket_versioning(Bucket=bucket).get("Status")
+        if status != "Enabled":
+            raise UsageError(
+                f"Could not hand the run to S3 Batch Operations: the bucket {bucket} keeps no "
+                "versions, so what a copy has replaced could not be brought back",
+                hint="Leave --batch out: copies made from here are refused where a file waits.",
+            )
 
 
 def submit(
@@ -131,55 +151,92 @@ def submit(
 ) -> str:
     """Start a job for the planned moves and copies of a run and return its id.
 
-    Calling it again for the same run gives the same job. Raises AccessError, TwoBucketsError.
+    Calling it again before S3's answer is known gives the same job. What a refused job would have
+    copied is planned as before. Raises AccessError, TwoBucketsError.
     """
-    name = journal.path.stem
-    key = f"{_PREFIX}{name}/manifest.csv"
-    journal.begin_all(now.timestamp(), kinds=(Kind.MOVE, Kind.COPY))
+    number = journal.begin_job(_clock(s3, place.staging, now).timestamp(), kinds=KINDS)
+    # S3 takes the same token for the same job, so each round needs one of its own.
+    token = f"{journal.path.stem}-{number}"
+    key = f"{_PREFIX}{token}/manifest.csv"
+    try:
+        etag = _write_manifest(s3, journal, place, key, number)
+        with attempt("create the S3 Batch Operations job"):
+            job_id = s3control.create_job(
+                AccountId=place.account,
+                ConfirmationRequired=False,
+                ClientRequestToken=token,
+                Description=f"twobuckets reprocess {token}",
+                Priority=_PRIORITY,
+                RoleArn=role_arn,
+                Operation={
+                    "S3PutObjectCopy": {
+                        "TargetResource": place.arn(place.staging),
+                        "MetadataDirective": "COPY",
+                    }
+                },
+                Manifest={
+                    "Spec": {"Format": _FORMAT, "Fields": ["Bucket", "Key", "VersionId"]},
+                    "Location": {"ObjectArn": place.arn(f"{place.bucket}/{key}"), "ETag": etag},
+                },
+                Report={
+                    "Bucket": place.arn(place.bucket),
+                    "Format": _REPORT_FORMAT,
+                    "Enabled": True,
+                    "Prefix": f"{_PREFIX}{token}",
+                    "ReportScope": "AllTasks",
+                    "ExpectedBucketOwner": place.account,
+                },
+            )["JobId"]
+    except TwoBucketsError as error:
+        if _is_refusal(error.__cause__):
+            journal.withdraw_job()
+        raise
+    journal.note_job(job_id)
+    return job_id
+
+
+def _clock(s3: S3Client, bucket: str, now: datetime) -> datetime:
+    """Return the present instant by S3's clock, which dates the copies."""
+    with attempt(f"look at the bucket {bucket}"):
+        headers = s3.head_bucket(Bucket=bucket)["ResponseMetadata"].get("HTTPHeaders", {})
+    return parsedate_to_datetime(headers["date"]) if "date" in headers else now
+
+
+def _write_manifest(s3: S3Client, journal: Journal, place: Place, key: str, number: int) -> str:
+    """Write what a job is to copy, once, and return the ETag."""
+    where: dict[str, Any] = {
+        "Bucket": place.bucket,
+        "Key": key,
+        "ExpectedBucketOwner": place.account,
+    }
     with tempfile.TemporaryFile() as manifest:
         text = io.TextIOWrapper(manifest, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text)
-        for item in journal.iter_items(State.BEGUN, kinds=(Kind.MOVE, Kind.COPY)):
-            writer.writerow([place.archive, quote(item.key, safe=""), item.version_id or ""])
+        for item in journal.iter_items(kinds=KINDS, job=number):
+            # An empty version id fails every task; "null" is the id of what has none (S3 user
+            # guide, "Configuring Amazon S3 Inventory for Batch Operations").
+            writer.writerow(
+                [place.archive, quote(item.key, safe=""), item.version_id or _NULL_VERSION]
+            )
         text.flush()
         manifest.seek(0)
         with attempt(f"write the manifest s3://{place.bucket}/{key}"):
-            etag = s3.put_object(
-                Bucket=place.bucket,
-                Key=key,
-                Body=manifest,
-                ContentType="text/csv",
-                ExpectedBucketOwner=place.account,
-            )["ETag"]
-    with attempt("create the S3 Batch Operations job"):
-        job_id = s3control.create_job(
-            AccountId=place.account,
-            ConfirmationRequired=False,
-            ClientRequestToken=name,
-            Description=f"twobuckets reprocess {name}",
-            Priority=_PRIORITY,
-            RoleArn=role_arn,
-            Operation={
-                "S3PutObjectCopy": {
-                    "TargetResource": place.arn(place.staging),
-                    "MetadataDirective": "COPY",
-                }
-            },
-            Manifest={
-                "Spec": {"Format": _FORMAT, "Fields": ["Bucket", "Key", "VersionId"]},
-                "Location": {"ObjectArn": place.arn(f"{place.bucket}/{key}"), "ETag": etag},
-            },
-            Report={
-                "Bucket": place.arn(place.bucket),
-                "Format": _REPORT_FORMAT,
-                "Enabled": True,
-                "Prefix": f"{_PREFIX}{name}",
-                "ReportScope": "AllTasks",
-                "ExpectedBucketOwner": place.account,
-            },
-        )["JobId"]
-    journal.note_job(job_id)
-    return job_id
+            try:
+                return s3.put_object(
+                    **where, Body=manifest, ContentType="text/csv", IfNoneMatch="*"
+                )["ETag"]
+            except ClientError as error:
+                if error_code(error) != "PreconditionFailed":
+                    raise
+            # Written by an earlier call: encrypted with a key of KMS, its ETag is not of its bytes.
+            return s3.head_object(**where)["ETag"]
+
+
+def _is_refusal(cause: BaseException | None) -> bool:
+    """Tell whether AWS surely did nothing."""
+    if not isinstance(cause, ClientError) or error_code(cause) == "IdempotencyException":
+        return False
+    return cause.response["ResponseMetadata"].get("HTTPStatusCode", 500) < _SERVER_ERRORS
 
 
 def describe(s3control: S3ControlClient, account: str, job_id: str) -> BatchJob:
@@ -201,40 +258,66 @@ def describe(s3control: S3ControlClient, account: str, job_id: str) -> BatchJob:
 def collect(s3: S3Client, journal: Journal, place: Place, job: BatchJob) -> int:
     """Note what a job's completion report says and return how many copies it made.
 
-    What was copied stays begun: the mover compares each copy before it deletes anything, and makes
-    the ones that the job did not. Raises TwoBucketsError when the job has no report.
+    What was copied stays begun, for the mover to look at. A job that ended before its first task
+    has no report and has copied nothing: then all is planned as before, and TwoBucketsError raised.
     """
-    prefix = f"{_PREFIX}{journal.path.stem}/job-{job.job_id}"
+    prefix = f"{_PREFIX}{journal.path.stem}-{journal.jobs}/job-{job.job_id}"
     with attempt(f"read the report of job {job.job_id}"):
         listed = s3.list_objects_v2(Bucket=place.bucket, Prefix=prefix, MaxKeys=1)
         if not listed.get("Contents"):
+            if job.succeeded or job.failed:
+                # There will be one, or somebody took it away: what was copied is looked for.
+                journal.note_job(None)
+            else:
+                journal.withdraw_job()
             raise TwoBucketsError(
                 f"The S3 Batch Operations job {job.job_id} ended as {job.status} without a report"
                 + (f": {job.reason}" if job.reason else ""),
-                hint="The same command without --batch does the rest from here.",
+                hint="The same command goes on: with --batch by a new job, without it from here.",
             )
         body = s3.get_object(Bucket=place.bucket, Key=f"{prefix}/manifest.json")["Body"].read()
     copied = 0
     for result in json.loads(body).get("Results", []):
-        failed = []
-        for row in _rows(s3, place.bucket, result["Key"]):
-            key, version_id, status, code, message = row
-            if status == "succeeded":
+        failed, refused = [], []
+        for task in _tasks(s3, place.bucket, result["Key"]):
+            if task.status == "succeeded":
                 copied += 1
                 continue
-            item = journal.find(key, version_id or None)
+            item = journal.find(task.key, task.version_id) or journal.find(task.key, None)
             if item is not None:
-                failed.append(Change(item.id, State.FAILED, f"{code}: {message}"))
+                failed.append(Change(item.id, State.FAILED, f"{task.code}: {task.message}"))
+                if task.is_refusal:
+                    refused.append(item)
+        journal.never_began(refused)
         journal.note(failed)
     journal.note_job(None)
     return copied
 
 
-def _rows(s3: S3Client, bucket: str, key: str) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield key, version id, status, error code and message of each task."""
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A row of a completion report."""
+
+    key: str
+    version_id: str
+    status: str
+    code: str
+    http_status: str
+    message: str
+
+    @property
+    def is_refusal(self) -> bool:
+        """Tell whether S3 surely copied nothing."""
+        return self.http_status.startswith("4")
+
+
+def _tasks(s3: S3Client, bucket: str, key: str) -> Iterator[_Task]:
+    """Yield the tasks that a report tells of."""
     with attempt(f"read the report s3://{bucket}/{key}"):
         body = s3.get_object(Bucket=bucket, Key=key)["Body"]
         lines = (line.decode("utf-8") for line in body.iter_lines())
         for row in csv.reader(lines):
-            _, name, version_id, status, code, _, message = (*row, "", "", "", "", "", "")[:7]
-            yield unquote_plus(name), version_id, status, code, message
+            _, name, version_id, status, code, http_status, message = (*row, *[""] * 7)[:7]
+            yield _Task(
+                unquote_plus(name), version_id or _NULL_VERSION, status, code, http_status, message
+            )

@@ -6,8 +6,9 @@ for safety: every change is conditional on what S3 holds at that moment. What th
 doing things twice.
 
 Table `item`, one row an object: `key`, `kind` (move, copy, wake, restore, skip), `version_id`,
-`etag`, `size`, `state`, `reason`, `staged_version_id`, `began_at` (seconds since 1970), `upload_id`
-(of a multipart copy), `is_chosen` (this version was asked for by itself). States:
+`etag`, `size`, `state`, `reason`, `staged_version_id`, `began_at` (seconds since 1970 by S3's
+clock), `upload_id` (of a multipart copy), `job` (the number of the batch job that was to copy it, 0
+for none), `is_chosen` (this version was asked for by itself). States:
 
     planned → begun → copied → done           a move: copied to staging, then deleted from archive
               begun ────────→ done            a copy that keeps the archived version, or a wake-up
@@ -25,7 +26,7 @@ import sqlite3
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twobuckets.errors import TwoBucketsError, UsageError
 
@@ -34,18 +35,18 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from twobuckets.reprocess.plan import Action
+    from twobuckets.reprocess.plan import Action, Found
 
 SCHEMA: Final = """
 CREATE TABLE run (
   fingerprint TEXT NOT NULL, description TEXT NOT NULL, planned_at TEXT NOT NULL,
   approved INTEGER NOT NULL DEFAULT 0, ended_at TEXT,
-  job_id TEXT
+  jobs INTEGER NOT NULL DEFAULT 0, job_id TEXT
 );
 CREATE TABLE item (
   id INTEGER PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL, version_id TEXT, etag TEXT,
   size INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT, staged_version_id TEXT, began_at REAL,
-  upload_id TEXT, is_chosen INTEGER NOT NULL
+  upload_id TEXT, job INTEGER NOT NULL DEFAULT 0, is_chosen INTEGER NOT NULL
 );
 CREATE INDEX item_state ON item (state, id);
 CREATE INDEX item_key ON item (key);
@@ -53,6 +54,8 @@ CREATE INDEX item_key ON item (key);
 _PAGE: Final = 500
 _SUFFIX: Final = ".journal"
 _LOCK_SUFFIX: Final = ".lock"
+NOT_KNOWN: Final = ""
+"""In place of a job's id: it was asked for, and the answer did not arrive."""
 
 
 class State(enum.StrEnum):
@@ -68,7 +71,7 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row of the journal; `began_at` is in seconds since 1970."""
+    """One row of the journal; `began_at` is in seconds since 1970 by S3's clock."""
 
     id: int
     key: str
@@ -81,6 +84,7 @@ class Item:
     staged_version_id: str | None
     began_at: float | None
     upload_id: str | None
+    job: int
     is_chosen: bool
 
 
@@ -222,15 +226,20 @@ class Journal:
                 [(c.state, c.reason, c.staged_version_id, c.id) for c in changes],
             )
 
-    def iter_items(self, *states: State, kinds: tuple[str, ...] = ()) -> Iterator[Item]:
+    def iter_items(
+        self, *states: State, kinds: tuple[str, ...] = (), job: int | None = None
+    ) -> Iterator[Item]:
         """Yield items that are in one of the states (any, without states), in the plan's order.
 
+        With `job`, only those of the batch job with that number.
         Items may be changed while this goes on: it reads a page at a time, each by its place.
         """
         last = 0
         where = f"state IN ({_marks(states)})" if states else "1"
         if kinds:
             where += f" AND kind IN ({_marks(kinds)})"
+        if job is not None:
+            where += f" AND job = {job:d}"
         while True:
             rows = self.db.execute(
                 f"{_SELECT_ITEMS} WHERE {where} AND id > ? ORDER BY id LIMIT ?",
@@ -252,13 +261,61 @@ class Journal:
             Count(kind, State(state), reason, n, int(size)) for kind, state, reason, n, size in rows
         ]
 
-    def begin_all(self, now: float, *, kinds: tuple[str, ...]) -> None:
-        """Note that every planned item of these kinds is begun."""
+    def begin_job(self, now: float, *, kinds: tuple[str, ...]) -> int:
+        """Note that every planned item of these kinds falls to a batch job; return its number.
+
+        As long as nobody knows whether that job was created, it is the same job again.
+        """
+        (number, job_id) = self.db.execute("SELECT jobs, job_id FROM run").fetchone()
+        if job_id == NOT_KNOWN:
+            return int(number)
+        with self.db:
+            self.db.execute("UPDATE run SET jobs = jobs + 1, job_id = ?", (NOT_KNOWN,))
+            self.db.executemany(
+                "UPDATE item SET state = ?, began_at = ?, job = ? WHERE state = ? AND kind = ?",
+                [(State.BEGUN, now, number + 1, State.PLANNED, kind) for kind in kinds],
+            )
+        return int(number) + 1
+
+    def withdraw_job(self) -> None:
+        """Note that the last batch job copied nothing: what fell to it is planned as before."""
+        with self.db:
+            self.db.execute(
+                "UPDATE item SET state = ?, began_at = NULL, job = 0"
+                " WHERE job > 0 AND job = (SELECT jobs FROM run) AND state = ?",
+                (State.PLANNED, State.BEGUN),
+            )
+            self.db.execute("UPDATE run SET job_id = NULL")
+
+    def never_began(self, items: Iterable[Item]) -> None:
+        """Note that a batch job has surely not copied some items."""
         with self.db:
             self.db.executemany(
-                "UPDATE item SET state = ?, began_at = ? WHERE state = ? AND kind = ?",
-                [(State.BEGUN, now, State.PLANNED, kind) for kind in kinds],
+                "UPDATE item SET began_at = NULL, job = 0 WHERE id = ?",
+                [(item.id,) for item in items],
             )
+
+    def wake_instead(self, item: Item, waiting: Found, reason: str) -> None:
+        """Plan to wake the processor for a file that waits in staging, in place of a copy."""
+        with self.db:
+            self.db.execute(
+                "UPDATE item SET kind = 'wake', state = ?, reason = ?, version_id = ?, etag = ?,"
+                " size = ?, began_at = NULL WHERE id = ?",
+                (State.PLANNED, reason, waiting.version_id, waiting.etag, waiting.size, item.id),
+            )
+
+    def has_unchecked_copies(self) -> bool:
+        """Tell whether a batch job made, or still makes, copies that nobody has looked at."""
+        unchecked = self.db.execute(
+            "SELECT 1 FROM item WHERE job > 0 AND kind IN ('move', 'copy')"
+            " AND state IN (?, ?) LIMIT 1",
+            (State.BEGUN, State.FAILED),
+        )
+        return self.job_id is not None or unchecked.fetchone() is not None
+
+    def has_planned(self, kinds: tuple[str, ...]) -> bool:
+        """Tell whether anything of these kinds has not been begun."""
+        return next(self.iter_items(State.PLANNED, kinds=kinds), None) is not None
 
     def find(self, key: str, version_id: str | None) -> Item | None:
         """Return the item of one version, or None."""
@@ -269,9 +326,17 @@ class Journal:
 
     @property
     def job_id(self) -> str | None:
-        """The S3 Batch Operations job that does the copies, until its report was read."""
+        """The S3 Batch Operations job that does the copies, until its report was read.
+
+        NOT_KNOWN between the request to create it and S3's answer.
+        """
         found: tuple[str | None] = self.db.execute("SELECT job_id FROM run").fetchone()
         return found[0]
+
+    @property
+    def jobs(self) -> int:
+        """How many S3 Batch Operations jobs the run has had."""
+        return int(self.db.execute("SELECT jobs FROM run").fetchone()[0])
 
     def note_job(self, job_id: str | None) -> None:
         """Write down the job that does the copies, or that it is over."""
@@ -324,31 +389,72 @@ def create(
     return journal
 
 
-def find_unfinished(directory: Path, *, fingerprint: str | None = None) -> Journal | None:
-    """Return the newest run that was agreed to, has not ended, and that no process works on.
+def find_unfinished(
+    directory: Path, *, place: str, fingerprint: str | None = None
+) -> Journal | None:
+    """Return the newest run about a pipeline that was agreed to and has not ended.
 
-    With `fingerprint`, only a run that was asked for in the same words.
+    With `fingerprint`, only a run that was asked for in the same words. Raises TwoBucketsError when
+    another process is at it.
     """
     for path in reversed(_paths(directory)):
-        journal = _open(path)
-        if journal is None:
-            continue
+        with contextlib.ExitStack() as stack:
+            held = _open(path)
+            journal = stack.enter_context(held or _open_to_read(path))
+            row = _run_of(journal)
+            if row is None or row.place != place or not row.approved or row.ended_at is not None:
+                continue
+            if fingerprint not in (None, row.fingerprint):
+                continue
+            if held is None:
+                raise TwoBucketsError(
+                    f"This run is under way already: process {find_process(path) or 'unknown'} "
+                    f"works on it (planned {row.planned_at})",
+                    hint="`twobuckets reprocess --status` shows how far it is.",
+                )
+            stack.pop_all()
+            return journal
+    return None
+
+
+def require_unfinished(directory: Path, *, place: str) -> Journal:
+    """Return the newest unfinished run about a pipeline. Raises UsageError when there is none."""
+    journal = find_unfinished(directory, place=place)
+    if journal is None:
+        raise UsageError(
+            "There is no unfinished reprocess run of this pipeline to go on with",
+            hint="`twobuckets reprocess --status` shows the last run.",
+        )
+    return journal
+
+
+def open_newest(directory: Path, *, place: str | None) -> Journal | None:
+    """Return the newest run about a pipeline for reading, even while a process works on it.
+
+    Without a `place`, that of any pipeline.
+    """
+    for path in reversed(_paths(directory)):
+        journal = _open_to_read(path)
         row = _run_of(journal)
-        if row is not None and row[1] and row[2] is None and fingerprint in (None, row[0]):
+        if row is not None and row.approved and place in (None, row.place):
             return journal
         journal.close()
     return None
 
 
-def open_newest(directory: Path) -> Journal | None:
-    """Return the newest run for reading, even while another process works on it."""
-    for path in reversed(_paths(directory)):
-        connection = sqlite3.connect(path)
-        journal = Journal(path, connection, os.open(os.devnull, os.O_RDONLY))
-        row = _run_of(journal)
-        if row is not None and row[1]:
-            return journal
-        journal.close()
+def find_process(path: Path) -> int | None:
+    """Return the id of the process that works on a journal, None when none does."""
+    try:
+        lock = os.open(path.with_suffix(_LOCK_SUFFIX), os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.read(lock, 20)
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(lock)
     return None
 
 
@@ -359,8 +465,12 @@ def remove_old(directory: Path, *, before: datetime) -> None:
         if journal is None:
             continue
         row = _run_of(journal)
-        ended = row is not None and row[2] is not None and row[2] < before.isoformat()
-        unused = row is None or (not row[1] and row[3] < before.isoformat())
+        if row is None:
+            # Written by another release, or not to its end: nothing here knows what it is worth.
+            journal.close()
+            continue
+        ended = row.ended_at is not None and row.ended_at < before.isoformat()
+        unused = not row.approved and row.planned_at < before.isoformat()
         if ended or unused:
             journal.discard()
         else:
@@ -380,22 +490,45 @@ def _open(path: Path) -> Journal | None:
     except BlockingIOError:
         os.close(lock)
         return None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
     connection = sqlite3.connect(path)
-    # With a write-ahead log a crash of the process loses nothing, and a commit costs no fsync.
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    # What is no SQLite file is found out when it is read.
+    with contextlib.suppress(sqlite3.DatabaseError):
+        # With a write-ahead log a crash of the process loses nothing, and a commit costs no fsync.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
     return Journal(path, connection, lock)
 
 
-def _run_of(journal: Journal) -> tuple[str, int, str | None, str] | None:
-    """Return fingerprint, approval, end and plan time; None of a file that is no whole journal."""
+def _open_to_read(path: Path) -> Journal:
+    return Journal(path, sqlite3.connect(path), os.open(os.devnull, os.O_RDONLY))
+
+
+class _Run(NamedTuple):
+    """What a journal says of its run as a whole."""
+
+    fingerprint: str
+    approved: int
+    ended_at: str | None
+    planned_at: str
+    place: str | None
+
+
+def _run_of(journal: Journal) -> _Run | None:
+    """Return what a journal says of its run; None of a file that is no whole journal of ours."""
     try:
-        row: tuple[str, int, str | None, str] | None = journal.db.execute(
-            "SELECT fingerprint, approved, ended_at, planned_at FROM run"
+        row = journal.db.execute(
+            "SELECT fingerprint, approved, ended_at, planned_at, description FROM run"
         ).fetchone()
-    except sqlite3.DatabaseError:
+        journal.db.execute(f"{_SELECT_ITEMS} LIMIT 0")
+        if row is None:
+            return None
+        fingerprint, approved, ended_at, planned_at, description = row
+        place = json.loads(description).get("place")
+    except (sqlite3.DatabaseError, ValueError):
         return None
-    return row
+    return _Run(fingerprint, approved, ended_at, planned_at, place)
 
 
 def _item(row: tuple[Any, ...]) -> Item:
@@ -406,14 +539,3 @@ def _item(row: tuple[Any, ...]) -> Item:
 
 def _marks(values: tuple[object, ...]) -> str:
     return ", ".join("?" * len(values))
-
-
-def require_unfinished(directory: Path) -> Journal:
-    """Return the newest unfinished run. Raises UsageError when there is none."""
-    journal = find_unfinished(directory)
-    if journal is None:
-        raise UsageError(
-            "There is no unfinished reprocess run to go on with",
-            hint="`twobuckets reprocess --status` shows the last run.",
-        )
-    return journal

@@ -2,12 +2,13 @@
 
 For each object: only what still is the archive's current version, or was asked for by its id, is
 copied; the copy goes to staging only where no file of that key waits there; what arrived
-is compared with what was archived; and only then is the archived version deleted, by its version
-id, so that a file that the processor archived again in the meantime is never touched.
+is compared with what was archived; the archive is looked at once more, because a copy is not one
+instant, and where something newer was archived before it had arrived, the copy is taken back; and
+only then is the archived version deleted, by its version id, so that a file that the processor
+archived again in the meantime is never touched.
 
-Each object is one conversation with S3, written as a generator: it yields requests, receives their
-answers, and returns what came of the object. The driver keeps many of them going at once, writes
-the journal, and gathers the deletes into batches.
+Each object is one conversation with S3. The driver keeps many of them going at once, writes the
+journal, and gathers the deletes into batches.
 """
 
 from __future__ import annotations
@@ -15,15 +16,26 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote, urlencode
 
-from twobuckets.errors import AccessError
+from twobuckets.reprocess.conversation import Answer, Talk, checked
 from twobuckets.reprocess.journal import Change, Item, State
+from twobuckets.reprocess.overtaken import (
+    CLOCK_SLACK,
+    NEWER_WAITS,
+    NO_LONGER_CURRENT,
+    Arrived,
+    NotCopied,
+    Overtaken,
+    SourceGone,
+    Waiting,
+    find_overtaken,
+    settle_job,
+)
 from twobuckets.reprocess.plan import CHECKSUMS, NO_VERSION, Kind, head, require_found
 from twobuckets.s3 import Request, Response, SendError
 from twobuckets.s3.objects import (
@@ -44,11 +56,6 @@ if TYPE_CHECKING:
     from twobuckets.reprocess.journal import Journal
     from twobuckets.s3 import Sender
 
-Answer = Response | SendError
-T = TypeVar("T")
-Talk = Generator[list[Request], list[Answer], T]
-"""A conversation with S3: what it asks, what it hears, and what it returns at its end."""
-
 # A part of a copied upload: at most 5 GiB, and 10,000 of them (S3 user guide, "Multipart upload
 # limits"). Parts of 1 GiB go faster side by side.
 _COPY_PART_BYTES: Final = 1024**3
@@ -58,14 +65,9 @@ _PAGE: Final = 256
 _DELETE_PAUSE: Final = timedelta(seconds=0.2)
 """Before a delete is tried for the second time."""
 _FLUSH_SECONDS: Final = 0.25
-# LastModified has whole seconds.
-_CLOCK_SLACK: Final = timedelta(seconds=2)
-_EXPIRED: Final = frozenset({"ExpiredToken", "TokenRefreshRequired", "InvalidToken"})
 # Where from, and that it still is what was planned: the first headers of a copy.
 _SOURCE_HEADERS: Final = 2
 
-NEWER_WAITS: Final = "a newer file with this key waits in staging, and nothing may be put over it"
-NO_LONGER_CURRENT: Final = "a newer version of this key was archived since the plan was made"
 VERSION_GONE: Final = "the archived version is gone: moved or deleted by somebody else"
 
 
@@ -202,7 +204,10 @@ class Mover:
             yield [_abort(self._staging, item.key, item.upload_id)]
         echo = item.state is State.BEGUN
         since = _instant(item.began_at or began_at)
-        if echo and (settled := (yield from self._settle(item, since))) is not None:
+        if echo and item.job:
+            if (changes := (yield from self._settle_job(item, since))) is not None:
+                return changes
+        elif echo and (settled := (yield from self._settle(item, since))) is not None:
             return [settled]
         if item.size > LONGEST_COPY_BYTES:
             answer = yield from self._copy_large(item)
@@ -226,41 +231,82 @@ class Mover:
         copied_version_id = answer.headers.get("x-amz-copy-source-version-id", item.version_id)
         if copied_version_id != item.version_id:
             # The same bytes were archived again meanwhile, and those were copied: both stay.
-            return Change(item.id, State.DONE, None, staged_version_id)
+            left = yield from self._take_back(item, staged_version_id)
+            return left or Change(item.id, State.DONE, None, staged_version_id)
         result = _parse_result(answer.body)
         if result.get("ETag") == item.etag:
-            return self._arrived(item, staged_version_id)
+            return (yield from self._arrived(item, staged_version_id))
         # A copy of a multipart object, or under another key of encryption, gets another ETag.
         (looked,) = yield [head(self._archive, item.key, item.version_id)]
-        source = require_found(head(self._archive, item.key), _checked(looked))
+        source = require_found(head(self._archive, item.key), checked(looked))
         if source is not None and source.checksum is not None:
             name, _, value = source.checksum.partition(":")
             arrived = result.get("Checksum" + name.upper())
             if arrived == value:
-                return self._arrived(item, staged_version_id)
+                return (yield from self._arrived(item, staged_version_id))
             if arrived is not None:
                 return Change(
                     item.id, State.FAILED, f"the copy in staging differs: {name} {arrived}, "
                     f"archived {value}", staged_version_id,
                 )  # fmt: skip
         (looked,) = yield [head(self._staging, item.key, staged_version_id)]
-        staged = require_found(head(self._staging, item.key), _checked(looked))
+        staged = require_found(head(self._staging, item.key), checked(looked))
         if source is not None and staged is not None and staged.size == source.size:
-            return self._arrived(item, staged_version_id)
+            return (yield from self._arrived(item, staged_version_id))
         return Change(
             item.id, State.LEFT,
             "copied to staging; the archived version stays, because nothing is left to compare "
             "the copy with", staged_version_id,
         )  # fmt: skip
 
-    def _arrived(self, item: Item, staged_version_id: str | None, *, again: bool = False) -> Change:
-        """Return that an item is in staging, or archived `again`; now it may be deleted.
+    def _arrived(
+        self, item: Item, staged_version_id: str | None, *, again: bool = False
+    ) -> Talk[Change]:
+        """Return what is next for an item that is in staging, or archived `again`."""
+        left = yield from self._take_back(item, staged_version_id)
+        return left or self._to_delete(item, staged_version_id, again=again)
+
+    def _take_back(self, item: Item, staged_version_id: str | None) -> Talk[Change | None]:
+        """Take a copy back where something newer was archived before it had arrived."""
+        if item.is_chosen:
+            return None
+        overtaken = yield from find_overtaken(
+            item, staged_version_id, staging=self._staging, archive=self._archive
+        )
+        return None if overtaken is None else _left(item, overtaken)
+
+    def _to_delete(self, item: Item, staged_version_id: str | None, *, again: bool) -> Change:
+        """Return that an archived version may be deleted now, if it is to be.
 
         Without a version id of its own, the copy in staging may fall to somebody who is about to
         delete the same bytes that were there before it.
         """
         deletes = item.kind == Kind.MOVE and (again or staged_version_id not in NO_VERSION)
         return Change(item.id, State.COPIED if deletes else State.DONE, None, staged_version_id)
+
+    def _settle_job(self, item: Item, since: datetime) -> Talk[list[Change] | None]:
+        """Find out what a batch job's copy did; None when there is none, and none is in the way."""
+        verdict = yield from settle_job(
+            item,
+            since,
+            self._journal.planned_at + self._offset,
+            staging=self._staging,
+            archive=self._archive,
+        )
+        match verdict:
+            case Arrived(staged_version_id, again, covers):
+                if covers:
+                    return [Change(item.id, State.DONE, None, staged_version_id)]
+                return [self._to_delete(item, staged_version_id, again=again)]
+            case Waiting(staged):
+                self._journal.wake_instead(item, staged, NEWER_WAITS)
+                return []
+            case Overtaken():
+                return [_left(item, verdict)]
+            case SourceGone():
+                return [_gone(item)]
+            case NotCopied():
+                return None
 
     def _settle(self, item: Item, since: datetime) -> Talk[Change | None]:
         """Find out whether an earlier attempt's copy arrived; None when it did not."""
@@ -274,37 +320,35 @@ class Mover:
         # an answer to HEAD has no body that could say so.
         looks[0] = head(self._archive, item.key)
         source, staged, current = (
-            require_found(look, _checked(answer))
+            require_found(look, checked(answer))
             for look, answer in zip(looks, answers, strict=True)
         )
         if source is None:
-            if item.kind == Kind.MOVE:
-                return Change(item.id, State.DONE, None, item.staged_version_id)
-            return Change(item.id, State.LEFT, VERSION_GONE)
+            return _gone(item)
         if staged is not None:
             # It may be the very file that the archived version was made of, which the processor is
             # about to delete: then the archived one is all there is.
             if (
                 staged.is_copy_of(source)
                 and staged.came_from(source)
-                and staged.modified_at >= since - _CLOCK_SLACK
+                and staged.modified_at >= since - CLOCK_SLACK
             ):
-                return self._arrived(item, staged.version_id)
+                return (yield from self._arrived(item, staged.version_id))
             return Change(item.id, State.LEFT, NEWER_WAITS)
         if not item.is_chosen and (current is None or current.etag != item.etag):
             return Change(item.id, State.LEFT, NO_LONGER_CURRENT)
         again = (
             current is not None
             and current.is_copy_of(source)
-            and current.modified_at >= since - _CLOCK_SLACK
+            and current.modified_at >= since - CLOCK_SLACK
             and (current.version_id != item.version_id or item.version_id in NO_VERSION)
         )
-        return self._arrived(item, None, again=True) if again else None
+        return (yield from self._arrived(item, None, again=True)) if again else None
 
     def _refused(self, item: Item, answer: Answer) -> Change:
         if isinstance(answer, SendError):
             return Change(item.id, State.FAILED, f"no answer from S3: {answer.cause}")
-        _checked(answer)
+        checked(answer)
         match answer.status, answer.code:
             case 412, _:
                 return Change(item.id, State.LEFT, NEWER_WAITS)
@@ -325,7 +369,7 @@ class Mover:
             results = {
                 (result.key, result.version_id): (result, passes(result, answer))
                 for request, answer in zip(requests, answers, strict=True)
-                for result in read_deletes(request, _checked(answer))
+                for result in read_deletes(request, checked(answer))
             }
             again = []
             for item in items:
@@ -345,8 +389,8 @@ class Mover:
         look = head(self._archive, item.key, item.version_id)
         tagging = Request("GET", self._archive, item.key, query=self._versioned(item, "tagging"))
         answers = yield [look, tagging]
-        source = require_found(look, _checked(answers[0]))
-        tags = _checked(answers[1])
+        source = require_found(look, checked(answers[0]))
+        tags = checked(answers[1])
         if source is None or isinstance(tags, SendError) or not tags.ok:
             return answers[0] if source is None else tags
         headers = [*source.described, ("x-amz-checksum-algorithm", "CRC64NVME")]
@@ -411,14 +455,15 @@ def _ask(talk: _Talk, answers: list[Answer] | None = None) -> Iterator[Request]:
     return iter([dataclasses.replace(r, tag=(talk, place)) for place, r in enumerate(requests)])
 
 
-def _checked(answer: Answer) -> Answer:
-    """Return an answer. Raises AccessError when the credentials themselves are refused."""
-    if isinstance(answer, Response) and answer.code in _EXPIRED:
-        raise AccessError(
-            "Could not go on moving objects: the AWS credentials have expired",
-            hint="Sign in again and run the same command: it goes on where it was.",
-        )
-    return answer
+def _gone(item: Item) -> Change:
+    """Return what a version that is gone means: an earlier attempt deletes what it has moved."""
+    if item.kind == Kind.MOVE:
+        return Change(item.id, State.DONE, None, item.staged_version_id)
+    return Change(item.id, State.LEFT, VERSION_GONE)
+
+
+def _left(item: Item, overtaken: Overtaken) -> Change:
+    return Change(item.id, State.FAILED if overtaken.failed else State.LEFT, overtaken.reason)
 
 
 def _listed_part(number: int, part: Response) -> str:

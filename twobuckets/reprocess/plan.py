@@ -322,7 +322,7 @@ def iter_archived(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
     """
     with _explained(f"list the versions in s3://{bucket}/{prefix}"):
         for row in iter_versions(sender, bucket, prefix=prefix):
-            yield _as_found(row)
+            yield found_in_listing(row)
 
 
 def iter_staged(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
@@ -330,7 +330,7 @@ def iter_staged(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
     with _explained(f"list s3://{bucket}/{prefix}"):
         for row in iter_versions(sender, bucket, prefix=prefix):
             if row.is_latest and not row.is_delete_marker:
-                yield _as_found(row)
+                yield found_in_listing(row)
 
 
 def iter_covered(sender: Sender, bucket: str, prefix: str) -> Iterator[str]:
@@ -345,7 +345,8 @@ def iter_covered(sender: Sender, bucket: str, prefix: str) -> Iterator[str]:
                 yield row.key
 
 
-def _as_found(row: ListedVersion) -> Found:
+def found_in_listing(row: ListedVersion) -> Found:
+    """Return what a listing tells of a version or delete marker."""
     return Found(
         row.key,
         row.version_id,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from twobuckets.cli.reprocess import RunStatus
+from twobuckets.cli.reprocess import BatchPermissions, RunStatus
 from twobuckets.cli.reprocess_run import OutcomeGroup, Summary
 from twobuckets.cli.views import human
 from twobuckets.prices import format_usd
@@ -85,9 +86,19 @@ def _(job: BatchJob) -> Text:
     return line
 
 
+@human.register(BatchPermissions)
+def _(needs: BatchPermissions) -> Text:
+    return Text(json.dumps({"trust": needs.trust, "permissions": needs.permissions}, indent=2))
+
+
 @human.register(RunStatus)
 def _(status: RunStatus) -> Text:
-    end = "ended" if status.is_ended else "not ended; the same command, or --resume, goes on"
+    if status.is_ended:
+        end = "ended"
+    elif status.process is not None:
+        end = f"under way (process {status.process})"
+    else:
+        end = "not ended; the same command, or --resume, goes on"
     return Text(
         f"twobuckets {visible(status.command)}\n"
         f"planned {format_instant(status.planned_at)}, {end}\njournal {visible(status.journal)}"

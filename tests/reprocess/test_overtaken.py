@@ -1,0 +1,227 @@
+"""What a batch job's copies may have met is looked at, and taken back where something newer came.
+
+The job is played by a copy without conditions, as S3 Batch Operations makes it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+
+from twobuckets.reprocess.batch import KINDS
+from twobuckets.reprocess.journal import Item, State, create
+from twobuckets.reprocess.moving import Mover
+from twobuckets.reprocess.plan import Action, Kind
+from twobuckets.s3 import FixedCredentials, Keys, connect, parse_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef
+
+    from twobuckets.reprocess.journal import Journal
+
+STAGING, ARCHIVE, KEY = "in-bucket", "done-bucket", "a key & more"
+
+
+@dataclass
+class Intake:
+    """Two buckets with versions, and the file `old` archived in the first place."""
+
+    s3: S3Client
+    url: str
+    archived: str = ""
+    etag: str = ""
+
+    def upload(self, body: str) -> str:
+        return self.s3.put_object(Bucket=STAGING, Key=KEY, Body=body.encode())["VersionId"]
+
+    def archive(self, body: str, staged: str) -> str:
+        """Archive as the processor does, with its note of what was archived."""
+        note = json.dumps({"version_id": staged})
+        return self.s3.put_object(
+            Bucket=ARCHIVE, Key=KEY, Body=body.encode(), Metadata={"twobuckets-origin": note}
+        )["VersionId"]
+
+    def copy(self) -> str:
+        """Do the job's task."""
+        source: CopySourceTypeDef = {
+            "Bucket": ARCHIVE,
+            "Key": KEY,
+            "VersionId": self.archived,
+        }
+        return self.s3.copy_object(Bucket=STAGING, Key=KEY, CopySource=source)["VersionId"]
+
+    def clear(self, version_id: str, *, hide: bool = True) -> None:
+        """Clear staging of what is archived as the processor does."""
+        if hide:
+            self.s3.delete_object(Bucket=STAGING, Key=KEY)
+        self.s3.delete_object(Bucket=STAGING, Key=KEY, VersionId=version_id)
+
+    def versions(self, bucket: str) -> list[str]:
+        """The contents of a key's versions, the newest first; a delete marker is "-"."""
+        page = self.s3.list_object_versions(Bucket=bucket)
+        rows = [
+            (v["LastModified"], v["IsLatest"], v["VersionId"]) for v in page.get("Versions", [])
+        ]
+        markers = page.get("DeleteMarkers", [])
+        rows += [(m["LastModified"], m["IsLatest"], "") for m in markers]
+        rows.sort(key=lambda row: (row[1], row[0]), reverse=True)
+        return [self.read(bucket, row[2]) if row[2] else "-" for row in rows]
+
+    def read(self, bucket: str, version_id: str) -> str:
+        body = self.s3.get_object(Bucket=bucket, Key=KEY, VersionId=version_id)["Body"]
+        return body.read().decode()
+
+
+@pytest.fixture
+def intake(empty_moto_url: str) -> Intake:
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=empty_moto_url,
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+    )
+    for bucket in (STAGING, ARCHIVE):
+        s3.create_bucket(Bucket=bucket)
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    intake = Intake(s3, empty_moto_url)
+    intake.archived = intake.archive("old", "v0")
+    intake.etag = s3.head_object(Bucket=ARCHIVE, Key=KEY)["ETag"].strip('"')
+    return intake
+
+
+@pytest.fixture
+def journal(tmp_path: Path, intake: Intake) -> Iterator[Journal]:
+    """A run that gave its one move to a job, which nobody has looked after yet."""
+    now = datetime.now(UTC)
+    with create(tmp_path, fingerprint="f", description={}, now=now) as journal:
+        journal.add([Action(KEY, Kind.MOVE, intake.archived, intake.etag, 3)])
+        journal.approve()
+        journal.begin_job(now.timestamp(), kinds=KINDS)
+        yield journal
+
+
+def look_after(intake: Intake, journal: Journal) -> Item:
+    """Do what follows a job, and return what the journal says of the file then."""
+    endpoint = parse_endpoint(intake.url, region="us-east-1", path_style=True)
+    with connect(endpoint, FixedCredentials(Keys("a", "b"))) as sender:
+        mover = Mover(
+            sender, journal, staging=STAGING, archive=ARCHIVE, now=lambda: datetime.now(UTC)
+        )
+        list(mover.run(journal.iter_items(State.BEGUN)))
+    (item,) = journal.iter_items()
+    return item
+
+
+def test_a_copy_that_met_nothing_is_a_move(intake: Intake, journal: Journal):
+    intake.copy()
+    assert look_after(intake, journal).state is State.DONE
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], [])
+
+
+def test_what_the_processor_has_archived_again_meanwhile_is_a_move_too(
+    intake: Intake, journal: Journal
+):
+    copied = intake.copy()
+    intake.archive("old", copied)
+    intake.clear(copied, hide=False)
+    assert look_after(intake, journal).state is State.DONE
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == ([], ["old"])
+
+
+def test_what_the_job_did_not_copy_is_copied_from_here(intake: Intake, journal: Journal):
+    assert look_after(intake, journal).state is State.DONE
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], [])
+
+
+def test_a_copy_over_a_newer_file_is_taken_back_and_that_file_is_woken(
+    intake: Intake, journal: Journal
+):
+    newer = intake.upload("newer")
+    intake.copy()
+    item = look_after(intake, journal)
+    assert (item.kind, item.state, item.version_id) == (Kind.WAKE, State.PLANNED, newer)
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["newer"], ["old"])
+
+
+def test_a_newer_file_over_the_copy_is_woken_and_the_copy_taken_back(
+    intake: Intake, journal: Journal
+):
+    intake.copy()
+    newer = intake.upload("newer")
+    item = look_after(intake, journal)
+    assert (item.kind, item.version_id) == (Kind.WAKE, newer)
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["newer"], ["old"])
+
+
+def test_a_newer_file_that_was_buried_with_the_copy_comes_to_light_again(
+    intake: Intake, journal: Journal
+):
+    intake.upload("newer")
+    copied = intake.copy()
+    intake.archive("old", copied)
+    intake.clear(copied)
+    assert intake.versions(STAGING) == ["-", "newer"]
+    item = look_after(intake, journal)
+    assert (item.state, "on top in staging again" in str(item.reason)) == (State.LEFT, True)
+    assert intake.versions(STAGING)[0] == "newer"
+    assert intake.versions(ARCHIVE) == ["old", "old"]
+
+
+def test_a_newer_file_that_somebody_deleted_before_the_copy_came_stays_deleted(
+    intake: Intake, journal: Journal
+):
+    intake.upload("newer")
+    intake.s3.delete_object(Bucket=STAGING, Key=KEY)
+    item = look_after(intake, journal)
+    assert (item.state, "under a delete marker" in str(item.reason)) == (State.LEFT, True)
+    assert intake.versions(STAGING) == ["-", "newer"]
+    assert intake.versions(ARCHIVE) == ["old"]
+
+
+def test_a_copy_of_what_is_no_longer_current_is_taken_back(intake: Intake, journal: Journal):
+    intake.archive("newer", "v1")
+    intake.copy()
+    item = look_after(intake, journal)
+    assert item.state is State.LEFT
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == ([], ["newer", "old"])
+
+
+def test_what_the_processor_archived_of_such_a_copy_is_taken_back_too(
+    intake: Intake, journal: Journal
+):
+    intake.archive("newer", "v1")
+    intake.archive("old", intake.copy())
+    item = look_after(intake, journal)
+    assert item.state is State.LEFT
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == ([], ["newer", "old"])
+
+
+def test_a_newer_archived_version_under_the_copy_s_is_named_and_nothing_deleted(
+    intake: Intake, journal: Journal
+):
+    newer = intake.archive("newer", "v1")
+    copied = intake.copy()
+    intake.archive("old", copied)
+    intake.clear(copied, hide=False)
+    item = look_after(intake, journal)
+    assert (item.state, newer in str(item.reason)) == (State.LEFT, True)
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == ([], ["old", "newer", "old"])
+
+
+def test_a_version_that_was_chosen_comes_back_over_newer_ones(intake: Intake, journal: Journal):
+    with journal.db:
+        journal.db.execute("UPDATE item SET is_chosen = 1")
+    intake.archive("newer", "v1")
+    intake.copy()
+    assert look_after(intake, journal).state is State.DONE
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], ["newer"])

@@ -1,0 +1,290 @@
+"""Finds out whether something newer came while an archived version was brought back to staging.
+
+S3 judges a copy's source when the copy begins and its destination when it ends, and a copy of S3
+Batch Operations has no condition at all. So a file can be uploaded, even archived, before the copy
+lands: then the copy must not take its place. It is taken back by its own version id, which touches
+nothing else, and the archived version that it was made of stays.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from twobuckets.reprocess.conversation import (
+    Answer,
+    Talk,
+    checked,
+    list_stack,
+    look,
+)
+from twobuckets.reprocess.plan import NO_VERSION, Found, head, require_found
+from twobuckets.s3 import SendError
+from twobuckets.s3.objects import (
+    LONGEST_COPY_BYTES,
+    ObjectVersion,
+    copy_request,
+    delete_request,
+)
+
+if TYPE_CHECKING:
+    from twobuckets.reprocess.journal import Item
+
+_ROUNDS: Final = 5
+"""How often a key is looked at while what it holds keeps changing."""
+_MOST_LOOKS: Final = 20
+"""Versions of a key that are looked at one by one; of any beyond, nothing is believed."""
+# LastModified has whole seconds.
+CLOCK_SLACK: Final = timedelta(seconds=2)
+
+NO_LONGER_CURRENT: Final = "a newer version of this key was archived since the plan was made"
+NEWER_WAITS: Final = "a newer file with this key waits in staging, and nothing may be put over it"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The copy is in staging, or was archived `again`, and nothing newer came in between.
+
+    It `covers` a delete marker that came after the plan: a late one could still cover the copy.
+    """
+
+    staged_version_id: str | None
+    again: bool = False
+    covers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotCopied:
+    """Nothing of a copy is to be found, and nothing newer came."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceGone:
+    """The archived version is not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """Something newer came, and the copy is gone from staging; `failed` says that it is not."""
+
+    reason: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A newer file shows in staging; its event may have met the copy, so it is to be woken."""
+
+    staged: Found
+
+
+Verdict = Arrived | NotCopied | SourceGone | Overtaken | Waiting
+
+
+def find_overtaken(
+    item: Item, staged_version_id: str | None, *, staging: str, archive: str
+) -> Talk[Overtaken | None]:
+    """Tell whether an item's version was still the archive's current one when its copy had arrived.
+
+    If it was not, the copy is taken back; where the processor had archived it already, that too.
+    Buckets without versions give nothing to judge or to take back by.
+    """
+    if item.version_id in NO_VERSION:
+        return None
+    (answer,) = yield [head(archive, item.key)]
+    current = require_found(head(archive, item.key), checked(answer))
+    if current is not None and current.version_id == item.version_id:
+        return None
+    above = yield from _look_above(item, archive)
+    if above is None or not above.others:
+        return None
+    if staged_version_id in NO_VERSION:
+        return Overtaken(_explain(above))
+    assert staged_version_id is not None
+    problem = yield from _take_back(item, [staged_version_id], staging, archive)
+    return Overtaken(NO_LONGER_CURRENT + problem, failed=bool(problem))
+
+
+def settle_job(
+    item: Item, since: datetime, planned_at: datetime, *, staging: str, archive: str
+) -> Talk[Verdict]:
+    """Judge what a batch job did with an item that fell to it at `since`, both by S3's clock."""
+    taken_back: list[str] = []
+    for _ in range(_ROUNDS):
+        above = yield from _look_above(item, archive)
+        if above is None:
+            return SourceGone()
+        stack = yield from list_stack(staging, item.key)
+        recent = [
+            version
+            for version in stack
+            if not version.is_delete_marker and version.modified_at >= planned_at - CLOCK_SLACK
+        ]
+        if len(recent) > _MOST_LOOKS:
+            return Overtaken(f"{NEWER_WAITS}: {len(recent)} versions since the plan", failed=True)
+        looked = yield from look(staging, item.key, _ids(recent))
+        if len(looked) < len(recent):
+            continue  # one has gone just now
+        copies = [
+            version.version_id
+            for version in looked
+            if version.is_copy_of(above.source)
+            and version.came_from(above.source)
+            and version.modified_at >= since - CLOCK_SLACK
+        ]
+        newer = [version for version in looked if version.version_id not in copies]
+        others = [] if item.is_chosen else above.others
+        if not newer and not others:
+            return _judge_undisturbed(above, stack, copies, planned_at)
+        taken_back += [version_id for version_id in copies if version_id is not None]
+        if copies or any(_origin_of(version) in taken_back for version in above.copies):
+            problem = yield from _take_back(item, taken_back, staging, archive)
+            if problem:
+                return Overtaken((NEWER_WAITS if newer else NO_LONGER_CURRENT) + problem, True)
+            continue
+        if not newer:
+            return Overtaken(_explain(above))
+        if not stack[0].is_delete_marker:
+            return Waiting(stack[0])
+        verdict = yield from _bring_to_light(newer[0], stack, above, staging)
+        if verdict is not None:
+            return verdict
+    return Overtaken("what both buckets hold of it keeps changing", failed=True)
+
+
+def _judge_undisturbed(
+    above: _Above, stack: list[Found], copies: list[str | None], planned_at: datetime
+) -> Verdict:
+    if copies:
+        places = [version.version_id for version in stack]
+        below = stack[places.index(copies[-1]) + 1 :]
+        covers = bool(below) and below[0].is_delete_marker
+        return Arrived(
+            copies[0], covers=covers and below[0].modified_at >= planned_at - CLOCK_SLACK
+        )
+    if stack and not stack[0].is_delete_marker:
+        return Overtaken(NEWER_WAITS)  # an older one that somebody brought back to light
+    if above.copies:
+        return Arrived(None, again=True)
+    return NotCopied()
+
+
+def _bring_to_light(
+    newer: Found, stack: list[Found], above: _Above, staging: str
+) -> Talk[Overtaken | None]:
+    """Put a file that was covered by the copy, and then by its delete marker, on top again.
+
+    Copied onto itself it is the latest upload once more, and S3 tells the processor of it.
+    """
+    place = [version.version_id for version in stack].index(newer.version_id)
+    marker = stack[place - 1]
+    hidden = (
+        f"a newer file with this key lies under a delete marker in staging, version "
+        f"{newer.version_id}"
+    )
+    # A marker that is older than what was archived of the copy is somebody else's wish.
+    is_ours = (
+        marker.is_delete_marker
+        and bool(above.copies)
+        and not above.others
+        and marker.modified_at >= above.copies[0].modified_at - CLOCK_SLACK
+    )
+    if not is_ours or newer.size > LONGEST_COPY_BYTES:
+        return Overtaken(hidden + "; look whether it is to be processed")
+    version = ObjectVersion(newer.key, newer.version_id or "", newer.etag)
+    (answer,) = yield [copy_request(staging, version, staging, newer.key, if_absent=True)]
+    answer = checked(answer)
+    if isinstance(answer, SendError) or answer.status == 412:
+        return None  # look again
+    if not answer.ok:
+        return Overtaken(f"{hidden}: {answer.code or answer.status}: {answer.message}", failed=True)
+    return Overtaken(
+        "a newer file with this key was covered by the job's copy; it is on top in staging again, "
+        "and the processor was told"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Above:
+    """What was archived over a version since: copies of it, and others; the newest first."""
+
+    source: Found
+    copies: list[Found]
+    others: list[Found]
+    is_covered: bool
+    """Whether one of the others lies under a copy."""
+
+
+def _look_above(item: Item, archive: str) -> Talk[_Above | None]:
+    """Return what lies over an item's version in the archive; None when that version is gone."""
+    stack = yield from list_stack(archive, item.key)
+    ids = [version.version_id for version in stack]
+    if item.version_id not in ids:
+        return None
+    rows = stack[: ids.index(item.version_id)]
+    assert item.version_id is not None
+    versions = _ids([row for row in rows if not row.is_delete_marker])[:_MOST_LOOKS]
+    looked = yield from look(archive, item.key, [item.version_id, *versions])
+    by_id = {version.version_id: version for version in looked}
+    source = by_id.pop(item.version_id, None)
+    if source is None:
+        return None
+    copies = [version for version in by_id.values() if version.is_copy_of(source)]
+    copied = {version.version_id for version in copies}
+    others = [row for row in rows if row.version_id not in copied]
+    return _Above(source, copies, others, bool(others) and rows[0].version_id in copied)
+
+
+def _take_back(item: Item, ids: list[str], staging: str, archive: str) -> Talk[str]:
+    """Delete copies from staging by their version ids, and what the processor archived of them.
+
+    Both hold what the archived version holds, which stays. Returns what went wrong, "" for nothing.
+    """
+    answers = yield [delete_request(staging, ObjectVersion(item.key, id_)) for id_ in ids]
+    if problem := _first_problem(answers):
+        return f"; the copy in staging could not be taken back: {problem}"
+    above = yield from _look_above(item, archive)
+    archived = [] if above is None else [v for v in above.copies if _origin_of(v) in ids]
+    if archived:
+        answers = yield [
+            delete_request(archive, ObjectVersion(item.key, version.version_id or ""))
+            for version in archived
+        ]
+        if problem := _first_problem(answers):
+            return f"; what was archived of the copy could not be taken back: {problem}"
+    return ""
+
+
+def _first_problem(answers: list[Answer]) -> str:
+    for answer in map(checked, answers):
+        if isinstance(answer, SendError):
+            return f"no answer from S3: {answer.cause}"
+        if not answer.ok and answer.status != 404:
+            return f"{answer.code or answer.status}: {answer.message}"
+    return ""
+
+
+def _origin_of(archived: Found) -> str | None:
+    """Return the staged version that an archived object was made of, as the processor notes it."""
+    try:
+        origin = json.loads(archived.origin or "")
+    except ValueError:
+        return None
+    version_id = origin.get("version_id") if isinstance(origin, dict) else None
+    return version_id if isinstance(version_id, str) else None
+
+
+def _explain(above: _Above) -> str:
+    if not above.is_covered:
+        return NO_LONGER_CURRENT
+    newest = next(
+        (other.version_id for other in above.others if not other.is_delete_marker),
+        "a delete marker",
+    )
+    return f"{NO_LONGER_CURRENT}, and now lies under what was archived of the copy: {newest}"
+
+
+def _ids(versions: list[Found]) -> list[str]:
+    return [version.version_id for version in versions if version.version_id is not None]
