@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sqlite3
@@ -14,7 +13,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from xml.sax.saxutils import escape, unescape
 
 from botocore.exceptions import ClientError
@@ -64,8 +63,27 @@ class ReprocessWorld(World):
         super().__init__(scenario, processor)
         self.moving = moving
         self.plan = plan
+        self.said_covered = False
         for number, run in enumerate(runs):
             self._add_run(f"reprocess {number}", run)
+
+    def run(self, key: str = "key") -> None:
+        """Do as the world does, and look at the end what became of the archive's order."""
+        super().run(key)
+        self._check_order_of_uploads(key)
+
+    def _check_order_of_uploads(self, key: str) -> None:
+        """What came back did not cover a later upload for good, unless the run says so."""
+        if not (self.staging.versioned and self.archive.versioned and self._has_distinct_bodies):
+            return
+        stack = self.archive.stacks.get(key, [])
+        current = self.archive.current(key)
+        latest = max((item.upload for item in stack if not item.is_marker), default=0)
+        if current is not None and current.upload != latest and not self.said_covered:
+            raise self.laws.broken(
+                f"covered: the archive's current {key!r} is upload {current.upload}, and {latest} "
+                "was archived"
+            )
 
     def _add_run(self, name: str, run: Run, key: str = "key") -> None:
         def reprocess() -> None:
@@ -108,8 +126,8 @@ class ReprocessWorld(World):
         mover = self.moving.Mover(
             sender, journal, staging=STAGING, archive=ARCHIVE, now=lambda: START
         )
-        for _ in mover.run(journal.iter_items(*unfinished, kinds=("move", "copy"))):
-            pass
+        for moved in mover.run(journal.iter_items(*unfinished, kinds=("move", "copy"))):
+            self.said_covered |= "lies under what was archived of the copy" in str(moved.reason)
 
     def _list(self, bucket: str) -> list[Found]:
         """List the versions of the key, the newest first."""
@@ -181,8 +199,13 @@ class CopyingClient(Client):
 
     copied: Stored
 
+    world: ReprocessWorld
+
     def _source(self, arguments: dict[str, Any], operation: str) -> Stored:
         self.copied = super()._source(arguments, operation)
+        self.world.check_brought_back(self.copied)
+        # The source is read when a copy begins, and the destination's condition when it ends.
+        self._gate("the end of CopyObject", arguments)
         return self.copied
 
 
@@ -192,6 +215,7 @@ class ModelSender:
     def __init__(self, world: ReprocessWorld, lost: frozenset[int]) -> None:
         self._world = world
         self._client = CopyingClient(world.s3, world.client._gate)
+        self._client.world = world
         self._lost = lost
         self._count = 0
 
@@ -233,6 +257,8 @@ class ModelSender:
         match request.method:
             case "HEAD" if not request.key:
                 return _response(200, {"date": format_datetime(self._world.now(), usegmt=True)})
+            case "GET" if "versions" in query:
+                return _listed(client, request.bucket, query)
             case "HEAD":
                 return _described(client.head_object(**where))
             case "PUT":
@@ -257,7 +283,6 @@ class ModelSender:
         if "if-none-match" in headers:
             arguments["IfNoneMatch"] = headers["if-none-match"]
         answer = client.copy_object(Bucket=request.bucket, Key=request.key, **arguments)
-        self._world.check_brought_back(client.copied)
         described = {}
         if "VersionId" in answer:
             described["x-amz-version-id"] = answer["VersionId"]
@@ -302,6 +327,32 @@ def _response(status: int, headers: dict[str, str], body: bytes = b"") -> Respon
     return Response(status, "\r\n".join(lines).encode(), body)
 
 
+def _listed(client: Client, bucket: str, query: dict[str, str]) -> Response:
+    where = {"Bucket": bucket, "Prefix": query["prefix"]}
+    if "key-marker" in query:
+        where |= {"KeyMarker": query["key-marker"], "VersionIdMarker": query["version-id-marker"]}
+    page = client.list_object_versions(**where)
+    rows = [
+        f"<{tag}><Key>{quote(row['Key'])}</Key><VersionId>{row['VersionId']}</VersionId>"
+        f"<IsLatest>{str(row['IsLatest']).lower()}</IsLatest>"
+        f"<LastModified>{row['LastModified'].isoformat()}</LastModified>"
+        f"<ETag>{escape(row['ETag'])}</ETag><Size>{row['Size']}</Size></{tag}>"
+        for tag, name in (("Version", "Versions"), ("DeleteMarker", "DeleteMarkers"))
+        for row in page[name]
+    ]
+    following = "".join(
+        f"<{name}>{quote(page[name])}</{name}>"
+        for name in ("NextKeyMarker", "NextVersionIdMarker")
+        if name in page
+    )
+    is_truncated = str(page["IsTruncated"]).lower()
+    body = (
+        "<ListVersionsResult><EncodingType>url</EncodingType>"
+        f"<IsTruncated>{is_truncated}</IsTruncated>{following}{''.join(rows)}</ListVersionsResult>"
+    )
+    return _response(200, {}, body.encode())
+
+
 def _described(answer: dict[str, Any]) -> Response:
     headers = {
         "etag": answer["ETag"],
@@ -311,7 +362,7 @@ def _described(answer: dict[str, Any]) -> Response:
         "x-amz-checksum-type": answer["ChecksumType"],
         "content-type": answer["ContentType"],
     }
-    headers |= {f"x-amz-meta-{n}": json.dumps(v) for n, v in answer["Metadata"].items()}
+    headers |= {f"x-amz-meta-{n}": v for n, v in answer["Metadata"].items()}
     if "VersionId" in answer:
         headers["x-amz-version-id"] = answer["VersionId"]
     return _response(200, headers)

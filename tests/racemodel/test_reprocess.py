@@ -16,7 +16,7 @@ from tests.racemodel.reprocessing import ReprocessWorld, Run, naive_reprocess
 from tests.racemodel.strategies import RUNS, find_breach, scenarios
 from tests.racemodel.test_racemodel import function_environment, run_settings
 from tests.racemodel.world import Scenario, Upload
-from twobuckets.reprocess import moving, plan
+from twobuckets.reprocess import moving, overtaken, plan
 
 __all__ = ["function_environment"]
 
@@ -164,6 +164,22 @@ GUARDS = {
         # A second upload comes and is archived between the plan and the copy.
         Scenario(TWO, (*ARCHIVED, 0, 0, 0, 1, *[3] * 14, *[0] * 9)),
     ),
+    "a copy that something newer has overtaken is taken back": Guard(
+        moving,
+        (
+            (
+                "        if item.is_chosen:\n            return None\n        overtaken",
+                "        if True:\n            return None\n        overtaken",
+            ),
+        ),
+        # While it is copied, a second upload comes, is archived and leaves staging.
+        Scenario(TWO, (*ARCHIVED, *[0] * 4, 1, *[3] * 14, *[0] * 10)),
+    ),
+    "what was archived of such a copy is taken back too": Guard(
+        overtaken,
+        (("if _origin_of(v) in ids]", "if False]"),),
+        Scenario(TWO, (*ARCHIVED, *[0] * 4, 1, *[3] * 14, 0, *[4] * 14, *[0] * 9)),
+    ),
     "a copy in staging without versions does not replace the archived one": Guard(
         moving,
         (("(again or staged_version_id not in NO_VERSION)", "True"),),
@@ -194,7 +210,11 @@ def test_without_a_guard_of_reprocess_a_law_is_broken(
     ReprocessWorld(guard.scenario, (guard.run,)).run()
     # Dataclasses look for their module among those that are imported.
     monkeypatch.setitem(sys.modules, "mutant", ModuleType("mutant"))
-    careless = {guard.room.__name__.rpartition(".")[2]: mutant_of(guard, tmp_path)}
+    mutant = mutant_of(guard, tmp_path)
+    careless = {guard.room.__name__.rpartition(".")[2]: mutant}
+    if guard.room is overtaken:
+        monkeypatch.setattr(moving, "find_overtaken", mutant.find_overtaken)
+        careless = {}
     with pytest.raises(LawBroken):
         ReprocessWorld(guard.scenario, (guard.run,), **careless).run()
 
