@@ -25,6 +25,7 @@ from tests.doctor.conftest import (
     STAGING,
     Answers,
     HandMadePair,
+    Run,
     lifecycle_rules,
     make_clients,
     make_pair,
@@ -32,10 +33,15 @@ from tests.doctor.conftest import (
     run_doctor,
 )
 from twobuckets.cli import cli
+from twobuckets.cli.app import App
+from twobuckets.cli.doctor import site_of
 from twobuckets.doctor import COULD_NOT_LOOK, list_checks
+from twobuckets.doctor.findings import Check, Finding, Severity, finder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from twobuckets.doctor.site import Site
 
 READING_VERBS = ("Get", "List", "Describe", "Head", "Filter", "Simulate")
 EVERYBODY = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
@@ -216,6 +222,14 @@ def test_each_breakage_has_its_name_and_nothing_else_has(pair: HandMadePair, nam
     assert run.checks == expected
     assert run.exit_code == 3
     assert run.lines[-1]["type"] == "summary"
+    assert fixed_of(run) == {f["check"] for f in run.findings if f["fixable"]}
+
+
+def fixed_of(run: Run) -> set[str]:
+    """Return the checks of what `--fix` would mend, of a run's findings that are named to it."""
+    named = [f"--check={check}" for check in run.checks]
+    lines = run_doctor("--fix", "--dry-run", *named).lines
+    return {line["check"] for line in lines if line["type"] == "action"}
 
 
 def test_many_breakages_at_once_are_all_named(pair: HandMadePair):
@@ -308,7 +322,50 @@ def test_a_check_of_a_bucket_that_is_gone_does_not_pass(pair: HandMadePair):
         pair.s3.delete_bucket(Bucket=bucket)
     run = run_doctor("--check", "versioning")
     assert run.exit_code == 5
-    assert run.checks == {"could-not-look"}
+    assert run.of("could-not-look")["detail"] == (
+        f"Could not read the bucket {STAGING}: it does not exist. Not checked: versioning."
+    )
+    assert run_doctor("--check", "versioning", "--check", "bucket-missing").checks == {
+        "bucket-missing"
+    }
+
+
+@pytest.mark.parametrize("check", ["failure-queue", "failure-queue-missing"])
+def test_neither_check_of_the_failure_queue_passes_when_the_queue_is_gone(
+    pair: HandMadePair, tmp_path: Any, check: str
+):
+    url = "https://sqs.eu-central-1.amazonaws.com/123456789012/failures"
+    (tmp_path / "twobuckets.toml").write_text(f'failure_queue_url = "{url}"\n')
+    run = run_doctor("--check", check)
+    if check == "failure-queue":
+        assert (run.checks, run.exit_code) == ({"could-not-look"}, 5)
+    else:
+        assert (run.checks, run.exit_code) == ({check}, 3)
+
+
+def test_a_finder_yields_findings_of_the_checks_that_it_declares_only(pair: HandMadePair):
+    @finder("wiring", Check("declared", "It is."))
+    def find(_: Site) -> Iterator[Finding]:
+        for check in ("declared", "undeclared"):
+            yield Finding(check=check, severity=Severity.INFO, subject="a", detail="b")
+
+    found = find(site_of(App(), older_than=None))
+    assert next(found).check == "declared"
+    with pytest.raises(AssertionError, match="undeclared"):
+        next(found)
+
+
+def test_a_policy_that_denies_s3_the_call_is_left_to_a_person(pair: HandMadePair, answers: Answers):
+    statement = {
+        "Effect": "Deny",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "lambda:*",
+        "Resource": FUNCTION_ARN,
+    }
+    answers.give("GetPolicy", {"Policy": json.dumps({"Statement": statement})})
+    run = run_doctor("--check", "wiring")
+    assert run.checks == {"permission-denied"}
+    assert fixed_of(run) == set()
 
 
 def unreachable(params: dict[str, Any]) -> dict[str, Any]:
@@ -366,8 +423,10 @@ def test_fail_on_problem_lets_notices_pass(pair: HandMadePair):
 def test_list_checks_shows_every_check_and_asks_aws_nothing(answers: Answers):
     result = CliRunner().invoke(cli, ["doctor", "--list-checks", "--json"])
     assert result.exit_code == 0
-    listed = {json.loads(line)["name"] for line in result.stdout.splitlines()}
-    assert {name for _, names in BREAKAGES.values() for name in names} <= listed
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    listed = {line["name"]: line["fixable"] for line in lines}
+    assert (listed["notification-target"], listed["notification-events"]) == (False, True)
+    assert {name for _, names in BREAKAGES.values() for name in names} <= set(listed)
     assert answers.calls == []
 
 

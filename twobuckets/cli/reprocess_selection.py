@@ -179,7 +179,9 @@ def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str 
         for finding in find_stuck(site):
             app.out.note(f"{finding.check}: {finding.count:,}. {finding.detail}")
     except Gone as gone:
-        raise NotFoundError(f"Could not look for what is stuck: {gone}") from None
+        raise NotFoundError(
+            f"Could not look for what is stuck: {gone.what} does not exist"
+        ) from None
     except CouldNotLook as unseen:
         # Without the log it is known all the same what is stuck, only not why.
         if not site.stuck and unseen.permission is None:

@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor import buckets, function, stack, stuck, uploads, wiring
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.findings import Check, Finding, Severity
+from twobuckets.doctor.remedies import FIXABLE
 from twobuckets.errors import UsageError
 from twobuckets.parallel import begin, map_ordered
 
@@ -51,7 +52,8 @@ def list_checks() -> Iterator[CheckListing]:
         for check in finder.checks:
             if check.name not in seen:
                 seen.add(check.name)
-                yield CheckListing(check.name, finder.family, check.fixable, check.says)
+                is_fixable = check.name in FIXABLE
+                yield CheckListing(check.name, finder.family, is_fixable, check.says)
 
 
 def select_checks(names: Collection[str]) -> frozenset[str]:
@@ -132,28 +134,29 @@ def _wanted(finder: Finder, checks: Collection[str]) -> list[Check]:
 
 def _run(
     finder: Finder, site: Site, checks: Collection[str]
-) -> tuple[list[Finding], CouldNotLook | Gone | None]:
+) -> tuple[list[Finding], CouldNotLook | None]:
     findings: list[Finding] = []
     if not _wanted(finder, checks):
         return findings, None
     try:
         for finding in finder(site):
             if finding.check in checks:
-                findings.append(finding)  # noqa: PERF401 - kept when the finder stops half-way
-    except (CouldNotLook, Gone) as stopped:
+                fixable = finding.check in FIXABLE
+                # One at a time: what was found is kept when the finder stops half-way.
+                findings.append(replace(finding, fixable=fixable))
+    except CouldNotLook as stopped:
         return findings, stopped
     return findings, None
 
 
 def _note(
-    stopped: CouldNotLook | Gone | None,
+    stopped: CouldNotLook | None,
     finder: Finder,
     checks: Collection[str],
     unseen: _Unseen,
 ) -> None:
     """Keep a check that could not run from passing in silence."""
-    if isinstance(stopped, CouldNotLook):
+    if isinstance(stopped, Gone) and stopped.found_by in checks:
+        return
+    if stopped is not None:
         unseen.note(stopped, _wanted(finder, checks))
-    elif isinstance(stopped, Gone) and not {"bucket-missing", "function-missing"} <= set(checks):
-        # With those checks selected, what is gone is a finding already.
-        unseen.note(CouldNotLook(str(stopped), "it does not exist", None), _wanted(finder, checks))

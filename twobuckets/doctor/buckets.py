@@ -38,7 +38,7 @@ def _buckets(site: Site) -> tuple[str, ...]:
     names = dict.fromkeys((site.staging, site.archive))
     found = tuple(name for name in names if site.buckets.exists(name))
     if not found:
-        raise Gone("Neither bucket exists")
+        raise Gone(f"the bucket {site.staging}", "bucket-missing")
     return found
 
 
@@ -238,7 +238,7 @@ def aborts_uploads(rules: Sequence[dict[str, Any]]) -> bool:
 
 @finder(
     "buckets",
-    Check("lifecycle-uploads", "No rule clears a bucket's incomplete multipart uploads.", True),
+    Check("lifecycle-uploads", "No rule clears a bucket's incomplete multipart uploads."),
 )
 def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
     """Yield a finding for each bucket whose incomplete uploads are kept, and paid, for ever."""
@@ -252,13 +252,12 @@ def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
                 f"{_role(site, bucket)} bucket: their parts are invisible in listings and are "
                 "paid for ever.",
                 remedy=site.fix_command("lifecycle-uploads"),
-                fixable=True,
             )
 
 
 @finder(
     "buckets",
-    Check(VERSIONS_CHECK, "Old versions in staging are kept for ever.", True),
+    Check(VERSIONS_CHECK, "Old versions in staging are kept for ever."),
 )
 def find_kept_versions(site: Site) -> Iterator[Finding]:
     """Yield a finding when staging keeps what was deleted from it for ever."""
@@ -274,7 +273,6 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
             "file that is replaced or deleted without its version id is stored for ever."
             + ("" if site.is_deployed_by_us else _PERHAPS_THE_ONLY_COPIES),
             remedy=site.fix_command(VERSIONS_CHECK),
-            fixable=True,
         )
 
 
@@ -329,8 +327,8 @@ def _without_rule(
 
 @finder(
     "buckets",
-    Check("cors-missing", "Browsers on the configured origins can't upload.", True),
-    Check("cors-etag", "Browsers can't read the ETag that a multipart upload needs.", True),
+    Check("cors-missing", "Browsers on the configured origins can't upload."),
+    Check("cors-etag", "Browsers can't read the ETag that a multipart upload needs."),
 )
 def find_cors(site: Site) -> Iterator[Finding]:
     """Yield a finding for origins that may not upload, and for an ETag that is not exposed."""
@@ -345,7 +343,6 @@ def find_cors(site: Site) -> Iterator[Finding]:
             subject=f"s3://{site.staging}",
             detail=f"No CORS rule lets pages from {', '.join(missing)} upload with PUT.",
             remedy=site.fix_command("cors-missing"),
-            fixable=True,
         )
     uploading = [rule for rule in rules if "PUT" in rule.get("AllowedMethods", [])]
     if any(not exposes_etag(rule) for rule in uploading):
@@ -356,7 +353,6 @@ def find_cors(site: Site) -> Iterator[Finding]:
             detail="A CORS rule allows PUT without exposing ETag: a browser can't complete a "
             "multipart upload.",
             remedy=site.fix_command("cors-etag"),
-            fixable=True,
         )
 
 

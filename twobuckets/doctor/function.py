@@ -84,12 +84,13 @@ def find_missing_function(site: Site) -> Iterator[Finding]:
     """Yield a finding when there is no such function."""
     try:
         site.function.configuration()
-    except Gone as gone:
+    except Gone:
         yield Finding(
             check="function-missing",
             severity=Severity.PROBLEM,
             subject=str(site.pipeline.function),
-            detail=f"{gone} in this account and region, so nothing is processed.",
+            detail=f"There is no function {site.pipeline.function} in this account and region, so "
+            "nothing is processed.",
             remedy=f"{site.program} deploy" if site.pipeline.stack else None,
         )
 
@@ -169,7 +170,7 @@ def find_deprecated_runtime(site: Site) -> Iterator[Finding]:
 
 @finder(
     "function",
-    Check("environment-archive", "The function archives to another bucket than this one.", True),
+    Check("environment-archive", "The function archives to another bucket than this one."),
 )
 def find_wrong_environment(site: Site) -> Iterator[Finding]:
     """Yield a finding when the environment names another archive, or ours names none."""
@@ -186,7 +187,6 @@ def find_wrong_environment(site: Site) -> Iterator[Finding]:
             + (f"is {value}" if value else "is not set")
             + f", but the archive bucket is {site.archive}.",
             remedy=site.fix_command("environment-archive"),
-            fixable=True,
         )
 
 
@@ -302,6 +302,7 @@ def _put_invoke_config(site: Site, config: dict[str, Any]) -> str:
 @finder(
     "function",
     Check("failure-queue", "The failure queue holds events that the processor gave up on."),
+    Check("failure-queue-missing", "The queue for failures does not exist."),
 )
 def find_queued_failures(site: Site) -> Iterator[Finding]:
     """Yield what waits in the failure queue; the files themselves are the business of `stuck`."""
@@ -318,7 +319,7 @@ def find_queued_failures(site: Site) -> Iterator[Finding]:
             remedy=f"{site.aws_cli} sqs create-queue "
             f"--queue-name {shell_word(url.rpartition('/')[2])}",
         )
-        return
+        raise Gone(f"the queue {url}", "failure-queue-missing")
     depth = int(queue.get("ApproximateNumberOfMessages", 0))
     if not depth:
         return

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, uploads
 from twobuckets.doctor.configuration import MENDS
-from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
+from twobuckets.doctor.facts.lookups import CouldNotLook
 from twobuckets.doctor.staging import is_archived
 from twobuckets.errors import TwoBucketsError
 from twobuckets.parallel import map_unordered
@@ -161,7 +161,7 @@ def _run(step: _Step) -> tuple[str, str | None, str | None]:
         return step.subject, step.run(), None
     except TwoBucketsError as error:
         return step.subject, None, error.message
-    except (CouldNotLook, Gone) as reason:
+    except CouldNotLook as reason:
         return step.subject, None, str(reason)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.facts.buckets import BucketFacts
 from twobuckets.doctor.facts.function import FunctionFacts
-from twobuckets.doctor.facts.lookups import CouldNotLook, Gone, Lookups
+from twobuckets.doctor.facts.lookups import CouldNotLook, Lookups
 from twobuckets.doctor.facts.queues import QueueFacts
 from twobuckets.doctor.facts.stack import StackFacts
 
@@ -91,7 +91,7 @@ class Site:
         """Tell whether a stack made the pipeline and its processor is made with ours."""
         try:
             return self.pipeline.stack is not None and self.function.is_ours
-        except (CouldNotLook, Gone):
+        except CouldNotLook:
             return False
 
     @property
@@ -125,7 +125,7 @@ class Site:
             timeout = timedelta(seconds=self.function.configuration()["Timeout"])
             retries = (self.function.invoke_config() or {}).get("MaximumRetryAttempts", 2)
             sources = self.function.event_sources()
-        except (CouldNotLook, Gone):
+        except CouldNotLook:
             return timedelta(minutes=15) * 3 + sum(RETRY_PAUSES, DELIVERY)
         tries: timedelta = timeout * (1 + retries) + sum(RETRY_PAUSES[:retries], timedelta())
         waits = [self._redrive_time(source) for source in sources]
@@ -136,7 +136,7 @@ class Site:
         """What one request can read of an object within the function's time-out."""
         try:
             timeout: int = self.function.configuration()["Timeout"]
-        except (CouldNotLook, Gone):
+        except CouldNotLook:
             return inf
         return timeout * READ_BYTES_A_SECOND
 
@@ -147,7 +147,7 @@ class Site:
             return timedelta()
         try:
             queue = self.queues.attributes_at(arn)
-        except (CouldNotLook, Gone):
+        except CouldNotLook:
             return timedelta()
         if queue is None:
             return timedelta()

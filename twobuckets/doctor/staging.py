@@ -42,7 +42,7 @@ def iter_stuck(site: Site) -> Iterator[StagedObject]:
     Raises CouldNotLook, and Gone when there is no staging bucket.
     """
     if not site.buckets.exists(site.staging):
-        raise Gone(f"There is no bucket {site.staging}")
+        raise Gone(f"the bucket {site.staging}", "bucket-missing")
     site.staged = Staged(readable_bytes=site.readable_bytes, stuck_after=site.stuck_after)
     is_versioned = site.buckets.versioning(site.staging) != ""
     now, stuck_after = site.now, site.stuck_after

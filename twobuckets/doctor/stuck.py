@@ -44,19 +44,19 @@ _MOST_GROUPS: Final = 40
 _OTHERS: Final = "many different errors"
 
 CHECKS: Final = (
-    Check("stuck-failed", "The processor failed on objects; grouped by error.", fixable=True),
-    Check("stuck-timed-out", "The function's time-out ended the processing of objects.", True),
-    Check("stuck-out-of-memory", "The function ran out of memory on objects.", True),
-    Check("stuck-rejected", "The processor refused objects for good.", True),
-    Check("stuck-never-invoked", "The processor was never told of objects.", True),
-    Check("stuck-missed", "The processor did not find objects that are there now.", True),
-    Check("stuck-throttled", "Lambda held the events of objects back.", True),
-    Check("stuck-filtered", "The notification's filter leaves objects out.", True),
-    Check("stuck-archived", "Objects are in the archive and were not deleted from staging.", True),
-    Check("stuck-key", "The processor does not decode the keys of objects.", True),
-    Check("stuck-left", "The processor reported no error and left objects in staging.", True),
+    Check("stuck-failed", "The processor failed on objects; grouped by error."),
+    Check("stuck-timed-out", "The function's time-out ended the processing of objects."),
+    Check("stuck-out-of-memory", "The function ran out of memory on objects."),
+    Check("stuck-rejected", "The processor refused objects for good."),
+    Check("stuck-never-invoked", "The processor was never told of objects."),
+    Check("stuck-missed", "The processor did not find objects that are there now."),
+    Check("stuck-throttled", "Lambda held the events of objects back."),
+    Check("stuck-filtered", "The notification's filter leaves objects out."),
+    Check("stuck-archived", "Objects are in the archive and were not deleted from staging."),
+    Check("stuck-key", "The processor does not decode the keys of objects."),
+    Check("stuck-left", "The processor reported no error and left objects in staging."),
     Check("stuck-superseded", "Older versions came back when newer ones were archived."),
-    Check("stuck-in-progress", "Objects may still be under way.", fixable=True),
+    Check("stuck-in-progress", "Objects may still be under way."),
     Check("stuck-unexplained", "More objects are stuck than doctor looks into."),
     Check("timeout-size", "Staged files are too large to be read within the time-out."),
 )
@@ -119,10 +119,10 @@ def find_stuck(site: Site) -> Iterator[Finding]:
     unread: CouldNotLook | None = None
     try:
         told = read_causes(site, stuck)
-    except CouldNotLook as reason:
-        told, unread = Told(), reason
     except Gone:
         told = Told()
+    except CouldNotLook as reason:
+        told, unread = Told(), reason
     groups = list(_groups(site, stuck, told, log_is_read=unread is None))
     groups = _join_small(_split_archived(site, groups))
     for group in sorted(groups, key=lambda group: -len(group.objects)):
@@ -199,7 +199,7 @@ def _explain_untold(
 def _routes(site: Site) -> list[wiring.Route]:
     try:
         return wiring.routes_to_function(site)
-    except (CouldNotLook, Gone):
+    except CouldNotLook:
         return []
 
 
@@ -224,13 +224,13 @@ def _find_block(site: Site) -> tuple[Cause, str] | None:
     for find, check in _BLOCKS:
         try:
             finding = next(find(site), None)
-        except (CouldNotLook, Gone):
+        except CouldNotLook:
             continue
         if finding is not None:
             return Cause(check, finding.check), finding.detail.rstrip(".")
     try:
         throttled = site.function.metrics()["Throttles"]
-    except (CouldNotLook, Gone):
+    except CouldNotLook:
         return None
     if throttled:
         why = f"Lambda throttled the function {int(throttled):,} times in the last day, and gives "
@@ -261,7 +261,7 @@ def _match_deaths(site: Site, untold: list[StagedObject], told: Told) -> dict[st
 def _timeout(site: Site) -> timedelta:
     try:
         return timedelta(seconds=site.function.configuration()["Timeout"])
-    except (CouldNotLook, Gone):
+    except CouldNotLook:
         return LONGEST_TIMEOUT
 
 
@@ -320,7 +320,6 @@ def _join_small(groups: Iterable[Group]) -> list[Group]:
 def _finding(site: Site, group: Group) -> Finding:
     check, error = group.cause.check, group.cause.error
     size_bytes = sum(staged.size_bytes for staged in group.objects)
-    fixable = check != "stuck-superseded"
     checks = [error, check] if error in _MENDED_FIRST else [check]
     oldest = heapq.nsmallest(_EXAMPLES, group.objects, key=lambda staged: staged.arrived_at)
     return Finding(
@@ -328,8 +327,8 @@ def _finding(site: Site, group: Group) -> Finding:
         severity=Severity.NOTICE if check == "stuck-in-progress" else Severity.PROBLEM,
         subject=f"s3://{site.staging}",
         detail=f"{group.why}.",
-        remedy=site.fix_command(*checks) if fixable else None,
-        fixable=fixable,
+        # What newer versions covered once is for a person to decide about.
+        remedy=None if check == "stuck-superseded" else site.fix_command(*checks),
         count=len(group.objects),
         size_bytes=size_bytes,
         cost_month_usd=round(US_EAST_1.month_usd(size_bytes), 6),

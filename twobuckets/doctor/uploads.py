@@ -28,7 +28,7 @@ _SAMPLES: Final = 64
 """The parts of so many uploads are listed to tell what more of them weigh."""
 _EXAMPLES: Final = 3
 
-CHECK: Final = Check("upload-orphaned", "Multipart uploads that nobody completed.", fixable=True)
+CHECK: Final = Check("upload-orphaned", "Multipart uploads that nobody completed.")
 
 
 def iter_orphaned(site: Site, bucket: str) -> Iterator[ListedUpload]:
@@ -96,7 +96,6 @@ def _one(site: Site, bucket: str, upload: IncompleteUpload) -> Finding:
         + (f" An object of this key has come to {came} since." if came else ""),
         remedy=f"{site.aws_cli} s3api abort-multipart-upload --bucket {shell_word(bucket)} "
         f"--key {shell_word(upload.key)} --upload-id {shell_word(upload.upload_id)}",
-        fixable=True,
         size_bytes=size_bytes,
         cost_month_usd=round(US_EAST_1.month_usd(size_bytes, upload.storage_class), 6),
         oldest_at=upload.initiated_at,
@@ -130,7 +129,6 @@ def _many(
             else ""
         ),
         remedy=site.fix_command(CHECK.name),
-        fixable=True,
         count=len(uploads),
         size_bytes=size_bytes,
         cost_month_usd=round(US_EAST_1.month_usd(size_bytes), 6),

@@ -130,10 +130,8 @@ def _url(bucket: str) -> str:
 
 @finder(
     "wiring",
-    Check(
-        "notification-missing", "Staging sends no notification when a file arrives.", fixable=True
-    ),
-    Check("notification-target", "S3 tells others of new files, but not the processor.", True),
+    Check("notification-missing", "Staging sends no notification when a file arrives."),
+    Check("notification-target", "S3 tells others of new files, but not the processor."),
 )
 def find_missing_notification(site: Site) -> Iterator[Finding]:
     """Yield a finding when no route leads from staging to the processor."""
@@ -148,7 +146,6 @@ def find_missing_notification(site: Site) -> Iterator[Finding]:
             detail="The bucket has no notification for new objects, so the processor "
             f"{site.function.name} is never told of a file.",
             remedy=site.fix_command("notification-missing"),
-            fixable=True,
         )
         return
     others = ", ".join(sorted({route.target_arn for route in routes}))
@@ -187,13 +184,13 @@ def find_missing_events(site: Site) -> Iterator[Finding]:
         "CompleteMultipartUpload, reprocessed ones by Copy; a route for s3:ObjectCreated:* "
         "covers all.",
         remedy=site.fix_command("notification-events"),
-        fixable=True,
     )
 
 
 @finder(
     "wiring",
-    Check("permission-missing", "The function does not let S3 call it for this bucket.", True),
+    Check("permission-missing", "The function does not let S3 call it for this bucket."),
+    Check("permission-denied", "The function's policy denies S3 the call for this bucket."),
 )
 def find_missing_permission(site: Site) -> Iterator[Finding]:
     """Yield a finding when the function's policy does not let S3 call it for staging."""
@@ -221,15 +218,15 @@ def find_missing_permission(site: Site) -> Iterator[Finding]:
     else:
         why = "its policy does not let S3 call it"
     yield Finding(
-        check="permission-missing",
+        check="permission-denied" if denied else "permission-missing",
         severity=Severity.PROBLEM,
         subject=site.function.name,
         detail=f"S3 can't wake the function for files in {_url(site.staging)}: {why}. S3 says "
         "nothing of an event that it could not deliver.",
-        remedy=site.fix_command("permission-missing")
-        if not denied
-        else f"{site.aws_cli} lambda get-policy --function-name {shell_word(site.function.name)}",
-        fixable=not denied,
+        # A refusal is somebody's will.
+        remedy=f"{site.aws_cli} lambda get-policy --function-name {shell_word(site.function.name)}"
+        if denied
+        else site.fix_command("permission-missing"),
     )
 
 

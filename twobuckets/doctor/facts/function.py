@@ -65,7 +65,7 @@ class FunctionFacts:
             raise CouldNotLook("the processor", _NO_FUNCTION, None)
         found = self._of_function("get_function_configuration", "lambda:GetFunctionConfiguration")
         if found is None:
-            raise Gone(f"There is no function {self._pipeline.function}")
+            raise Gone(f"the function {self._pipeline.function}", "function-missing")
         return found
 
     def variables(self) -> Mapping[str, str]:
@@ -187,7 +187,7 @@ class FunctionFacts:
         """The log group that the function writes to. Raises CouldNotLook when nothing tells."""
         try:
             group = self.configuration().get("LoggingConfig", {}).get("LogGroup")
-        except (CouldNotLook, Gone):
+        except CouldNotLook:
             group = None
         group = group or self._pipeline.log_group
         if group is None:

@@ -37,8 +37,12 @@ class CouldNotLook(Exception):
         self.permission = permission
 
 
-class Gone(Exception):
-    """The very thing to look at does not exist, which is a finding of its own."""
+class Gone(CouldNotLook):
+    """The very thing to look at does not exist, which is a finding of its own: of `found_by`."""
+
+    def __init__(self, what: str, found_by: str, reason: str = "it does not exist") -> None:
+        super().__init__(what, reason, None)
+        self.found_by = found_by
 
 
 class Lookups:
@@ -72,13 +76,13 @@ class Lookups:
             if what not in self._answers:
                 self._answers[what] = self._look(what, permission, call, absent)
             answer = self._answers[what]
-        if isinstance(answer, CouldNotLook | Gone):
+        if isinstance(answer, CouldNotLook):
             raise answer
         return answer
 
     def _look(
         self, what: str, permission: str, call: Callable[[], Any], absent: Collection[str]
-    ) -> Any | CouldNotLook | Gone:
+    ) -> Any | CouldNotLook:
         service = permission.partition(":")[0]
         if (known := self._unreachable.get(service)) is not None:
             return CouldNotLook(what, known.reason, None)
@@ -95,7 +99,7 @@ class Lookups:
 
 def _answer(
     what: str, permission: str, call: Callable[[], Any], absent: Collection[str]
-) -> Any | CouldNotLook | Gone:
+) -> Any | CouldNotLook:
     with attempt(f"read {what}"):
         try:
             return call()
@@ -107,7 +111,7 @@ def _answer(
                 # No other check would get an answer either.
                 raise explain(error, f"read {what}") from error
             if code == "NoSuchBucket":
-                return Gone(f"There is no bucket to read {what} from")
+                return Gone(what, "bucket-missing", "the bucket does not exist")
             return could_not_look(what, error, permission)
 
 
