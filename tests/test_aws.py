@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 
 import pytest
+from botocore.exceptions import ClientError
 
-from twobuckets.aws import attempt
+from twobuckets.aws import action_of, attempt, explain, is_hopeless
 from twobuckets.aws.clients import Aws
 from twobuckets.errors import TwoBucketsError
 
@@ -21,3 +22,35 @@ def test_a_refused_connection_is_tried_three_times_and_no_more():
         with pytest.raises(TwoBucketsError, match=url), attempt("ask who you are"):
             aws.sts.get_caller_identity()
     assert len(sent) == 3
+
+
+@pytest.mark.usefixtures("fake_credentials")
+def test_a_name_that_leads_nowhere_is_asked_three_times_and_no_more():
+    aws, sent = Aws(region="eu-central-1", endpoint_url="http://nowhere.invalid"), []
+    aws.sts.meta.events.register("before-send", lambda **_: sent.append(1))
+    with pytest.raises(TwoBucketsError, match=r"nowhere\.invalid"), attempt("ask who you are"):
+        aws.sts.get_caller_identity()
+    assert len(sent) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("RequestTimeTooSkewed", "The difference between the request time and ours is too large."),
+        ("SignatureDoesNotMatch", "Signature expired: 20261123T1 is now earlier than 20261123T2"),
+        ("InvalidSignatureException", "Signature not yet current: 20261123T2 is still later"),
+    ],
+)
+def test_a_wrong_clock_is_not_called_wrong_credentials(code: str, message: str):
+    error = ClientError({"Error": {"Code": code, "Message": message}}, "GetCallerIdentity")
+    explained = explain(error, "ask who you are")
+    assert "clock" in explained.message
+    assert explained.exit_code == 1
+    assert is_hopeless(error)
+
+
+def test_an_operation_of_another_service_is_not_called_an_action_of_s3():
+    logs = ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "FilterLogEvents")
+    s3 = ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "GetObjectTagging")
+    assert action_of(logs) == "FilterLogEvents"
+    assert action_of(s3) == "s3:GetObjectTagging"

@@ -162,3 +162,33 @@ def test_nothing_that_names_a_pipeline_is_an_error_with_the_ways_to_name_one(tmp
     with pytest.raises(NotFoundError) as caught:
         load({}, {}, tmp_path).pipeline({})
     assert "--stack local" in str(caught.value.hint)
+
+
+STACK = {
+    "StagingBucket": "s-staging",
+    "ArchiveBucket": "s-archive",
+    "FunctionName": "s-processor",
+    "LogGroup": "/s/log",
+    "FailureQueueUrl": "https://queue/s",
+    "UploadRoleArn": "arn:aws:iam::1:role/s",
+}
+
+
+def test_what_a_stack_says_of_its_own_function_is_not_taken_for_another_one(tmp_path: Path):
+    pipeline = load({"stack": "s"}, {"TWOBUCKETS_FUNCTION": "other"}, tmp_path).pipeline(STACK)
+    assert pipeline.log_group == "/aws/lambda/other"
+    assert pipeline.failure_queue_url is None
+    assert pipeline.upload_role_arn == "arn:aws:iam::1:role/s"
+
+
+def test_a_pair_named_beside_a_stack_takes_nothing_from_it(tmp_path: Path):
+    named = {"TWOBUCKETS_STAGING": "my-staging", "TWOBUCKETS_ARCHIVE": "my-archive"}
+    pipeline = load({"stack": "local"}, named, tmp_path).pipeline(STACK)
+    assert (pipeline.stack, pipeline.function, pipeline.upload_role_arn) == (None, None, None)
+
+
+def test_a_staging_bucket_named_beside_a_stack_is_none_of_its_upload_roles(tmp_path: Path):
+    named = {"TWOBUCKETS_STAGING": "my-staging"}
+    pipeline = load({"stack": "s"}, named, tmp_path).pipeline(STACK)
+    assert pipeline.upload_role_arn is None
+    assert pipeline.function == "s-processor"

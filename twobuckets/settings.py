@@ -216,8 +216,10 @@ class Settings:
     def pipeline(self, outputs: Mapping[str, str]) -> Pipeline:
         """Return the pipeline, with what nobody named taken from the stack's `outputs`.
 
+        What the stack says of its own bucket or function is left out where another one is named.
         Raises NotFoundError when a bucket is named nowhere.
         """
+        outputs = self._without_what_is_of_others(outputs)
         values: dict[str, str | None] = {}
         origins: dict[str, str] = {}
         for name, output in _OUTPUTS.items():
@@ -236,6 +238,16 @@ class Settings:
         # A pair made by hand on the embedded AWS has no stack there.
         stack = None if self.is_local and not outputs else self.stack
         return Pipeline(stack=stack, origins=origins, **values)  # type: ignore[arg-type]
+
+    def _without_what_is_of_others(self, outputs: Mapping[str, str]) -> Mapping[str, str]:
+        is_other_bucket = self.staging not in (None, outputs.get("StagingBucket"))
+        if is_other_bucket and self.names_pair:
+            return {}
+        left_out = {"UploadRoleArn"} if is_other_bucket else set()
+        deployed = outputs.get("FunctionName")
+        if self.function is not None and function_name_of(self.function) != deployed:
+            left_out |= {"LogGroup", "FailureQueueUrl"}
+        return {name: value for name, value in outputs.items() if name not in left_out}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,18 +36,18 @@ __all__ = [
     "error_code",
     "explain",
     "explain_refusal",
+    "is_hopeless",
     "named_action",
 ]
 
-EXPIRED_CODES: Final = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-)
+EXPIRED_CODES: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
 DENIED_CODES: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
 )
 BAD_KEY_CODES: Final = frozenset(
     {
         "InvalidAccessKeyId",
+        "InvalidToken",
         "InvalidClientTokenId",
         "SignatureDoesNotMatch",
         "UnrecognizedClientException",
@@ -68,6 +68,11 @@ MISSING_CODES: Final = frozenset(
         "QueueDoesNotExist",
     }
 )
+_WRONG_CLOCK_CODES: Final = frozenset(
+    {"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"}
+)
+# What the services with other codes say of a signature from a wrong clock.
+_WRONG_CLOCK: Final = re.compile("Signature expired|Signature not yet current")
 # Operations whose IAM action has another name (Service Authorization Reference, Amazon S3).
 _ACTIONS: Final = {
     "HeadBucket": "s3:ListBucket",
@@ -104,6 +109,15 @@ def error_code(error: BaseException) -> str:
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", ""))
     return ""
+
+
+def is_hopeless(error: ClientError) -> bool:
+    """Tell whether no other request of this run would get an answer either."""
+    return error_code(error) in EXPIRED_CODES | BAD_KEY_CODES or _is_of_wrong_clock(error)
+
+
+def _is_of_wrong_clock(error: ClientError) -> bool:
+    return error_code(error) in _WRONG_CLOCK_CODES or bool(_WRONG_CLOCK.search(str(error)))
 
 
 @contextlib.contextmanager
@@ -164,6 +178,11 @@ def explain_refusal(code: str, message: str, operation: str, what: str) -> TwoBu
 def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
     code = error_code(error)
     reason = _OPERATION_CALL.sub("", str(error)).strip() or code
+    if _is_of_wrong_clock(error):
+        return TwoBucketsError(
+            f"{failed}this machine's clock is too far off: {reason}",
+            hint="Set the clock, then run the command again.",
+        )
     if code in EXPIRED_CODES:
         return AccessError(
             f"{failed}the AWS credentials have expired",

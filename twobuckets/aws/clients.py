@@ -121,7 +121,7 @@ class Aws:
             )
         # Whoever registers for a longer name is asked earlier, and botocore does so for this one.
         event = f"needs-retry.{client.meta.service_model.service_id.hyphenize()}"
-        client.meta.events.register_first(event, _retry_refused_connection)
+        client.meta.events.register_first(event, _retry_failed_connection)
         return client
 
     @cached_property
@@ -258,23 +258,23 @@ def _read_log_page(
         response_dict["body"] = b"{}"
 
 
-_REFUSED_PAUSE_SECONDS: Final = 0.25
-_REFUSED_ATTEMPTS: Final = 3
+_FAILED_PAUSE_SECONDS: Final = 0.25
+_FAILED_ATTEMPTS: Final = 3
 
 
-def _retry_refused_connection(
+def _retry_failed_connection(
     attempts: int, caught_exception: Exception | None, **_: Any
 ) -> float | None:
-    """Return after how many seconds a refused connection is tried again; raise it at the last.
+    """Return after how many seconds a failed connection is tried again; raise it at the last.
 
-    A machine that answers that nobody listens there seldom has somebody listen a little later.
+    Where a name leads nowhere, or nobody listens, it seldom is another thing a little later.
     botocore's own pauses are for servers that have too much to do, and take up to 15 s.
     """
-    if not isinstance(caught_exception, botocore.exceptions.EndpointConnectionError):
+    if not isinstance(
+        caught_exception,
+        botocore.exceptions.EndpointConnectionError | botocore.exceptions.ProxyConnectionError,
+    ):
         return None
-    cause = getattr(caught_exception.__context__, "__cause__", None)
-    if not isinstance(cause, ConnectionRefusedError):
-        return None
-    if attempts >= _REFUSED_ATTEMPTS:
+    if attempts >= _FAILED_ATTEMPTS:
         raise caught_exception
-    return _REFUSED_PAUSE_SECONDS * attempts
+    return _FAILED_PAUSE_SECONDS * attempts

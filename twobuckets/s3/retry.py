@@ -1,5 +1,6 @@
 """Decides whether a request is sent again, and when."""
 
+import socket
 import ssl
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,8 +33,8 @@ _DAMAGE_CODES = frozenset(
     }
 )
 _DAMAGED_ATTEMPTS = 4
-# A machine that answers that nobody listens there seldom has somebody listen a little later.
-_REFUSED_ATTEMPTS = 5
+# Where a name leads nowhere, or nobody listens, it seldom is another thing a little later.
+_UNREACHABLE_ATTEMPTS = 5
 _BUSY_CODES = frozenset({"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException"})
 
 
@@ -79,8 +80,8 @@ def find_pause(
         trying.stale += 1
         return 0.0
     most = policy.attempts
-    if isinstance(outcome, ConnectionRefusedError):
-        most = min(most, _REFUSED_ATTEMPTS)
+    if isinstance(outcome, ConnectionRefusedError | socket.gaierror):
+        most = min(most, _UNREACHABLE_ATTEMPTS)
     return policy.pause(trying.attempts, jitter) if trying.attempts < most else None
 
 

@@ -78,7 +78,10 @@ class Connection:
             yield WRITE
             state = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if state:
-            raise OSError(state, f"cannot connect to {self.origin.host}: {errno.errorcode[state]}")
+            listener = (
+                self.origin.host if proxy is None else f"the proxy {urlsplit(proxy).hostname}"
+            )
+            raise OSError(state, f"cannot connect to {listener}: {errno.errorcode[state]}")
         if not self.origin.tls:
             self.opening = False
             return

@@ -6,13 +6,12 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import (
-    BAD_KEY_CODES,
     DENIED_CODES,
-    EXPIRED_CODES,
     ClientError,
     attempt,
     error_code,
     explain,
+    is_hopeless,
 )
 from twobuckets.errors import UnreachableError
 
@@ -107,8 +106,7 @@ def _answer(
             code = error_code(error)
             if code in absent:
                 return None
-            if code in EXPIRED_CODES | BAD_KEY_CODES:
-                # No other check would get an answer either.
+            if is_hopeless(error):
                 raise explain(error, f"read {what}") from error
             if code == "NoSuchBucket":
                 return Gone(what, "bucket-missing", "the bucket does not exist")
