@@ -63,6 +63,17 @@ def test_the_version_is_the_packages():
     assert module.stdout == f"twobuckets, version {twobuckets.__version__}\n"
 
 
+def test_elsewhere_than_on_linux_and_macos_it_says_so_instead_of_failing_to_import():
+    script = (
+        "import os, sys; from twobuckets import cli; os.name = 'nt'\n"
+        "sys.argv = ['twobuckets', 'upload', '--help']; cli.main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "runs on Linux and macOS only" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_a_mistyped_command_is_usage_and_names_the_nearest():
     result = run("uplod")
     assert result.exit_code == 2

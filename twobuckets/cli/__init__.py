@@ -246,6 +246,12 @@ cli.params += global_options()
 
 def main() -> NoReturn:
     """Run the program: the console script's entry."""
+    if os.name != "posix":
+        sys.stderr.write(
+            "Error: twobuckets runs on Linux and macOS only.\n"
+            "  On Windows, use it in the Windows Subsystem for Linux (WSL).\n"
+        )
+        sys.exit(FAILED)
     # Records come by the hundred thousand and form no cycles; to look for some every 700 of them
     # takes an eighth of the time.
     gc.set_threshold(50_000, 20, 100)
