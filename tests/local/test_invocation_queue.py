@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from twobuckets.local.server.invocations import Attempt, Ending, Invocation, InvocationQueue
 
 if TYPE_CHECKING:
@@ -16,8 +18,21 @@ if TYPE_CHECKING:
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
 
 
-def queue_on(directory: Path, invoke: Callable[[Invocation], Attempt]) -> InvocationQueue:
-    return InvocationQueue(directory / "queue", invoke, retry_seconds=0.01, throttle_seconds=0.001)
+@pytest.fixture
+def queue_on():
+    """What opens a queue; its file, which a server keeps open to its end, is closed after."""
+    queues = []
+
+    def open_queue(directory: Path, invoke: Callable[[Invocation], Attempt]) -> InvocationQueue:
+        queue = InvocationQueue(
+            directory / "queue", invoke, retry_seconds=0.01, throttle_seconds=0.001
+        )
+        queues.append(queue)
+        return queue
+
+    yield open_queue
+    for queue in queues:
+        queue._disk.close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -27,7 +42,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_a_burst_runs_a_few_at_a_time_and_all_of_it(tmp_path: Path):
+def test_a_burst_runs_a_few_at_a_time_and_all_of_it(queue_on, tmp_path: Path):
     running = 0
     most = 0
     done: list[str] = []
@@ -54,7 +69,7 @@ def test_a_burst_runs_a_few_at_a_time_and_all_of_it(tmp_path: Path):
     assert most <= 4
 
 
-def test_failures_are_tried_again_under_one_request_id_and_then_given_up(tmp_path: Path):
+def test_failures_are_tried_again_under_one_request_id_and_then_given_up(queue_on, tmp_path: Path):
     seen: list[Invocation] = []
     given_up: list[str] = []
 
@@ -72,7 +87,7 @@ def test_failures_are_tried_again_under_one_request_id_and_then_given_up(tmp_pat
     assert given_up == ['{"key": "a"}']
 
 
-def test_throttles_do_not_count_as_tries(tmp_path: Path):
+def test_throttles_do_not_count_as_tries(queue_on, tmp_path: Path):
     endings = [Ending.THROTTLED] * 5 + [Ending.FAILED] + [Ending.THROTTLED] * 2 + [Ending.SUCCEEDED]
     failures: list[int] = []
 
@@ -88,7 +103,7 @@ def test_throttles_do_not_count_as_tries(tmp_path: Path):
     assert failures == [0] * 6 + [1] * 3
 
 
-def test_an_event_that_is_too_old_is_given_up(tmp_path: Path):
+def test_an_event_that_is_too_old_is_given_up(queue_on, tmp_path: Path):
     given_up = threading.Event()
     queue = queue_on(
         tmp_path,
@@ -100,7 +115,7 @@ def test_an_event_that_is_too_old_is_given_up(tmp_path: Path):
     queue.close()
 
 
-def test_what_had_not_ended_goes_on_in_the_next_process(tmp_path: Path):
+def test_what_had_not_ended_goes_on_in_the_next_process(queue_on, tmp_path: Path):
     def never(_: Invocation) -> Attempt:
         raise AssertionError("not started")
 
@@ -125,7 +140,7 @@ def test_what_had_not_ended_goes_on_in_the_next_process(tmp_path: Path):
     third.close()
 
 
-def test_an_invocation_under_way_when_the_server_ends_is_run_again(tmp_path: Path):
+def test_an_invocation_under_way_when_the_server_ends_is_run_again(queue_on, tmp_path: Path):
     started, ended = threading.Event(), threading.Event()
 
     def interrupted(_: Invocation) -> Attempt:
@@ -154,6 +169,7 @@ def test_an_invocation_under_way_when_the_server_ends_is_run_again(tmp_path: Pat
 
 
 def test_an_error_of_the_server_itself_is_a_failed_try_and_not_the_end_of_the_queue(
+    queue_on,
     tmp_path: Path,
 ):
     seen: list[str] = []
