@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 
 import click
+from click.testing import CliRunner
 
-from twobuckets.cli import COMMANDS, cli
+from twobuckets.cli import cli
 from twobuckets.doctor import list_checks
 from twobuckets.settings import Settings
 from twobuckets.units import format_duration
@@ -15,32 +16,38 @@ WIDTH = 88
 
 
 def command_help() -> str:
-    """Return the help of the program and of every command as Markdown."""
-    root = click.Context(cli, info_name="twobuckets", max_content_width=WIDTH, terminal_width=WIDTH)
-    parts = [_block("twobuckets", cli.get_help(root))]
-    for name in COMMANDS:
-        command = cli.get_command(root, name)
-        assert command is not None
-        parts += _help_of(command, name, root)
-    return "\n".join(parts)
+    """Return what the program prints as its help and that of every command as Markdown."""
+    return "\n".join(_help(path) for path in command_paths())
 
 
-def _help_of(command: click.Command, name: str, parent: click.Context) -> list[str]:
-    context = click.Context(
-        command, info_name=name, parent=parent, max_content_width=WIDTH, terminal_width=WIDTH
+def command_paths(group: click.Group = cli, *path: str) -> list[tuple[str, ...]]:
+    """Return the words of every group and command, in the order in which help names them."""
+    paths = [path]
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            paths += command_paths(command, *path, name)
+        else:
+            paths.append((*path, name))
+    return paths
+
+
+def _help(path: tuple[str, ...]) -> str:
+    shown = (
+        CliRunner()
+        .invoke(
+            cli,
+            [*path, "--help"],
+            prog_name="twobuckets",
+            max_content_width=WIDTH,
+            terminal_width=WIDTH,
+            catch_exceptions=False,
+        )
+        .stdout
     )
-    parts = [_block(context.command_path, command.get_help(context))]
-    if isinstance(command, click.Group):
-        for child_name in command.list_commands(context):
-            child = command.get_command(context, child_name)
-            assert child is not None
-            parts += _help_of(child, child_name, context)
-    return parts
-
-
-def _block(path: str, text: str) -> str:
-    lines = "\n".join(line.rstrip() for line in text.splitlines())
-    return f"\n### {path}\n\n```text\n{lines}\n```\n"
+    lines = "\n".join(line.rstrip() for line in shown.splitlines())
+    return f"\n### {' '.join(['twobuckets', *path])}\n\n```text\n{lines}\n```\n"
 
 
 def settings_table() -> str:

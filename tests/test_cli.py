@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twobuckets
+from tests import docs
 from twobuckets.cli import COMMANDS, Command, cli
 from twobuckets.cli.output import json_line
 
@@ -36,6 +37,11 @@ def test_every_command_loads_and_explains_itself(name: str):
     command = getattr(importlib.import_module(f"twobuckets.cli.{module}"), module)
     assert isinstance(command, Command | click.Group)
     assert command.help
+
+
+@pytest.mark.parametrize("path", docs.command_paths()[1:], ids=" ".join)
+def test_every_commands_help_says_where_the_global_options_are(path):
+    assert "--stack, --json, ...): see `twobuckets --help`" in run(*path, "-h").stdout
 
 
 def test_help_imports_neither_boto3_nor_rich_nor_any_command():

@@ -108,19 +108,22 @@ class Command(click.Command):
         finally:
             self.params = own
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say where the global options are described."""
+        super().format_epilog(ctx, formatter)
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"Global options (--stack, --json, ...): see `{ctx.find_root().command_path} --help`."
+        )
 
-class Group(click.Group):
+
+class Group(Command, click.Group):
     """A group whose commands are ours."""
 
     command_class = Command
 
-    def __init__(self, *args: Any, **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
-        if not isinstance(self, Root):
-            self.params += global_options()
 
-
-class Root(Group):
+class Root(click.Group):
     """Loads commands on use and turns every error into a message and an exit status."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
