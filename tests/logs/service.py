@@ -7,6 +7,7 @@ jump back and the service's clock can be staged.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -62,6 +63,8 @@ class Service:
     written: list[Written] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     shuffle: Any = None
+    filtered: Callable[[str], bool] = field(default=lambda _: False)
+    """What a message is that a request with a filter pattern does not get."""
 
     def write(
         self,
@@ -110,7 +113,9 @@ class Service:
         readable = [
             w
             for w in self.written
-            if w.readable_at <= now and start <= milliseconds(w.logged_at) <= end
+            if w.readable_at <= now
+            and start <= milliseconds(w.logged_at) <= end
+            and not ("filterPattern" in request and self.filtered(w.message))
         ]
         readable.sort(key=lambda w: w.logged_at)
         if self.shuffle is not None:

@@ -106,6 +106,7 @@ def _follow(app: App, group: str, selection: Selection, since: datetime) -> Iter
     for event in follow(follower, now=app.now, sleep=app.sleep):
         if event is not None:
             yield from selector.pick(event)
+            follower.pattern = selector.pattern
         elif not follower.exists and not is_told:
             is_told = True
             app.out.note(f"The log group {group} does not exist yet; waiting for the first run")

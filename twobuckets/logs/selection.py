@@ -37,6 +37,7 @@ _KEPT_STREAMS: Final = 10_000
 # FilterLogEvents takes no more names of streams (CloudWatch Logs API reference).
 _MOST_STREAMS: Final = 100
 _SHORTEST_TERM: Final = 3
+_TRACE_HEAD: Final = "Traceback (most recent call last):"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,10 @@ class Selector:
         self._reader = EntryReader()
         key = selection.key
         self._by_key = _InvocationsOfKey(key) if key is not None else None
+        self.pattern = selection.pattern
+        """A filter pattern that selects at least what is asked for: none once traces were seen that
+        come line by line, which no pattern selects."""
+        self._tracing: set[str] = set()
 
     def pick(self, event: LogEvent) -> Iterable[Selected]:
         """Return what is to be shown now that this event was read."""
@@ -79,8 +84,25 @@ class Selector:
         if entry is None:
             return ()
         selected = Selected(event, entry)
+        if self._selection.failed and self._goes_on(entry):
+            return (selected,)
         found = (selected,) if self._by_key is None else self._by_key.add(selected)
         return [one for one in found if self._is_asked_for(one.entry)]
+
+    def _goes_on(self, entry: Entry) -> bool:
+        """Tell whether a line belongs to the trace that its stream shows line by line.
+
+        Of what a processor prints CloudWatch Logs makes an event a line.
+        """
+        stream = entry.log_stream
+        is_in_trace = stream in self._tracing and isinstance(entry, LogLine)
+        if isinstance(entry, LogLine) and entry.message.rstrip().endswith(_TRACE_HEAD):
+            self._tracing.add(stream)
+            self.pattern = ""
+        elif not (isinstance(entry, LogLine) and entry.message[:1] in ("", " ", "\t")):
+            # The line that names the error is the trace's last, and the first not indented.
+            self._tracing.discard(stream)
+        return is_in_trace
 
     def _is_asked_for(self, entry: Entry) -> bool:
         selection = self._selection
@@ -101,7 +123,7 @@ def is_failure(entry: Entry) -> bool:
         case FailedInvocation():
             return True
         case LogLine():
-            return "Traceback (most recent call last)" in entry.message
+            return _TRACE_HEAD in entry.message
         case _:
             return False
 
@@ -196,15 +218,21 @@ def iter_selected(
         end_at = last_at if end_at is None else min(end_at, last_at)
         streams = found.streams
     selector = Selector(selection)
-    for event in iter_events(
-        logs,
-        group,
-        start_at=start_at,
-        end_at=end_at,
-        pattern=selection.pattern,
-        streams=streams,
-    ):
-        yield from selector.pick(event)
+    read: set[str] = set()
+    while True:
+        pattern = selector.pattern
+        for event in iter_events(
+            logs, group, start_at=start_at, end_at=end_at, pattern=pattern, streams=streams
+        ):
+            if event.logged_at != start_at:
+                start_at, read = event.logged_at, set()
+            if event.event_id not in read:
+                read.add(event.event_id)
+                yield from selector.pick(event)
+            if selector.pattern != pattern:
+                break
+        else:
+            return
 
 
 class _Streams(NamedTuple):
