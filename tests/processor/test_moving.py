@@ -1,8 +1,11 @@
 """One record after the other on moto: what is archived, what stays, and what is said."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from twobuckets.processor import File, Reject
 from twobuckets.processor.runtime import RecordsFailedError
@@ -136,6 +139,93 @@ def test_a_file_that_is_gone_is_missing(pipeline: Pipeline) -> None:
 
     assert line["outcome"] == "missing"
     assert pipeline.archived() == {}
+
+
+@contextmanager
+def not_found(pipeline: Pipeline, is_meant: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
+    """HEADs in staging that answer 404 though the object is there."""
+
+    def refuse(params: dict[str, Any], **_: Any) -> None:
+        if params["Bucket"] == STAGING and is_meant(params):
+            raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
+
+    events = pipeline.s3.meta.events
+    events.register("before-parameter-build.s3.HeadObject", refuse)
+    try:
+        yield
+    finally:
+        events.unregister("before-parameter-build.s3.HeadObject", refuse)
+
+
+def test_a_file_that_s3_lists_and_does_not_find_is_tried_again(pipeline: Pipeline) -> None:
+    record = pipeline.upload("a")
+    with (
+        not_found(pipeline, lambda params: True),
+        pytest.raises(RecordsFailedError, match="NotReadableYetError"),
+    ):
+        pipeline.invoke(record)
+    assert pipeline.lines[0]["outcome"] == "failed"
+    assert pipeline.staged() == {"a": b"content"}
+
+    [again] = pipeline.invoke(record)
+    assert again["outcome"] == "archived"
+    assert pipeline.staged() == {}
+
+
+def test_a_file_that_s3_finds_by_its_version_only_is_no_deleted_one(pipeline: Pipeline) -> None:
+    record = pipeline.upload("a")
+    if "versionId" not in record["s3"]["object"]:
+        pytest.skip("without versions there is no version to ask for")
+    with not_found(pipeline, lambda params: "VersionId" not in params):
+        [line] = pipeline.invoke(record)
+    assert line["outcome"] == "archived"
+    assert pipeline.archived() == {"a": b"content"}
+
+
+def test_a_file_that_comes_back_while_it_is_looked_for_is_not_missing(pipeline: Pipeline) -> None:
+    record = pipeline.upload("a")
+    if "versionId" not in record["s3"]["object"]:
+        pytest.skip("without versions nothing deleted comes back")
+    marker = pipeline.s3.delete_object(Bucket=STAGING, Key="a")["VersionId"]
+
+    def bring_back(params: dict[str, Any]) -> bool:
+        if "VersionId" in params:
+            pipeline.s3.delete_object(Bucket=STAGING, Key="a", VersionId=marker)
+        return False
+
+    with not_found(pipeline, bring_back):
+        [line] = pipeline.invoke(record)
+    assert line["outcome"] == "archived"
+
+
+@pytest.mark.parametrize("conflicts", [1, 8])
+def test_a_delete_that_meets_another_request_is_tried_again(
+    pipeline: Pipeline, conflicts: int
+) -> None:
+    older, newer = pipeline.upload("a", b"older"), pipeline.upload("a", b"newer")
+    left = [conflicts]
+
+    def refuse(params: dict[str, Any], **_: Any) -> None:
+        if "IfMatch" in params and left[0]:
+            left[0] -= 1
+            error: Any = {"Error": {"Code": "ConditionalRequestConflict", "Message": "409"}}
+            raise ClientError(error, "DeleteObject")
+
+    events = pipeline.s3.meta.events
+    events.register("before-parameter-build.s3.DeleteObject", refuse)
+    try:
+        if conflicts == 1:
+            pipeline.invoke(newer)
+        else:
+            with pytest.raises(RecordsFailedError, match="ContendedError"):
+                pipeline.invoke(newer)
+            assert pipeline.staged() == {"a": b"newer"}
+            assert pipeline.invoke(newer)[0]["duplicate"]
+    finally:
+        events.unregister("before-parameter-build.s3.DeleteObject", refuse)
+    assert pipeline.staged() == {}
+    assert pipeline.invoke(older)[0]["outcome"] in ("superseded", "missing")
+    assert pipeline.archived() == {"a": b"newer"}
 
 
 def test_the_same_event_again_is_recognised(pipeline: Pipeline) -> None:

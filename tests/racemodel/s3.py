@@ -84,6 +84,8 @@ class S3:
     `on_change` is called after each change with the bucket and what was written, or None.
     `corrupt_copies` makes that many copies store other bytes than the source's. `repeated_write`
     is the number of the copy or delete that is made twice, because its first answer got lost.
+    `conflicting_write` is the number of the one that answers 409, if it has a condition.
+    `unfound_head` is the number of the HEAD in staging that answers 404, whatever is there.
     """
 
     def __init__(self, *buckets: Bucket, writes_per_second: int = 3, page_size: int = 1000) -> None:
@@ -92,7 +94,10 @@ class S3:
         self.page_size = page_size
         self.corrupt_copies = 0
         self.repeated_write = 0
+        self.conflicting_write = 0
+        self.unfound_head = 0
         self.writes = 0
+        self.heads = 0
         self.on_change: Callable[[Bucket, Stored | None], None] = lambda bucket, stored: None
         self._writes_per_second = writes_per_second
         self._count = itertools.count(1)
@@ -149,6 +154,10 @@ class Client:
 
     def head_object(self, **arguments: Any) -> dict[str, Any]:
         bucket = self._enter("HeadObject", arguments)
+        if bucket.is_staging:
+            self._s3.heads += 1
+            if self._s3.heads == self._s3.unfound_head:
+                raise _error("404", 404, "HeadObject")
         return self._described(bucket, self._found(bucket, arguments, "HeadObject"))
 
     def get_object(self, **arguments: Any) -> dict[str, Any]:
@@ -185,6 +194,10 @@ class Client:
         self, operation: Callable[[dict[str, Any]], dict[str, Any]], arguments: dict[str, Any]
     ) -> dict[str, Any]:
         self._s3.writes += 1
+        has_condition = not arguments.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
+        if has_condition and self._s3.writes == self._s3.conflicting_write:
+            self._gate("Conflict", arguments)
+            raise _error("ConditionalRequestConflict", 409, "Conflict")
         if self._s3.writes == self._s3.repeated_write:
             operation(arguments)  # the answer does not arrive, and boto3 asks again
         return operation(arguments)

@@ -17,7 +17,7 @@ from tests.racemodel.world import Scenario, Upload
 BODIES = (b"A", b"BB", b"CCC", b"DDDD")
 _DEATHS = 13  # a try dies before one of its first calls, or, as often, not at all
 _LONG, _LONGEST = 40, 124
-_SCENARIO_BYTES = 5 + 4 * len(BODIES) + _LONGEST
+_SCENARIO_BYTES = 7 + 4 * len(BODIES) + _LONGEST
 
 
 class _Dice:
@@ -68,6 +68,8 @@ def scenarios(
             undelete=flag(3),
             corrupt_copies=int(flag(4)),
             repeated_write=dice.below(13),
+            conflicting_write=dice.below(13),
+            unfound_head=dice.below(13),
             page_size=1 if flag(5) else 1000,
             writes_per_second=100 if flag(6) else 1,
             schedule=_schedule(dice),

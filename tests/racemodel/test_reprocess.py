@@ -197,7 +197,7 @@ GUARDS = {
         # the copy has as well.
         Scenario(
             (Upload(b"A"), Upload(b"BB", events=2)),
-            (1, *UPLOADED, *[4] * 7, *[3] * 14, *[0] * 9, *[4] * 5),
+            (1, *UPLOADED, *[4] * 8, *[3] * 15, *[0] * 9, *[4] * 5),
         ),
     ),
 }

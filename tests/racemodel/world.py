@@ -45,6 +45,8 @@ class Scenario:
     undelete: bool = False
     corrupt_copies: int = 0
     repeated_write: int = 0
+    conflicting_write: int = 0
+    unfound_head: int = 0
     page_size: int = 1000
     writes_per_second: int = 1
 
@@ -64,6 +66,8 @@ class World:
         )
         self.s3.corrupt_copies = scenario.corrupt_copies
         self.s3.repeated_write = scenario.repeated_write
+        self.s3.conflicting_write = scenario.conflicting_write
+        self.s3.unfound_head = scenario.unfound_head
         self.s3.on_change = self._on_change
         self.scheduler = Scheduler(scenario.schedule)
         # Code under test may catch everything: a breach is kept, and raised when the run ends.
@@ -234,12 +238,19 @@ class World:
         if self._actor().is_dead:
             return
         self.lines.append(line)
+        current = self.staging.current(line["key"])
         if not self.staging.versioned:
+            is_staged = current is not None and current.etag == line["etag"]
+            if line["outcome"] == "archived" and is_staged and self._has_distinct_bodies:
+                raise self.laws.broken("said archived of what is still in staging")
             return
         version_id, latest = line["version_id"], self.laws.uploads[-1]
         is_staged = self.staging.find(line["key"], version_id) is not None
         if line["outcome"] == "archived" and is_staged:
             raise self.laws.broken("said archived of a version that is still in staging")
+        is_watched = line["outcome"] == "archived" and not self.scenario.undelete
+        if is_watched and current and current.staged < int(version_id.removeprefix("v")):
+            raise self.laws.broken("brought an older version to light")
         if line["outcome"] == "missing" and is_staged and version_id == latest.version_id:
             raise self.laws.broken("said missing of the latest upload, which nobody deleted")
 

@@ -17,6 +17,7 @@ What is guaranteed, without a database:
 - An object version leaves staging only after a verified copy of it is in the archive. A crash
   between any two calls leaves it in staging, in the archive, or in both, and the next event for it
   goes on from there.
+- S3's 404 for a version that it lists is no end: the record fails and is tried again.
 - Only what `process` was done with is archived. A version that was replaced or deleted meanwhile
   is not, and stays as it is: its outcome is `superseded` or `missing`.
 - `process` runs at least once for a version, and not again once that version is the archive's

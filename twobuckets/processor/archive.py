@@ -52,8 +52,8 @@ class ArchiveMismatchError(Exception):
     """The archived copy is not equal to the staged version; the staged one is kept."""
 
 
-class ArchiveContendedError(Exception):
-    """Others kept writing the same key to the archive; the version is kept in staging."""
+class ContendedError(Exception):
+    """Others kept changing the same key; the version is kept in staging."""
 
 
 def archive(
@@ -67,7 +67,7 @@ def archive(
 
     Return the archived object's version id. Raise NotHere, with nothing archived and nothing
     deleted, if the version was replaced or deleted since it was found; ArchiveMismatchError or
-    ArchiveContendedError, with nothing deleted, if the archive does not hold what it should.
+    ContendedError, with nothing deleted, if the archive does not hold what it should.
     """
     for _ in range(_TRIES):
         place = find_place(s3, staged)
@@ -84,7 +84,7 @@ def archive(
         # Source or destination has changed meanwhile: look at both again, and decide again.
         seen = find_archived(s3, destination.bucket, staged.key)
     else:
-        raise ArchiveContendedError(
+        raise ContendedError(
             f"the archive's object of this key changed {_TRIES} times while this one was copied"
         )
     delete_staged(s3, staged, place)
@@ -204,7 +204,7 @@ def _keep_newest_on_top(
         except Exception as error:
             if code_of(error) not in _LOST_RACE:
                 raise
-    raise ArchiveContendedError("the archive's object of this key kept changing")
+    raise ContendedError("the archive's object of this key kept changing")
 
 
 _DEEPEST_LOOK = 10
@@ -240,21 +240,39 @@ def delete_staged(s3: S3Client, staged: Staged, place: Place) -> None:
 
     An older version under it was superseded by it and must not come to light again as if it were
     new: a delete marker goes on top first, and the bucket's rule for noncurrent versions clears up.
+    Raises ContendedError, with nothing deleted, if S3 puts no marker there.
     """
     where = {"Bucket": staged.bucket, "Key": staged.key}
-    if staged.version_id is None:
-        _delete_if_current(s3, where, staged.etag)
-        return
-    if place.has_older and not place.is_replaced and not place.is_hidden:
-        # Something newer on top by now covers the older version as well, and gets no marker.
-        _delete_if_current(s3, where, staged.etag)
-    # S3 holds conditions against the current version only; a version id is exact by itself.
-    s3.delete_object(Bucket=staged.bucket, Key=staged.key, VersionId=staged.version_id)
+    for _ in range(_TRIES):
+        if staged.version_id is not None:
+            if not place.has_older:
+                break
+            # A marker's condition is an ETag, which a copy that was put back has as well: what was
+            # seen before the copy, which can take minutes, is too old to put one by.
+            try:
+                place = find_place(s3, staged)
+            except NotHere:
+                return
+            # Something newer on top by now covers the older version as well, and gets no marker.
+            if not place.has_older or place.is_replaced or place.is_hidden:
+                break
+        if _delete_if_current(s3, where, staged.etag):
+            break
+    else:
+        raise ContendedError(
+            f"the staged object of this key changed {_TRIES} times while it was to be deleted"
+        )
+    if staged.version_id is not None:
+        # S3 holds conditions against the current version only; a version id is exact by itself.
+        s3.delete_object(Bucket=staged.bucket, Key=staged.key, VersionId=staged.version_id)
 
 
-def _delete_if_current(s3: S3Client, where: dict[str, Any], etag: str) -> None:
+def _delete_if_current(s3: S3Client, where: dict[str, Any], etag: str) -> bool:
+    """Delete the key's current object if it has this ETag, and say whether it was done."""
     try:
         s3.delete_object(**where, IfMatch=f'"{etag}"')
     except Exception as error:
         if code_of(error) not in _LOST_RACE:
             raise
+        return False
+    return True

@@ -32,6 +32,14 @@ class NotHere(Exception):
         self.reason = reason
 
 
+class NotReadableYetError(Exception):
+    """S3 lists the version in staging and answers 404 for it: it is to be tried again.
+
+    That can happen in the minutes after versioning was first enabled on a bucket (Amazon S3 user
+    guide, "How S3 Versioning works").
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which staged version an archived object was copied from."""
@@ -125,11 +133,15 @@ class Archived:
 
 
 def find_staged(s3: S3Client, arrival: Arrival) -> tuple[Staged, Place]:
-    """Return the version that arrived and where it stands; raise NotHere if it is gone."""
+    """Return the version that arrived and where it stands.
+
+    Raises NotHere if it is gone, NotReadableYetError if S3 only does not find it yet.
+    """
     where = {"Bucket": arrival.bucket, "Key": arrival.key}
     head = head_of(s3, where)
     if arrival.version_id is None:
         if head is None:
+            _require_unlisted(s3, arrival.bucket, arrival.key)
             raise NotHere("missing", "there is no such object in staging")
         if arrival.etag is not None and etag_of(head) != arrival.etag:
             raise NotHere("superseded", _REPLACED)
@@ -137,11 +149,19 @@ def find_staged(s3: S3Client, arrival: Arrival) -> tuple[Staged, Place]:
     if head is not None and head.get("VersionId") == arrival.version_id:
         return _staged(arrival, head), Place()
     pinned = head_of(s3, {**where, "VersionId": arrival.version_id})
-    if pinned is None:
+    # Neither 404 is a proof that it is gone or hidden. The listing is.
+    place = _listed_place(s3, arrival.bucket, arrival.key, arrival.version_id)
+    if place is None:
         raise NotHere("missing", "this version is no longer in staging")
-    return _staged(arrival, pinned), Place(is_replaced=head is not None, is_hidden=head is None)
+    if pinned is None:
+        raise NotReadableYetError(_UNREADABLE)
+    return _staged(arrival, pinned), place
 
 
+_UNREADABLE = (
+    "S3 lists this version in staging and answers 404 for it, as it can for some minutes after "
+    "versioning was first enabled on a bucket. The file is kept, and tried again."
+)
 _REPLACED = "it was replaced in staging by another upload"
 
 
@@ -150,24 +170,38 @@ def find_place(s3: S3Client, staged: Staged) -> Place:
     if staged.version_id is None:
         head = head_of(s3, {"Bucket": staged.bucket, "Key": staged.key})
         if head is None:
+            _require_unlisted(s3, staged.bucket, staged.key)
             raise NotHere("missing", "it was deleted from staging while it was processed")
         if etag_of(head) != staged.etag:
             raise NotHere("superseded", _REPLACED)
         return Place()
-    versions = iter_versions(s3, staged.bucket, staged.key)
+    place = _listed_place(s3, staged.bucket, staged.key, staged.version_id)
+    if place is not None:
+        return place
+    head = head_of(s3, {"Bucket": staged.bucket, "Key": staged.key})
+    if head is not None and head.get("VersionId") == staged.version_id:
+        return Place()  # a listing that garbles the key: some servers do, with control characters
+    raise NotHere("missing", "this version was deleted from staging while it was processed")
+
+
+def _listed_place(s3: S3Client, bucket: str, key: str, version_id: str) -> Place | None:
+    versions = iter_versions(s3, bucket, key)
     is_replaced = False
     for version in versions:
-        if version["VersionId"] == staged.version_id:
+        if version["VersionId"] == version_id:
             return Place(
                 is_replaced=is_replaced,
                 is_hidden=not is_replaced and not version["IsLatest"],
                 has_older=next(versions, None) is not None,
             )
         is_replaced = True
-    head = head_of(s3, {"Bucket": staged.bucket, "Key": staged.key})
-    if head is not None and head.get("VersionId") == staged.version_id:
-        return Place()  # a listing that garbles the key: some servers do, with control characters
-    raise NotHere("missing", "this version was deleted from staging while it was processed")
+    return None
+
+
+def _require_unlisted(s3: S3Client, bucket: str, key: str) -> None:
+    newest = next(iter_versions(s3, bucket, key), None)
+    if newest is not None and newest["IsLatest"]:
+        raise NotReadableYetError(_UNREADABLE)
 
 
 def require_wanted(arrival: Arrival, staged: Staged, place: Place, seen: Archived | None) -> None:
