@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.errors import NotFoundError, UsageError
+from twobuckets.prices import US_EAST_1
 from twobuckets.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from twobuckets.prices import Prices
 
 FILE_NAME: Final = "twobuckets.toml"
 LOCAL: Final = "local"
@@ -212,6 +215,11 @@ class Settings:
     def names_pair(self) -> bool:
         """Tell whether both buckets are named without asking a stack."""
         return self.staging is not None and self.archive is not None
+
+    @property
+    def prices(self) -> Prices:
+        """What storage and requests cost, as far as an estimate can know."""
+        return US_EAST_1.scaled_to(self.usd_per_gb_month)
 
     def pipeline(self, outputs: Mapping[str, str]) -> Pipeline:
         """Return the pipeline, with what nobody named taken from the stack's `outputs`.

@@ -39,6 +39,7 @@ from twobuckets.doctor.summary import DoctorSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 ORIGIN = "twobuckets-origin"
 
@@ -72,6 +73,14 @@ def test_an_error_that_writes_the_key_in_another_way_is_the_same_error(
     lines = zip(keys, answers, errors, strict=True)
     log(ours, *(outcome(key, answer, error=error) for key, answer, error in lines))
     assert stuck().of("stuck-failed")["count"] == 3
+
+
+def test_what_is_stuck_costs_what_the_settings_say(ours: HandMadePair, tmp_path: Path):
+    put(ours, "a", body=bytes(1024**2))
+    usual = stuck().of("stuck-in-progress")["cost_month_usd"]
+    (tmp_path / "twobuckets.toml").write_text("prices.usd_per_gb_month = 2.3\n")
+    assert usual == pytest.approx(0.023 / 1024, abs=1e-6)
+    assert stuck().of("stuck-in-progress")["cost_month_usd"] == pytest.approx(2.3 / 1024, abs=1e-6)
 
 
 def test_different_errors_are_different_findings_the_largest_first(ours: HandMadePair):
@@ -449,6 +458,12 @@ class TestUploads:
         found = run_doctor("--check", "uploads").of("upload-orphaned")
         assert found["count"] == 15
         assert found["size_bytes"] == 15 * 4
+
+    def test_they_cost_what_the_settings_say(self, pair: HandMadePair, tmp_path: Path):
+        orphan(pair, "a")
+        (tmp_path / "twobuckets.toml").write_text("prices.usd_per_gb_month = 999\n")
+        found = run_doctor("--check", "uploads").of("upload-orphaned")
+        assert found["cost_month_usd"] == pytest.approx(999 * 12 / 1024**3, abs=1e-6)
 
     def test_one_that_still_gets_parts_is_not_aborted(self, pair: HandMadePair):
         orphan(pair, "a")

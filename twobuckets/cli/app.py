@@ -156,9 +156,7 @@ class App:
     @property
     def prices(self) -> Prices:
         """What storage and requests cost, as far as an estimate can know."""
-        from twobuckets.prices import US_EAST_1
-
-        return US_EAST_1.scaled_to(self.settings.usd_per_gb_month)
+        return self.settings.prices
 
     def connect(self, **limits: Any) -> Sender:
         """Return a sender for S3's hot loops; `limits` are those of Sender."""

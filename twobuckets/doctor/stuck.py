@@ -21,7 +21,6 @@ from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
 from twobuckets.doctor.staging import StagedObject, is_archived, iter_stuck
 from twobuckets.parallel import map_ordered, map_unordered
-from twobuckets.prices import US_EAST_1
 from twobuckets.text import shell_word
 from twobuckets.units import format_bytes, format_duration
 
@@ -331,7 +330,7 @@ def _finding(site: Site, group: Group) -> Finding:
         remedy=None if check == "stuck-superseded" else site.fix_command(*checks),
         count=len(group.objects),
         size_bytes=size_bytes,
-        cost_month_usd=round(US_EAST_1.month_usd(size_bytes), 6),
+        cost_month_usd=round(site.settings.prices.month_usd(size_bytes), 6),
         oldest_at=oldest[0].arrived_at,
         examples=tuple(staged.key for staged in oldest),
         objects=tuple(staged.key for staged in group.objects),

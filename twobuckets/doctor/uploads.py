@@ -8,7 +8,6 @@ from twobuckets.aws import ClientError
 from twobuckets.doctor.buckets import aborts_uploads
 from twobuckets.doctor.facts.lookups import CouldNotLook, listing_stopped
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
-from twobuckets.prices import US_EAST_1
 from twobuckets.s3.listing import ListingError, iter_uploads
 from twobuckets.s3.uploads import read_parts
 from twobuckets.text import shell_word, visible
@@ -97,7 +96,7 @@ def _one(site: Site, bucket: str, upload: IncompleteUpload) -> Finding:
         remedy=f"{site.aws_cli} s3api abort-multipart-upload --bucket {shell_word(bucket)} "
         f"--key {shell_word(upload.key)} --upload-id {shell_word(upload.upload_id)}",
         size_bytes=size_bytes,
-        cost_month_usd=round(US_EAST_1.month_usd(size_bytes, upload.storage_class), 6),
+        cost_month_usd=round(site.settings.prices.month_usd(size_bytes, upload.storage_class), 6),
         oldest_at=upload.initiated_at,
         examples=(upload.key,),
     )
@@ -131,7 +130,7 @@ def _many(
         remedy=site.fix_command(CHECK.name),
         count=len(uploads),
         size_bytes=size_bytes,
-        cost_month_usd=round(US_EAST_1.month_usd(size_bytes), 6),
+        cost_month_usd=round(site.settings.prices.month_usd(size_bytes), 6),
         oldest_at=oldest[0].initiated_at,
         examples=tuple(visible(upload.key) for upload in oldest),
     )
