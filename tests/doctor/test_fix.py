@@ -77,6 +77,77 @@ def test_missing_events_are_added_and_the_filter_stays(pair: HandMadePair):
     assert route["Filter"]["Key"]["FilterRules"][0]["Value"] == "in/"
 
 
+def route(name: str, *events: str, prefix: str = "") -> dict[str, Any]:
+    told = [f"s3:ObjectCreated:{event}" for event in events]
+    configuration = {"Id": name, "LambdaFunctionArn": FUNCTION_ARN, "Events": told}
+    if not prefix:
+        return configuration
+    return configuration | {
+        "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": prefix}]}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("routes", "expected"),
+    [
+        (
+            [route("a", "Put"), route("b", "Post")],
+            {"a": "Put Copy CompleteMultipartUpload", "b": "Post"},
+        ),
+        (
+            [route("narrow", "Post", prefix="in/big/"), route("wide", "Put", prefix="in/")],
+            {"narrow": "Post", "wide": "Put Copy CompleteMultipartUpload"},
+        ),
+        (
+            [route("in", "Put", prefix="in/"), route("out", "Put", prefix="out/")],
+            {"in": "*", "out": "*"},
+        ),
+    ],
+    ids=["of the same keys", "of keys that others are part of", "of different keys"],
+)
+def test_several_configurations_are_completed_without_two_for_one_event(
+    pair: HandMadePair, routes: list[Any], expected: dict[str, str]
+):
+    pair.s3.put_bucket_notification_configuration(
+        Bucket=STAGING, NotificationConfiguration={"LambdaFunctionConfigurations": routes}
+    )
+    assert run_doctor("--fix", "--yes", "--check", "notification-events").exit_code == 0
+    written = wiring_of(pair)["LambdaFunctionConfigurations"]
+    told = {c["Id"]: " ".join(e.rpartition(":")[2] for e in c["Events"]) for c in written}
+    assert told == expected
+    assert run_doctor("--check", "wiring").findings == []
+
+
+def test_a_permission_is_given_also_where_another_one_has_a_name_like_its(
+    pair: HandMadePair, answers: Answers
+):
+    taken = f"twobuckets-{STAGING}"
+
+    def refuse_a_second(params: Any) -> Any:
+        # moto takes it.
+        if json.loads(params["body"])["StatementId"] != taken:
+            return None
+        return {
+            "Error": {"Code": "ResourceConflictException", "Message": "exists"},
+            "ResponseMetadata": {"HTTPStatusCode": 409},
+        }
+
+    answers.give("AddPermission", refuse_a_second)
+    pair.functions.remove_permission(FunctionName=FUNCTION, StatementId="s3")
+    pair.functions.add_permission(
+        FunctionName=FUNCTION,
+        StatementId=taken,
+        Action="lambda:InvokeFunction",
+        Principal="s3.amazonaws.com",
+        SourceArn=f"arn:aws:s3:::{STAGING}",
+        SourceAccount="999999999999",
+    )
+    assert run_doctor("--fix", "--yes", "--check", "permission-missing").exit_code == 0
+    assert run_doctor("--check", "wiring").findings == []
+    statements = json.loads(pair.functions.get_policy(FunctionName=FUNCTION)["Policy"])["Statement"]
+    assert len(statements) == 2
+
+
 def test_lifecycle_and_cors_rules_of_others_stay(pair: HandMadePair):
     rule = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}}
     theirs = {**rule, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}

@@ -511,6 +511,21 @@ def test_plain_http_is_named_where_s3_speaks_tls_at_all(
     assert "put-bucket-policy" in found["remedy"]
 
 
+def test_a_policy_to_paste_names_its_bucket_as_the_region_names_things(
+    pair: HandMadePair, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("TWOBUCKETS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_REGION", "cn-north-1")
+    with mock_aws():
+        s3 = boto3.client("s3", region_name="cn-north-1")
+        for bucket in (STAGING, ARCHIVE):
+            location: Any = {"LocationConstraint": "cn-north-1"}
+            s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=location)
+        remedies = [found["remedy"] for found in run_doctor("--check", "tls").findings]
+    assert len(remedies) == 2
+    assert f'"arn:aws-cn:s3:::{STAGING}"' in remedies[0]
+
+
 def test_retries_that_are_off_are_named(pair: HandMadePair, answers: Answers):
     # moto keeps no 0.
     config = {"FunctionArn": FUNCTION_ARN + ":$LATEST", "MaximumRetryAttempts": 0}

@@ -148,7 +148,7 @@ def find_plain_http(site: Site) -> Iterator[Finding]:
 
 
 def _refuse_plain_http(site: Site, bucket: str) -> str:
-    arn = f"arn:aws:s3:::{bucket}"
+    arn = f"arn:{site.partition}:s3:::{bucket}"
     statement = {
         "Sid": "RefuseRequestsWithoutTls",
         "Effect": "Deny",

@@ -6,6 +6,7 @@ somebody else put there stays.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -40,7 +41,7 @@ def _notify(site: Site, _subject: str) -> Mend:
                 s3.get_bucket_notification_configuration(Bucket=site.staging)
             )
             current.pop("ResponseMetadata", None)
-            if not _widen(current, wiring.targets_of_function(site)):
+            if not _complete(current, wiring.targets_of_function(site)):
                 mine = {"Id": "twobuckets", "LambdaFunctionArn": function_arn}
                 current.setdefault("LambdaFunctionConfigurations", []).append(
                     mine | {"Events": [wiring.CREATED]}
@@ -54,31 +55,49 @@ def _notify(site: Site, _subject: str) -> Mend:
     return Mend(says, run)
 
 
-def _widen(notification: dict[str, Any], targets: frozenset[str]) -> bool:
+def _complete(notification: dict[str, Any], targets: frozenset[str]) -> bool:
     """Make the configurations that lead to `targets` tell of every arrival; False if none does.
 
-    Their filters stay: what they leave out may be meant.
+    Their filters stay: what they leave out may be meant. S3 takes no two configurations that tell
+    of one event for keys that both filters admit (S3 user guide, "Configuring event notifications
+    using object key name filtering"), so beside others only what is missing is added, and once.
     """
-    found = False
-    for kind, target in wiring.TARGETS:
-        for configuration in notification.get(kind, []):
-            if configuration[target] in targets and wiring.is_about_arrivals(configuration):
-                others = [e for e in configuration["Events"] if "ObjectCreated" not in e]
-                configuration["Events"] = [*others, wiring.CREATED]
-                found = True
-    return found
+    arrivals = [
+        (configuration, wiring.route_of(configuration, target))
+        for kind, target in wiring.TARGETS
+        for configuration in filter(wiring.is_about_arrivals, notification.get(kind, []))
+    ]
+    ours = [pair for pair in arrivals if pair[1].target_arn in targets]
+    missing = wiring.missing_events(route for _, route in ours)
+    if not missing:
+        return bool(ours)
+    completed: list[wiring.Route] = []
+    # The widest filter first, for what the others admit is in it.
+    for configuration, route in sorted(ours, key=lambda pair: len(pair[1].prefix + pair[1].suffix)):
+        if any(route.overlaps(other) for other in completed):
+            continue
+        events = configuration["Events"]
+        if any(route.overlaps(other) for _, other in arrivals if other is not route):
+            configuration["Events"] = [*events, *missing]
+        else:
+            others = [event for event in events if "ObjectCreated" not in event]
+            configuration["Events"] = [*others, wiring.CREATED]
+        completed.append(route)
+    return bool(ours)
 
 
 def _let_s3_call(site: Site, _subject: str) -> Mend:
-    partition, account = str(site.function.configuration()["FunctionArn"]).split(":")[1:5:3]
+    account = str(site.function.configuration()["FunctionArn"]).split(":")[4]
+    source_arn = f"arn:{site.partition}:s3:::{site.staging}"
+    digest = hashlib.sha256(f"{source_arn} {account}".encode()).hexdigest()[:8]
 
     def run() -> None:
         request: dict[str, Any] = {
             "FunctionName": site.function.name,
-            "StatementId": f"twobuckets-{site.staging}".replace(".", "-")[:100],
+            "StatementId": f"twobuckets-{site.staging.replace('.', '-')}-{digest}",
             "Action": "lambda:InvokeFunction",
             "Principal": "s3.amazonaws.com",
-            "SourceArn": f"arn:{partition}:s3:::{site.staging}",
+            "SourceArn": source_arn,
             "SourceAccount": account,
         }
         if site.function.qualifier is not None:
@@ -87,6 +106,7 @@ def _let_s3_call(site: Site, _subject: str) -> Mend:
             try:
                 site.aws.functions.add_permission(**request)
             except ClientError as error:
+                # The id is made from what the statement says: somebody was faster.
                 if error_code(error) != "ResourceConflictException":
                     raise
 

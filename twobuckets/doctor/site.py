@@ -95,6 +95,11 @@ class Site:
             return False
 
     @property
+    def partition(self) -> str:
+        """The first part of ARNs in the region: "aws", "aws-cn", "aws-us-gov" and so on."""
+        return self.aws.s3.meta.partition
+
+    @property
     def has_tls(self) -> bool:
         """Tell whether S3 is reached over TLS, which emulators on loopback don't speak."""
         return not self.aws.s3.meta.endpoint_url.startswith("http://")

@@ -18,7 +18,7 @@ from twobuckets.settings import function_name_of, qualifier_of
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from twobuckets.doctor.site import Site
 
@@ -50,6 +50,12 @@ class Route:
         """Tell whether a key passes the filter."""
         return key.startswith(self.prefix) and key.endswith(self.suffix)
 
+    def overlaps(self, other: Route) -> bool:
+        """Tell whether there are keys that pass both filters."""
+        return (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix)) and (
+            self.suffix.endswith(other.suffix) or other.suffix.endswith(self.suffix)
+        )
+
 
 def is_about_arrivals(configuration: Mapping[str, Any]) -> bool:
     """Tell whether any of the events of one notification configuration is a new object."""
@@ -58,20 +64,30 @@ def is_about_arrivals(configuration: Mapping[str, Any]) -> bool:
 
 def routes_of(notification: dict[str, Any]) -> list[Route]:
     """Return the routes of a notification configuration that tell of new objects."""
-    routes = []
-    for kind, target in TARGETS:
-        for configuration in filter(is_about_arrivals, notification.get(kind, [])):
-            rules = configuration.get("Filter", {}).get("Key", {}).get("FilterRules", [])
-            # S3 writes these names in either case.
-            values = {rule["Name"].lower(): rule["Value"] for rule in rules}
-            route = Route(
-                target_arn=configuration[target],
-                events=tuple(configuration["Events"]),
-                prefix=values.get("prefix", ""),
-                suffix=values.get("suffix", ""),
-            )
-            routes.append(route)
-    return routes
+    return [
+        route_of(configuration, target)
+        for kind, target in TARGETS
+        for configuration in filter(is_about_arrivals, notification.get(kind, []))
+    ]
+
+
+def route_of(configuration: Mapping[str, Any], target: str) -> Route:
+    """Return the route of one configuration, whose member `target` is an ARN."""
+    rules = configuration.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+    # S3 writes these names in either case.
+    values = {rule["Name"].lower(): rule["Value"] for rule in rules}
+    return Route(
+        target_arn=configuration[target],
+        events=tuple(configuration["Events"]),
+        prefix=values.get("prefix", ""),
+        suffix=values.get("suffix", ""),
+    )
+
+
+def missing_events(routes: Iterable[Route]) -> list[str]:
+    """Return the kinds of arrival that none of the routes tells of."""
+    events = {event for route in routes for event in route.events}
+    return [event for event in _ARRIVALS if not {event, CREATED} & events]
 
 
 def routes_to_function(site: Site) -> list[Route]:
@@ -171,8 +187,7 @@ def find_missing_notification(site: Site) -> Iterator[Finding]:
 def find_missing_events(site: Site) -> Iterator[Finding]:
     """Yield a finding when the routes to the function leave kinds of arrival out."""
     routes = routes_to_function(site)
-    events = {event for route in routes for event in route.events}
-    missing = [event for event in _ARRIVALS if not {event, CREATED} & events]
+    missing = missing_events(routes)
     if not routes or not missing:
         return
     names = ", ".join(event.rpartition(":")[2] for event in missing)
@@ -197,7 +212,7 @@ def find_missing_permission(site: Site) -> Iterator[Finding]:
     direct = [route for route in routes_to_function(site) if ":lambda:" in route.target_arn]
     if not direct and routes_to_function(site):
         return
-    bucket_arn = f"arn:{_partition(site)}:s3:::{site.staging}"
+    bucket_arn = f"arn:{site.partition}:s3:::{site.staging}"
     about = [
         statement
         for statement in site.function.policy()
@@ -228,10 +243,6 @@ def find_missing_permission(site: Site) -> Iterator[Finding]:
         if denied
         else site.fix_command("permission-missing"),
     )
-
-
-def _partition(site: Site) -> str:
-    return str(site.function.configuration()["FunctionArn"]).split(":")[1]
 
 
 @finder(
