@@ -287,6 +287,18 @@ def test_versions_are_read_alike_whatever_the_order_of_their_fields(key, swapped
     ]
 
 
+@pytest.mark.parametrize(("in_progress", "is_restored"), [("false", True), ("true", False)])
+def test_a_row_that_tells_of_a_restore_is_read(in_progress, is_restored):
+    body = (
+        "<V><EncodingType>url</EncodingType><Version><Key>k</Key><VersionId>v</VersionId>"
+        "<IsLatest>true</IsLatest><LastModified>2026-01-02T03:04:05Z</LastModified><ETag>e</ETag>"
+        "<Size>7</Size><StorageClass>GLACIER</StorageClass><RestoreStatus>"
+        f"<IsRestoreInProgress>{in_progress}</IsRestoreInProgress></RestoreStatus></Version></V>"
+    )
+    (row,) = parse_versions(body.encode())
+    assert (row.storage_class, row.is_restored) == ("GLACIER", is_restored)
+
+
 def test_an_unversioned_object_has_the_version_null():
     body = (
         b"<R><Version><Key>k</Key><VersionId>null</VersionId><IsLatest>true</IsLatest>"

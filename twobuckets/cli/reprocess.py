@@ -197,16 +197,16 @@ def _open_run(
     directory = _journals(app)
     pipeline = app.pipeline
     place = _place(app)
+    if not resume:
+        selection.require_one_source()
     fingerprint = selection.fingerprint(place)
     if not dry_run:
         journal_.remove_old(directory, before=app.now() - _KEPT)
     found = None
     if resume:
         found = journal_.require_unfinished(directory, place=place)
-    else:
-        selection.require_one_source()
-        if not dry_run:
-            found = journal_.find_unfinished(directory, place=place, fingerprint=fingerprint)
+    elif not dry_run:
+        found = journal_.find_unfinished(directory, place=place, fingerprint=fingerprint)
     if found is not None and restart:
         with found:
             _require_checked(found)
@@ -219,7 +219,11 @@ def _open_run(
     journal = journal_.create(
         directory,
         fingerprint=fingerprint,
-        description={"command": selection.words(), "place": place},
+        description={
+            "command": selection.words(),
+            "place": place,
+            "restores": selection.restore,
+        },
         now=app.now(),
     )
     try:

@@ -103,7 +103,8 @@ class Run:
             if failed:
                 self.app.out.warn(
                     f"{failed:,} of the first {canary:,} did not make it, so the other "
-                    f"{objects - canary:,} stay as they are; the same command goes on with them"
+                    f"{objects - canary:,} stay as they are; the same command, or --resume, goes "
+                    "on with them"
                 )
                 self.finish()
                 return

@@ -48,7 +48,9 @@ class Selection:
     restore: bool
 
     def require_one_source(self) -> None:
-        """Raise UsageError unless exactly one option says where the keys come from."""
+        """Raise UsageError unless exactly one option says where the keys come from, as text."""
+        from twobuckets.reprocess.selection import require_key
+
         sources = [
             name
             for name, given in (
@@ -73,6 +75,8 @@ class Selection:
             raise UsageError("--older-than goes with --stuck")
         if self.stuck and self.as_of is not None:
             raise UsageError("--as-of is about archived versions, and --stuck about staged ones")
+        for key in (*self.keys, *([self.prefix] if self.prefix else [])):
+            require_key(key)
 
     def rules(self) -> Rules:
         """Return what was asked for beside the keys."""

@@ -304,6 +304,14 @@ class Journal:
                 (State.PLANNED, reason, waiting.version_id, waiting.etag, waiting.size, item.id),
             )
 
+    def restore_instead(self, item: Item) -> None:
+        """Plan to ask an object back from where it can't be read, in place of a copy."""
+        with self.db:
+            self.db.execute(
+                "UPDATE item SET kind = 'restore', state = ?, began_at = NULL WHERE id = ?",
+                (State.PLANNED, item.id),
+            )
+
     def has_unchecked_copies(self) -> bool:
         """Tell whether a batch job made, or still makes, copies that nobody has looked at."""
         unchecked = self.db.execute(

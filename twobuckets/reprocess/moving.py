@@ -65,6 +65,8 @@ _PAGE: Final = 256
 _DELETE_PAUSE: Final = timedelta(seconds=0.2)
 """Before a delete is tried for the second time."""
 _FLUSH_SECONDS: Final = 0.25
+# What describes an object to those who fetch it, and not the file to those who compare it.
+_KEPT: Final = ("expires", "x-amz-website-redirect-location")
 # Where from, and that it still is what was planned: the first headers of a copy.
 _SOURCE_HEADERS: Final = 2
 
@@ -97,7 +99,9 @@ class Mover:
     """Applies the moves and copies of a journal.
 
     `now` is the present instant; `pace` is called before each object and may wait, which is how a
-    rate is kept. The journal is written to at every step and is whole whenever this stops.
+    rate is kept. What turns out to lie in an archive tier is planned to be restored, if it
+    `restores`.
+    The journal is written to at every step and is whole whenever this stops.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Mover:
         archive: str,
         now: Callable[[], datetime],
         pace: Callable[[], None] = lambda: None,
+        restores: bool = False,
     ) -> None:
         self._sender = sender
         self._journal = journal
@@ -116,6 +121,7 @@ class Mover:
         self._archive = archive
         self._now = now
         self._pace = pace
+        self._restores = restores
         self._offset = timedelta()
         self._changes: list[Change] = []
         self._copied: list[Item] = []
@@ -220,6 +226,10 @@ class Mover:
         unclear = isinstance(answer, SendError) or answer.attempts > 1 or answer.status == 412
         if unclear and (settled := (yield from self._settle(item, since))) is not None:
             return [settled]
+        if isinstance(answer, Response) and answer.code == "InvalidObjectState" and self._restores:
+            # A listing does not tell the tiers of Intelligent-Tiering.
+            self._journal.restore_instead(item)
+            return []
         return [self._refused(item, answer)]
 
     def _copy_request(self, item: Item) -> Request:
@@ -355,7 +365,8 @@ class Mover:
             case _, "NoSuchKey" | "NoSuchVersion":
                 return Change(item.id, State.LEFT, VERSION_GONE)
             case _, "InvalidObjectState":
-                return Change(item.id, State.LEFT, "in a Glacier class; --restore asks for it back")
+                why = "in a Glacier class or an archive tier; --restore asks for it back"
+                return Change(item.id, State.LEFT, why)
             case status, code:
                 return Change(item.id, State.FAILED, f"{code or status}: {answer.message}")
 
@@ -393,7 +404,11 @@ class Mover:
         tags = checked(answers[1])
         if source is None or isinstance(tags, SendError) or not tags.ok:
             return answers[0] if source is None else tags
+        assert isinstance(answers[0], Response)
         headers = [*source.described, ("x-amz-checksum-algorithm", "CRC64NVME")]
+        headers += [
+            (name, answers[0].headers[name]) for name in _KEPT if name in answers[0].headers
+        ]
         headers.append(("x-amz-checksum-type", "FULL_OBJECT"))
         if tag_set := _parse_tags(tags.body):
             headers.append(("x-amz-tagging", tag_set))

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from twobuckets.s3.answers import ListedVersion
 
 # Objects in these classes can't be read before they are restored (S3 user guide, "Working with
-# archived objects"). GLACIER_IR can.
+# archived objects"). GLACIER_IR can. In INTELLIGENT_TIERING it depends on the tier, which only a
+# HEAD tells.
 FROZEN_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 CHECKSUMS: Final = ("crc64nvme", "crc32c", "crc32", "sha256", "sha1")
 DESCRIBING_HEADERS: Final = frozenset(
@@ -87,6 +88,7 @@ class Found:
     modified_at: datetime
     storage_class: str = "STANDARD"
     is_restored: bool = False
+    is_in_archive_tier: bool = False
     is_delete_marker: bool = False
     checksum: str | None = None
     described: tuple[tuple[str, str], ...] = ()
@@ -98,6 +100,12 @@ class Found:
             return False
         same_checksum = self.checksum is not None and self.checksum == other.checksum
         return self.etag == other.etag or same_checksum
+
+    @property
+    def is_frozen(self) -> bool:
+        """Tell whether it has to be restored before it can be read."""
+        in_archive = self.storage_class in FROZEN_CLASSES or self.is_in_archive_tier
+        return in_archive and not self.is_restored
 
     def came_from(self, archived: Found) -> bool:
         """Tell whether a copy in staging was surely made of the archived version.
@@ -162,10 +170,9 @@ def decide(
         return Action(key, Kind.SKIP, None, None, 0, "neither in the archive nor in staging")
     if not pinned and not rules.selects_time(archived.modified_at):
         return None
-    frozen = archived.storage_class in FROZEN_CLASSES and not archived.is_restored
-    if frozen and not rules.restores:
+    if archived.is_frozen and not rules.restores:
         kind, reason = Kind.SKIP, f"in {archived.storage_class}; --restore asks for it back"
-    elif frozen:
+    elif archived.is_frozen:
         kind, reason = Kind.RESTORE, f"in {archived.storage_class}"
     elif rules.keeps or is_covered or archived.version_id in NO_VERSION:
         # Without a version id of its own, the object under the key at the time of the delete may
@@ -321,7 +328,7 @@ def iter_archived(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
     Raises AccessError, NotFoundError or TwoBucketsError.
     """
     with _explained(f"list the versions in s3://{bucket}/{prefix}"):
-        for row in iter_versions(sender, bucket, prefix=prefix):
+        for row in iter_versions(sender, bucket, prefix=prefix, tells_restored=True):
             yield found_in_listing(row)
 
 
@@ -354,6 +361,7 @@ def found_in_listing(row: ListedVersion) -> Found:
         row.size_bytes or 0,
         row.modified_at,
         row.storage_class,
+        row.is_restored,
         is_delete_marker=row.is_delete_marker,
     )
 
@@ -415,6 +423,7 @@ def require_found(request: Request, answer: Response | SendError) -> Found | Non
         modified_at=parsedate_to_datetime(headers["last-modified"]),
         storage_class=headers.get("x-amz-storage-class", "STANDARD"),
         is_restored='ongoing-request="false"' in headers.get("x-amz-restore", ""),
+        is_in_archive_tier="x-amz-archive-status" in headers,
         checksum=_whole_checksum(headers),
         described=tuple(sorted((n, v) for n, v in headers.items() if _describes(n))),
         origin=headers.get(ORIGIN_HEADER),

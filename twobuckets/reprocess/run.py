@@ -19,10 +19,11 @@ from twobuckets.reprocess.waking import is_ours, wake
 from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_s3.type_defs import RestoreRequestTypeDef
 
     from twobuckets.aws.clients import Aws
     from twobuckets.prices import Prices
@@ -216,7 +217,13 @@ def apply(
         most,
     )
     mover = Mover(
-        sender, journal, staging=pipeline.staging, archive=pipeline.archive, now=now, pace=pace
+        sender,
+        journal,
+        staging=pipeline.staging,
+        archive=pipeline.archive,
+        now=now,
+        pace=pace,
+        restores=bool(journal.description.get("restores")),
     )
     done = 0
     for moved in mover.run(unfinished):
@@ -265,26 +272,43 @@ def _restore(aws: Aws, journal: Journal, archive: str, workers: int) -> Iterator
 
     def ask(item: Item) -> tuple[Item, Change]:
         version: dict[str, Any] = {} if item.version_id is None else {"VersionId": item.version_id}
+        where: dict[str, Any] = {"Bucket": archive, "Key": item.key, **version}
+        again = "run the same command again"
         try:
-            aws.s3.restore_object(
-                Bucket=archive,
-                Key=item.key,
-                RestoreRequest={
-                    "Days": _RESTORE_DAYS,
-                    "GlacierJobParameters": {"Tier": "Standard"},
-                },
-                **version,
-            )
+            head = aws.s3.head_object(**where)
+            if (restored := _is_restored(head)) is not None:
+                reason = f"restored; {again}" if restored else f"being restored; {again} later"
+                return item, Change(item.id, State.LEFT, reason)
+            aws.s3.restore_object(**where, RestoreRequest=_restore_request(head))
         except ClientError as error:
             if error.response["Error"].get("Code") != "RestoreAlreadyInProgress":
                 explained = explain(error, f"restore {item.key}")
                 if isinstance(explained, AccessError):
                     raise explained from error
                 return item, Change(item.id, State.FAILED, explained.message)
-        reason = "asked back from Glacier; run the same command again in some hours"
+        reason = f"asked back from where it was archived; {again} in some hours"
         return item, Change(item.id, State.LEFT, reason)
 
     wanted = journal.iter_items(State.PLANNED, kinds=(Kind.RESTORE,))
     for item, change in map_unordered(ask, wanted, workers=workers):
         journal.note([change])
         yield _result(item, change.state, change.reason, None)
+
+
+def _is_restored(head: Mapping[str, Any]) -> bool | None:
+    """Tell whether a restore has come to its end; None when nobody has asked for one."""
+    if "Restore" not in head:
+        return None
+    return 'ongoing-request="false"' in head["Restore"]
+
+
+def _restore_request(head: Mapping[str, Any]) -> RestoreRequestTypeDef:
+    """Return what a restore is asked for with.
+
+    From a tier of Intelligent-Tiering an object comes back for good: there must be no number of
+    days (S3 API reference, RestoreObject).
+    """
+    request: RestoreRequestTypeDef = {"GlacierJobParameters": {"Tier": "Standard"}}
+    if head.get("StorageClass") != "INTELLIGENT_TIERING":
+        request["Days"] = _RESTORE_DAYS
+    return request

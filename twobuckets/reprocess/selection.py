@@ -149,9 +149,18 @@ def _parse_manifest(text: Iterable[str], name: str, buckets: tuple[str, ...]) ->
 
 
 def _checked(wanted: Wanted, name: str, number: int) -> Wanted:
-    length = len(wanted.key.encode("utf-8", "surrogatepass"))
-    if length > _MAX_KEY_BYTES:
-        raise UsageError(
-            f"{name}, line {number}: a key of {length:,} bytes; S3 keys have at most 1,024"
-        )
+    require_key(wanted.key, where=f"{name}, line {number}: ")
     return wanted
+
+
+def require_key(key: str, *, where: str = "") -> str:
+    """Return a key that S3 can have. Raises UsageError, which begins with `where` it stands."""
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"{where}a key that is not UTF-8: {key}; S3 keys are") from None
+    if not key:
+        raise UsageError(f"{where}a key of no characters; S3 keys have at least one")
+    if length > _MAX_KEY_BYTES:
+        raise UsageError(f"{where}a key of {length:,} bytes; S3 keys have at most 1,024")
+    return key

@@ -44,7 +44,7 @@ def is_ours(functions: LambdaClient, function: str) -> bool:
 
 
 def wake_event(
-    item: Item | Found, *, bucket: str, ours: bool, region: str, now: datetime
+    item: Item | Found, *, bucket: str, ours: bool, region: str, partition: str, now: datetime
 ) -> dict[str, Any]:
     """Return the event that asks the processor for exactly the staged version of an item.
 
@@ -72,7 +72,7 @@ def wake_event(
         "s3": {
             "s3SchemaVersion": "1.0",
             "configurationId": "twobuckets-reprocess",
-            "bucket": {"name": bucket, "arn": f"arn:aws:s3:::{bucket}"},
+            "bucket": {"name": bucket, "arn": f"arn:{partition}:s3:::{bucket}"},
             "object": staged,
         },
     }
@@ -93,7 +93,14 @@ def ask(
 
     Raises AccessError, NotFoundError for a function that is not there, and TwoBucketsError.
     """
-    event = wake_event(item, bucket=bucket, ours=ours, region=region, now=now)
+    event = wake_event(
+        item,
+        bucket=bucket,
+        ours=ours,
+        region=region,
+        partition=functions.meta.partition,
+        now=now,
+    )
     with attempt(f"wake {function} for {item.key}"):
         functions.invoke(
             FunctionName=function, InvocationType="Event", Payload=json.dumps(event).encode()

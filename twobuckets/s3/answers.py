@@ -27,7 +27,8 @@ class ListedVersion(NamedTuple):
     """An object version or a delete marker as ListObjectVersions lists it.
 
     A delete marker has no size (None) and no ETag (""). The version id is "null" for what was
-    written before the bucket was versioned.
+    written before the bucket was versioned. Only a listing that asks for it tells whether something
+    archived `is_restored`, that is, can be read for a time.
     """
 
     key: str
@@ -38,6 +39,7 @@ class ListedVersion(NamedTuple):
     modified_at: datetime
     etag: str
     storage_class: str
+    is_restored: bool = False
 
 
 class ListedUpload(NamedTuple):
@@ -128,6 +130,7 @@ def parse_versions(body: bytes) -> list[ListedVersion]:
                 map(datetime.fromisoformat, modified),
                 etags,
                 [storage_class or "STANDARD" for storage_class in classes],
+                [False] * len(keys),  # a row that tells of a restore has another form
                 strict=True,
             ),
         )
@@ -228,6 +231,7 @@ def _read_version(tag: str, row: dict[str, str], *, encoded: bool) -> ListedVers
         datetime.fromisoformat(row["LastModified"]),
         row.get("ETag", "").strip('"'),
         row.get("StorageClass", "STANDARD"),
+        row.get("RestoreStatus/IsRestoreInProgress", "").lower() == "false",
     )
 
 

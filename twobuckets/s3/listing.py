@@ -4,7 +4,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
@@ -69,6 +69,7 @@ class _Names(NamedTuple):
     after_key: str
     after_id: str
     next_id: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,13 @@ _VERSIONS = _Kind(
     parse_versions,
     # Some implementations list all delete markers after all versions.
     lambda row: (row.key, not row.is_latest),
+)
+_VERSIONS_AND_RESTORES = replace(
+    _VERSIONS,
+    names=_VERSIONS.names._replace(
+        # (S3 API reference, ListObjectVersions)
+        headers=(("x-amz-optional-object-attributes", "RestoreStatus"),)
+    ),
 )
 _UPLOADS = _Kind(
     _Names(
@@ -108,13 +116,20 @@ def iter_objects(
 
 
 def iter_versions(
-    sender: Sender, bucket: str, *, prefix: str = "", start_after: str = "", most: int = 32
+    sender: Sender,
+    bucket: str,
+    *,
+    prefix: str = "",
+    start_after: str = "",
+    most: int = 32,
+    tells_restored: bool = False,
 ) -> Iterator[ListedVersion]:
     """List all versions and delete markers, by key, the newest of a key first.
 
-    Otherwise like iter_objects.
+    With `tells_restored`, S3 is asked what of it is restored. Otherwise like iter_objects.
     """
-    return _list(sender, _VERSIONS, bucket, prefix, start_after, most)
+    kind = _VERSIONS_AND_RESTORES if tells_restored else _VERSIONS
+    return _list(sender, kind, bucket, prefix, start_after, most)
 
 
 def iter_uploads(
@@ -182,7 +197,13 @@ def _ask(names: _Names, bucket: str, prefix: str, gap: Gap, keys: int | None) ->
         query.append((names.after_key, gap.marker.key))
     if gap.marker.id:
         query.append((names.after_id, gap.marker.id))
-    return Request("GET", bucket, query=tuple(query), tag=_Asked(gap, keys is None, monotonic()))
+    return Request(
+        "GET",
+        bucket,
+        query=tuple(query),
+        headers=names.headers,
+        tag=_Asked(gap, keys is None, monotonic()),
+    )
 
 
 def _absorb(ranges: Ranges, names: _Names, request: Request, answer: Response | SendError) -> float:

@@ -38,24 +38,33 @@ _WORDS = {
 def _(plan: Planned) -> Text:
     lines = []
     if plan.moves:
-        lines.append(f"{plan.moves:,} archived versions are moved back to staging")
+        versions = _counted(plan.moves, "archived version is", "archived versions are")
+        lines.append(f"{versions} moved back to staging")
     if plan.copies:
-        lines.append(
-            f"{plan.copies:,} are copied to staging and stay in the archive until the processor "
-            "has replaced them"
+        copies = _counted(
+            plan.copies, "is copied to staging and stays", "are copied to staging and stay"
         )
+        lines.append(f"{copies} in the archive until the processor has replaced what is there")
     if plan.wakes:
-        lines.append(f"{plan.wakes:,} wait in staging: the processor is woken for each")
+        waits = _counted(plan.wakes, "waits", "wait")
+        lines.append(f"{waits} in staging: the processor is woken for each")
     if plan.restores:
-        lines.append(f"{plan.restores:,} are asked back from Glacier")
-    lines += [f"{count:,} are skipped: {visible(why)}" for why, count in plan.skipped.items()]
+        lines.append(f"{_counted(plan.restores, 'is', 'are')} asked back from Glacier")
+    lines += [
+        f"{_counted(count, 'is', 'are')} skipped: {visible(why)}"
+        for why, count in plan.skipped.items()
+    ]
     if plan.objects:
         lines.append(
-            f"{plan.objects:,} objects, {format_bytes(plan.total_bytes)}; about "
-            f"{plan.requests:,} requests, {format_usd(plan.cost_usd)} at us-east-1 list prices, "
-            "without what the function costs"
+            f"{_counted(plan.objects, 'object', 'objects')}, {format_bytes(plan.total_bytes)}; "
+            f"about {_counted(plan.requests, 'request', 'requests')}, "
+            f"{format_usd(plan.cost_usd)} at us-east-1 list prices, without what the function costs"
         )
     return Text("\n".join(lines) if lines else "Nothing to reprocess.")
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 @human.register(Item)

@@ -1,0 +1,309 @@
+"""`twobuckets reprocess` on a pair made by hand: what it goes on with, shows and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from click.testing import CliRunner, Result
+
+from tests.s3.scripted import Received, answer, refuse, serving
+from twobuckets.cli import cli
+from twobuckets.reprocess.batch import KINDS
+from twobuckets.reprocess.journal import require_unfinished
+from twobuckets.reprocess.plan import Found
+from twobuckets.reprocess.waking import ask
+from twobuckets.settings import state_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mypy_boto3_s3 import S3Client
+
+    from twobuckets.reprocess.journal import Journal
+
+STAGING, ARCHIVE = "hand-staging", "hand-archive"
+pytestmark = pytest.mark.usefixtures("fake_credentials")
+
+
+def run(*words: str, json_lines: bool = True) -> Result:
+    options = ["--json"] if json_lines else []
+    result = CliRunner().invoke(cli, [*options, "reprocess", *words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def records(result: Result, *types: str) -> list[dict[str, Any]]:
+    read = [json.loads(line) for line in result.stdout.splitlines()]
+    return [record for record in read if not types or record["type"] in types]
+
+
+def name_pair(monkeypatch: pytest.MonkeyPatch, url: str, archive: str = ARCHIVE) -> None:
+    for name, value in (("STAGING", STAGING), ("ARCHIVE", archive), ("ENDPOINT_URL", url)):
+        monkeypatch.setenv(f"TWOBUCKETS_{name}", value)
+
+
+@pytest.fixture
+def s3(
+    empty_moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_credentials: None
+) -> S3Client:
+    monkeypatch.chdir(tmp_path)
+    name_pair(monkeypatch, empty_moto_url)
+    s3 = boto3.client("s3", endpoint_url=empty_moto_url)
+    for bucket in (STAGING, ARCHIVE, "other-archive"):
+        s3.create_bucket(
+            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+        )
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    return s3
+
+
+def keys(s3: S3Client, bucket: str) -> list[str]:
+    page = s3.list_object_versions(Bucket=bucket)
+    return [version["Key"] for version in page.get("Versions", [])]
+
+
+def open_unfinished(url: str) -> Journal:
+    place = json.dumps([url, STAGING, ARCHIVE])
+    return require_unfinished(state_directory(os.environ, "reprocess"), place=place)
+
+
+def leave_unfinished(*words: str) -> None:
+    """Agree to a run that can't go on: a batch job without a role."""
+    result = run(*words, "--batch", "--yes")
+    assert result.exit_code == 2, result.output
+    (needs,) = records(result, "batch-permissions")
+    assert "batchoperations" in json.dumps(needs["trust"])
+
+
+def test_a_dry_run_of_a_resumed_run_shows_what_is_left_and_changes_nothing(s3: S3Client):
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    leave_unfinished("--prefix", "")
+    for _ in range(2):
+        shown = run("--resume", "--dry-run")
+        assert shown.exit_code == 0, shown.output
+        assert [(i["key"], i["kind"]) for i in records(shown, "item")] == [("k", "move")]
+    assert keys(s3, ARCHIVE) == ["k"]
+    done = run("--resume", "--yes")
+    assert done.exit_code == 0, done.output
+    assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], [])
+
+
+def test_the_same_words_go_on_though_hours_ago_means_another_instant(s3: S3Client):
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    leave_unfinished("--prefix", "", "--since", "2h")
+    s3.put_object(Bucket=ARCHIVE, Key="later", Body=b"x")
+    result = run("--prefix", "", "--since", "2h", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "Going on with the run of" in result.stderr
+    assert keys(s3, ARCHIVE) == ["later"], "the plan is that of the first time"
+    status = records(run("--status"), "run-status")[0]
+    assert re.search(r"--since \d{4}-\d\d-\d\dT", status["command"])
+
+
+def test_a_run_of_another_pipeline_is_neither_gone_on_with_nor_shown(
+    s3: S3Client, empty_moto_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    s3.put_object(Bucket=ARCHIVE, Key="mine", Body=b"x")
+    leave_unfinished("--prefix", "")
+    name_pair(monkeypatch, empty_moto_url, "other-archive")
+    assert run("--status").exit_code == 4
+    refused = run("--resume", "--yes")
+    assert (refused.exit_code, "of this pipeline" in refused.stderr) == (2, True)
+    name_pair(monkeypatch, empty_moto_url)
+    assert run("--resume", "--yes").exit_code == 0
+    assert keys(s3, ARCHIVE) == []
+
+
+def test_the_command_that_status_shows_can_be_pasted(s3: S3Client):
+    odd = "-x 'y'"
+    s3.put_object(Bucket=ARCHIVE, Key=odd, Body=b"x")
+    assert run("--yes", "--keep", "--", odd).exit_code == 0
+    (status,) = records(run("--status"), "run-status")
+    assert status["command"] == """reprocess --keep -- '-x '"'"'y'"'"''"""
+
+
+@pytest.mark.parametrize("option", [["--canary", "5"], ["--rate", "10"]])
+def test_a_batch_job_takes_neither_canary_nor_rate(s3: S3Client, option: list[str]):
+    result = run("--prefix", "", "--batch", *option)
+    assert (result.exit_code, option[0] in result.stderr) == (2, True)
+
+
+def test_while_a_batch_job_s_copies_are_not_looked_at_nothing_is_planned_anew(
+    s3: S3Client, empty_moto_url: str
+):
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    leave_unfinished("--prefix", "")
+    with open_unfinished(empty_moto_url) as journal:
+        journal.begin_job(1.0, kinds=KINDS)
+        journal.note_job("job-7")
+    refused = run("--prefix", "", "--restart", "--yes")
+    assert refused.exit_code == 2, refused.output
+    assert "update-job-status --job-id job-7" in refused.stderr
+    with open_unfinished(empty_moto_url) as journal:
+        journal.note_job(None)
+    assert run("--prefix", "", "--restart", "--yes").exit_code == 2, "nobody has looked yet"
+    assert run("--prefix", "", "--yes").exit_code == 0
+    assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], [])
+
+
+@pytest.mark.parametrize("key", ["bad\udcff", "\ud800"])
+def test_a_key_that_is_not_utf_8_is_refused_in_words(s3: S3Client, key: str, tmp_path: Path):
+    named = run("--yes", "--", key)
+    assert (named.exit_code, "not UTF-8" in named.stderr) == (2, True)
+    (tmp_path / "list").write_text(json.dumps({"key": key}))
+    listed = run("--from-file", "list", "--yes")
+    assert (listed.exit_code, "line 1" in listed.stderr) == (2, True), listed.output
+
+
+def test_a_plan_of_one_counts_one(s3: S3Client):
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    text = run("--prefix", "", "--dry-run", json_lines=False).stdout
+    assert "1 archived version is moved back to staging" in text
+    assert "1 object, 1 B" in text
+
+
+def frozen_pair(received: Received) -> bytes:
+    """S3 with one object in the archive, in a tier that no listing tells of."""
+    line = received.head.partition("\r\n")[0]
+    modified = "Last-Modified: Mon, 04 May 2026 12:00:00 GMT"
+    if "versioning" in line:
+        return answer(200, b"<V><Status>Enabled</Status></V>")
+    if "versions" in line:
+        version = (
+            b"<Version><Key>k</Key><VersionId>v1</VersionId><IsLatest>true</IsLatest>"
+            b"<LastModified>2026-05-04T12:00:00Z</LastModified><ETag>e</ETag><Size>5</Size>"
+            b"<StorageClass>INTELLIGENT_TIERING</StorageClass></Version>"
+        )
+        rows = version if ARCHIVE in line else b""
+        return answer(200, b"<V><EncodingType>url</EncodingType>%b</V>" % rows)
+    if line.startswith("PUT"):
+        return refuse(403, "InvalidObjectState")
+    if line.startswith("HEAD") and "/k" in line:
+        return answer(
+            200, b"", modified, 'ETag: "e"', "x-amz-storage-class: INTELLIGENT_TIERING",
+            "x-amz-archive-status: ARCHIVE_ACCESS",
+        )  # fmt: skip
+    return answer(202 if line.startswith("POST") else 200)
+
+
+def test_what_lies_in_a_tier_of_intelligent_tiering_is_asked_back_without_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with serving(frozen_pair) as server:
+        name_pair(monkeypatch, server.url)
+        result = run("--prefix", "", "--restore", "--yes")
+        left = run("--prefix", "", "--yes")
+        (restore,) = [r for r in server.received if r.head.startswith("POST")]
+        listing = next(r for r in server.received if "versions" in r.head and ARCHIVE in r.head)
+    assert result.exit_code == 3, result.output
+    (asked,) = records(result, "reprocessed")
+    assert (asked["kind"], asked["state"]) == ("restore", "left")
+    assert b"<Tier>Standard</Tier>" in restore.body
+    assert b"Days" not in restore.body
+    assert listing.header("x-amz-optional-object-attributes") == "RestoreStatus"
+    (refused,) = records(left, "reprocessed")
+    assert "archive tier; --restore" in refused["reason"]
+
+
+def test_what_is_restored_is_not_asked_back_twice(s3: S3Client):
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x", StorageClass="DEEP_ARCHIVE")
+    first = run("--prefix", "", "--restore", "--yes")
+    assert [r["reason"] for r in records(first, "reprocessed")] == [
+        "asked back from where it was archived; run the same command again in some hours"
+    ]
+    # moto restores at once, and its listings tell nothing of it.
+    second = run("--prefix", "", "--restore", "--yes")
+    assert [r["reason"] for r in records(second, "reprocessed")] == [
+        "restored; run the same command again"
+    ]
+
+
+def test_a_run_that_another_process_works_on_is_not_planned_twice(
+    s3: S3Client, empty_moto_url: str
+):
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    leave_unfinished("--prefix", "")
+    with open_unfinished(empty_moto_url):
+        again = run("--prefix", "", "--yes")
+        assert (again.exit_code, f"process {os.getpid()}" in again.stderr) == (1, True)
+        (status,) = records(run("--status"), "run-status")
+        assert (status["is_ended"], status["process"]) == (False, os.getpid())
+    (status,) = records(run("--status"), "run-status")
+    assert status["process"] is None
+
+
+def large_object(received: Received) -> bytes:
+    """S3 with one object of 6 GiB in the archive, where no upload may be begun."""
+    line = received.head.partition("\r\n")[0]
+    if "versioning" in line:
+        return answer(200, b"<V><Status>Enabled</Status></V>")
+    if "versions" in line:
+        version = (
+            b"<Version><Key>k</Key><VersionId>v1</VersionId><IsLatest>true</IsLatest>"
+            b"<LastModified>2026-05-04T12:00:00Z</LastModified><ETag>e</ETag>"
+            b"<Size>6442450944</Size></Version>"
+        )
+        rows = version if ARCHIVE in line else b""
+        return answer(200, b"<V><EncodingType>url</EncodingType>%b</V>" % rows)
+    if line.startswith("POST"):
+        return refuse(403, "AccessDenied")
+    if "tagging" in line:
+        return answer(200, b"<T><TagSet><Tag><Key>a b</Key><Value>c</Value></Tag></TagSet></T>")
+    return answer(
+        200, b"", "Last-Modified: Mon, 04 May 2026 12:00:00 GMT", 'ETag: "e"', "Expires: 0",
+        "Content-Language: de", "x-amz-meta-who: me", "x-amz-website-redirect-location: /there",
+    )  # fmt: skip
+
+
+def test_a_copy_in_parts_has_all_that_describes_the_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with serving(large_object) as server:
+        name_pair(monkeypatch, server.url)
+        assert run("--prefix", "", "--yes").exit_code == 3
+        (created,) = [r for r in server.received if r.head.startswith("POST")]
+    sent = {
+        "expires": "0",
+        "content-language": "de",
+        "x-amz-meta-who": "me",
+        "x-amz-tagging": "a%20b=c",
+        "x-amz-website-redirect-location": "/there",
+    }
+    assert {name: created.header(name) for name in sent} == sent
+
+
+@pytest.mark.parametrize(
+    ("region", "arn"),
+    [("cn-north-1", "arn:aws-cn:s3:::in"), ("us-gov-west-1", "arn:aws-us-gov:s3:::in")],
+)
+def test_the_event_that_wakes_another_s_processor_names_the_bucket_as_its_partition_does(
+    region: str, arn: str
+):
+    functions = boto3.client("lambda", region_name=region)
+    sent: list[dict[str, Any]] = []
+    functions.meta.events.register(
+        "provide-client-params.lambda.Invoke",
+        lambda params, **_: sent.append(json.loads(params["Payload"])),
+    )
+    now = datetime(2026, 5, 4, tzinfo=UTC)
+    with Stubber(functions) as stub:
+        stub.add_response("invoke", {"StatusCode": 202})
+        ask(
+            functions,
+            Found("k", "v", "e", 5, now),
+            function="f",
+            bucket="in",
+            region=region,
+            ours=False,
+            now=now,
+        )
+    assert sent[0]["Records"][0]["s3"]["bucket"]["arn"] == arn
