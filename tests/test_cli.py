@@ -117,6 +117,21 @@ def test_a_reader_that_has_seen_enough_is_no_failure():
     assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, "")
 
 
+def test_a_full_disk_is_no_bug():
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "twobuckets", "doctor", "--list-checks"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: Could not write")
+    assert len(ran.stderr.splitlines()) == 1
+
+
 @pytest.fixture
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -144,7 +144,8 @@ def explain(error: Exception, what: str) -> TwoBucketsError:
         case botocore.exceptions.NoRegionError():
             return UsageError(
                 failed + "no AWS region is set",
-                hint="Give --region, set AWS_REGION, or write region in twobuckets.toml.",
+                hint="Give --region, set AWS_REGION, or write region in twobuckets.toml; or try it "
+                "without an account: --stack local.",
             )
         case botocore.exceptions.ProfileNotFound():
             return UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -228,6 +229,10 @@ def _show_error(app: App, error: Exception) -> int:
         from twobuckets.aws import explain
 
         error = explain(error, "finish the command")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # What is left in the buffer could not be written at the end either.
+        _forget_stdout()
+        error = TwoBucketsError(f"Could not write what there is to say: {error.strerror}")
     if isinstance(error, TwoBucketsError):
         app.out.error(error)
         return error.exit_code

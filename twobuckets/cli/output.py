@@ -198,10 +198,14 @@ class Output:
         """Return the person's answer to a question put on stderr."""
         sys.stderr.write(visible(question))
         sys.stderr.flush()
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            line = ""
         if not line:
             # Ctrl-D is no answer; like Ctrl-C it ends the command.
             sys.stderr.write("\n")
+            self.note("Nothing was changed.")
             raise KeyboardInterrupt
         return line.rstrip("\n")
 
