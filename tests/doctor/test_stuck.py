@@ -415,8 +415,8 @@ def test_a_summary_without_stuck_objects_says_from_what_age_on_they_are_stuck(
     assert not run.findings
     assert str(human(summary_of(run))).splitlines()[-3:] == [
         "1 object in staging (7 B), 0 stuck:",
-        "files younger than 20m may still be under way (see --older-than)",
-        "Nothing is wrong.",
+        "files younger than 20m may still be under way; --older-than 1m takes them in",
+        "Nothing is wrong so far.",
     ]
 
 

@@ -150,7 +150,7 @@ def _since(summary: DoctorSummary) -> str:
     if not summary.staged or summary.stuck or summary.stuck_after is None:
         return ""
     age = format_duration(summary.stuck_after)
-    return f":\nfiles younger than {age} may still be under way (see --older-than)"
+    return f":\nfiles younger than {age} may still be under way; --older-than 1m takes them in"
 
 
 def _verdict(summary: DoctorSummary) -> str:
@@ -164,10 +164,12 @@ def _verdict(summary: DoctorSummary) -> str:
 
 
 def _fine(summary: DoctorSummary) -> str:
+    # What is too young to be called stuck may have failed for good all the same.
+    fine = "Nothing is wrong so far" if summary.staged else "Nothing is wrong"
     if not summary.findings:
-        return "Nothing is wrong."
+        return f"{fine}."
     notes = "1 note" if summary.findings == 1 else f"{summary.findings:,} notes"
-    return f"Nothing is wrong; {notes}."
+    return f"{fine}; {notes}."
 
 
 @plain.register(DoctorSummary)
