@@ -21,8 +21,9 @@ LEVELS = (
     {"__main__"},
     {"cli"},
     {"stack", "upload", "doctor", "reprocess", "artifact", "local"},
-    # What became of a file is asked by most rooms, and told by the log alone.
-    {"logs"},
+    # What became of a file is asked by most rooms, and told by the log alone; what a policy or a
+    # notification says means the same to all.
+    {"logs", "documents"},
     {"s3", "settings", "aws", "parallel"},
     {"units", "text", "errors", "prices"},
     {"processor"},

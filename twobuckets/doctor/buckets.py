@@ -9,9 +9,10 @@ import fnmatch
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.doctor import policies
 from twobuckets.doctor.facts.lookups import Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.documents import policies
+from twobuckets.documents.lifecycle import covers_everything
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -201,22 +202,6 @@ def find_unversioned(site: Site) -> Iterator[Finding]:
                 remedy=f"{site.aws_cli} s3api put-bucket-versioning --bucket {shell_word(bucket)} "
                 "--versioning-configuration Status=Enabled",
             )
-
-
-def covers_everything(rule: dict[str, Any]) -> bool:
-    """Tell whether an enabled lifecycle rule applies to every key of its bucket."""
-    if rule.get("Status") != "Enabled":
-        return False
-    condition = rule.get("Filter", {})
-    narrowed = (
-        condition.get("And") or condition.get("Tag") or condition.get("ObjectSizeGreaterThan")
-    )
-    return not (
-        rule.get("Prefix")
-        or condition.get("Prefix")
-        or narrowed
-        or condition.get("ObjectSizeLessThan")
-    )
 
 
 def with_filter(rule: dict[str, Any]) -> dict[str, Any]:

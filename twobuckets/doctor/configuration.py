@@ -14,6 +14,7 @@ from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, function, wiring
 from twobuckets.doctor.facts.buckets import LEAST_TRANSITION_SIZE
 from twobuckets.doctor.facts.function import variables_in
+from twobuckets.documents import notifications
 
 if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
@@ -44,7 +45,7 @@ def _notify(site: Site, _subject: str) -> Mend:
             if not _complete(current, wiring.targets_of_function(site)):
                 mine = {"Id": "twobuckets", "LambdaFunctionArn": function_arn}
                 current.setdefault("LambdaFunctionConfigurations", []).append(
-                    mine | {"Events": [wiring.CREATED]}
+                    mine | {"Events": [notifications.CREATED]}
                 )
             s3.put_bucket_notification_configuration(
                 Bucket=site.staging,
@@ -63,15 +64,15 @@ def _complete(notification: dict[str, Any], targets: frozenset[str]) -> bool:
     using object key name filtering"), so beside others only what is missing is added, and once.
     """
     arrivals = [
-        (configuration, wiring.route_of(configuration, target))
-        for kind, target in wiring.TARGETS
-        for configuration in filter(wiring.is_about_arrivals, notification.get(kind, []))
+        (configuration, notifications.route_of(configuration, target))
+        for kind, target in notifications.TARGETS
+        for configuration in filter(notifications.is_about_arrivals, notification.get(kind, []))
     ]
     ours = [pair for pair in arrivals if pair[1].target_arn in targets]
-    missing = wiring.missing_events(route for _, route in ours)
+    missing = notifications.missing_events(route for _, route in ours)
     if not missing:
         return bool(ours)
-    completed: list[wiring.Route] = []
+    completed: list[notifications.Route] = []
     # The widest filter first, for what the others admit is in it.
     for configuration, route in sorted(ours, key=lambda pair: len(pair[1].prefix + pair[1].suffix)):
         if any(route.overlaps(other) for other in completed):
@@ -81,7 +82,7 @@ def _complete(notification: dict[str, Any], targets: frozenset[str]) -> bool:
             configuration["Events"] = [*events, *missing]
         else:
             others = [event for event in events if "ObjectCreated" not in event]
-            configuration["Events"] = [*others, wiring.CREATED]
+            configuration["Events"] = [*others, notifications.CREATED]
         completed.append(route)
     return bool(ours)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.summary import Staged
+    from twobuckets.documents.notifications import Route
 
 MOST_EXPLAINED: Final = 200_000
 """How many stuck objects are looked into; more are only counted."""
@@ -195,7 +196,7 @@ def _explain_untold(
             yield staged, Cause("stuck-never-invoked", ""), why
 
 
-def _routes(site: Site) -> list[wiring.Route]:
+def _routes(site: Site) -> list[Route]:
     try:
         return wiring.routes_to_function(site)
     except CouldNotLook:

@@ -8,107 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from twobuckets.doctor import policies
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
-from twobuckets.settings import function_name_of, qualifier_of
+from twobuckets.documents import policies
+from twobuckets.documents.notifications import (
+    TARGETS,
+    Route,
+    leads_to,
+    missing_events,
+    routes_of,
+    routes_to,
+)
+from twobuckets.documents.policies import Permission
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from twobuckets.doctor.site import Site
 
-CREATED: Final = "s3:ObjectCreated:*"
-# Every way in which clients bring a file; CompleteMultipartUpload is how large ones end.
-_ARRIVALS: Final = (
-    "s3:ObjectCreated:Put",
-    "s3:ObjectCreated:Post",
-    "s3:ObjectCreated:Copy",
-    "s3:ObjectCreated:CompleteMultipartUpload",
-)
-TARGETS: Final = (
-    ("LambdaFunctionConfigurations", "LambdaFunctionArn"),
-    ("QueueConfigurations", "QueueArn"),
-    ("TopicConfigurations", "TopicArn"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One configuration of a bucket's notification: what it tells whom of which keys."""
-
-    target_arn: str
-    events: tuple[str, ...]
-    prefix: str = ""
-    suffix: str = ""
-
-    def tells_of(self, key: str) -> bool:
-        """Tell whether a key passes the filter."""
-        return key.startswith(self.prefix) and key.endswith(self.suffix)
-
-    def overlaps(self, other: Route) -> bool:
-        """Tell whether there are keys that pass both filters."""
-        return (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix)) and (
-            self.suffix.endswith(other.suffix) or other.suffix.endswith(self.suffix)
-        )
-
-
-def is_about_arrivals(configuration: Mapping[str, Any]) -> bool:
-    """Tell whether any of the events of one notification configuration is a new object."""
-    return any(event.startswith("s3:ObjectCreated") for event in configuration["Events"])
-
-
-def routes_of(notification: dict[str, Any]) -> list[Route]:
-    """Return the routes of a notification configuration that tell of new objects."""
-    return [
-        route_of(configuration, target)
-        for kind, target in TARGETS
-        for configuration in filter(is_about_arrivals, notification.get(kind, []))
-    ]
-
-
-def route_of(configuration: Mapping[str, Any], target: str) -> Route:
-    """Return the route of one configuration, whose member `target` is an ARN."""
-    rules = configuration.get("Filter", {}).get("Key", {}).get("FilterRules", [])
-    # S3 writes these names in either case.
-    values = {rule["Name"].lower(): rule["Value"] for rule in rules}
-    return Route(
-        target_arn=configuration[target],
-        events=tuple(configuration["Events"]),
-        prefix=values.get("prefix", ""),
-        suffix=values.get("suffix", ""),
-    )
-
-
-def missing_events(routes: Iterable[Route]) -> list[str]:
-    """Return the kinds of arrival that none of the routes tells of."""
-    events = {event for route in routes for event in route.events}
-    return [event for event in _ARRIVALS if not {event, CREATED} & events]
-
 
 def routes_to_function(site: Site) -> list[Route]:
-    """Return staging's routes that end at the function, straight or through one of its queues.
-
-    A topic, or EventBridge, counts when the function lets that service call it.
-    """
-    routes = routes_of(site.buckets.notification(site.staging))
-    sources = {source.get("EventSourceArn") for source in site.function.event_sources()}
-    found = [
-        route
-        for route in routes
-        if leads_to(route.target_arn, site)
-        or route.target_arn in sources
-        or (":sns:" in route.target_arn and _admits(site, "sns.amazonaws.com"))
-    ]
-    if "EventBridgeConfiguration" in site.buckets.notification(site.staging) and (
-        _admits(site, "events.amazonaws.com") or any(":sqs:" in str(arn) for arn in sources)
-    ):
-        found.append(Route("eventbridge", (CREATED,)))
-    return found
+    """Return staging's routes that end at the function, straight or through others."""
+    return routes_to(
+        site.function.named,
+        site.buckets.notification(site.staging),
+        sources=lambda: [str(s.get("EventSourceArn")) for s in site.function.event_sources()],
+        admits=lambda service: policies.admits(site.function.policy(), service),
+    )
 
 
 def targets_of_function(site: Site) -> frozenset[str]:
@@ -116,28 +45,11 @@ def targets_of_function(site: Site) -> frozenset[str]:
     return frozenset(route.target_arn for route in routes_to_function(site))
 
 
-def leads_to(target_arn: str, site: Site) -> bool:
-    """Tell whether an ARN is the function's, in the version or alias that is meant."""
-    if ":lambda:" not in target_arn or function_name_of(target_arn) != site.function.name:
-        return False
-    latest = (None, "$LATEST")
-    wanted, got = site.function.qualifier, qualifier_of(target_arn)
-    return wanted == got or (wanted in latest and got in latest)
-
-
 def function_arn(site: Site) -> str:
     """Return the ARN that the notification is to name, with the qualifier that is meant."""
     parts = str(site.function.configuration()["FunctionArn"]).split(":")
     unqualified = ":".join(parts[:7])
     return f"{unqualified}:{site.function.qualifier}" if site.function.qualifier else unqualified
-
-
-def _admits(site: Site, service: str) -> bool:
-    return any(
-        statement.get("Effect") == "Allow"
-        and policies.covers(statement, service, "lambda:InvokeFunction")
-        for statement in site.function.policy()
-    )
 
 
 def _url(bucket: str) -> str:
@@ -209,29 +121,25 @@ def find_missing_events(site: Site) -> Iterator[Finding]:
 )
 def find_missing_permission(site: Site) -> Iterator[Finding]:
     """Yield a finding when the function's policy does not let S3 call it for staging."""
-    direct = [route for route in routes_to_function(site) if ":lambda:" in route.target_arn]
+    direct = [route for route in routes_to_function(site) if route.is_direct]
     if not direct and routes_to_function(site):
         return
     bucket_arn = f"arn:{site.partition}:s3:::{site.staging}"
-    about = [
-        statement
-        for statement in site.function.policy()
-        if policies.covers(statement, "s3.amazonaws.com", "lambda:InvokeFunction")
-    ]
     accounts = {str(site.function.configuration()["FunctionArn"]).split(":")[4]}
-    if not any(policies.meets(s, source_arn=bucket_arn, accounts=accounts) for s in about):
+    policy = site.function.policy()
+    permission = policies.permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
+    if permission is Permission.ELSEWHERE:
         with contextlib.suppress(CouldNotLook):
             accounts.add(site.account())
-    met = [s for s in about if policies.meets(s, source_arn=bucket_arn, accounts=accounts)]
-    denied = any(statement.get("Effect") == "Deny" for statement in met)
-    if any(statement.get("Effect") == "Allow" for statement in met) and not denied:
+        permission = policies.permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
+    if permission is Permission.ALLOWED:
         return
-    if denied:
-        why = "its policy denies S3 the call"
-    elif about:
-        why = "its policy lets S3 call it for another bucket or account only"
-    else:
-        why = "its policy does not let S3 call it"
+    denied = permission is Permission.DENIED
+    why = {
+        Permission.DENIED: "its policy denies S3 the call",
+        Permission.ELSEWHERE: "its policy lets S3 call it for another bucket or account only",
+        Permission.MISSING: "its policy does not let S3 call it",
+    }[permission]
     yield Finding(
         check="permission-denied" if denied else "permission-missing",
         severity=Severity.PROBLEM,
@@ -281,10 +189,12 @@ def find_loop(site: Site) -> Iterator[Finding]:
         notification = site.buckets.notification(site.archive)
     except Gone:
         return
-    if not any(leads_to(route.target_arn, site) for route in routes_of(notification)):
+    if not any(
+        leads_to(route.target_arn, site.function.named) for route in routes_of(notification)
+    ):
         return
     kind, target = TARGETS[0]
-    kept = [c for c in notification.get(kind, []) if not leads_to(c[target], site)]
+    kept = [c for c in notification.get(kind, []) if not leads_to(c[target], site.function.named)]
     yield Finding(
         check="loop",
         severity=Severity.PROBLEM,

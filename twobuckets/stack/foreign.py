@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.documents.notifications import targets_of
+from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -24,12 +26,6 @@ _LIFECYCLE: Final = "LifecycleConfiguration"
 _CORS: Final = "CorsConfiguration"
 WHOLE: Final = frozenset({_NOTIFICATION, _LIFECYCLE, _CORS})
 """The properties of AWS::S3::Bucket that are written as a whole."""
-
-_TARGETS: Final = (
-    ("LambdaFunctionConfigurations", "LambdaFunctionArn"),
-    ("QueueConfigurations", "QueueArn"),
-    ("TopicConfigurations", "TopicArn"),
-)
 
 
 def find_foreign(
@@ -55,13 +51,9 @@ def find_foreign(
 
 def _foreign_notifications(s3: S3Client, bucket: str, function: str | None) -> Iterator[str]:
     present = _read(s3.get_bucket_notification_configuration, bucket, "notifications")
-    for kind, target in _TARGETS:
-        for configuration in present.get(kind, []):
-            arn = configuration[target]
-            if kind != _TARGETS[0][0] or function is None or arn.split(":")[6:7] != [function]:
-                yield f"the notification to {arn}"
-    if "EventBridgeConfiguration" in present:
-        yield "the notification to EventBridge"
+    for target in targets_of(present):
+        if function is None or ":lambda:" not in target or function_name_of(target) != function:
+            yield f"the notification to {target}"
 
 
 def _foreign_rules(present: dict[str, Any], kind: str, name: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import DENIED_CODES
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
-from twobuckets.doctor.policies import statements_of
+from twobuckets.documents.policies import statements_of
 from twobuckets.settings import function_name_of, qualifier_of
 
 if TYPE_CHECKING:
@@ -43,11 +43,16 @@ class FunctionFacts:
         self._lookups = lookups
 
     @property
-    def name(self) -> str:
-        """The function's name without qualifier. Raises CouldNotLook when none is named."""
+    def named(self) -> str:
+        """The function as the settings name it. Raises CouldNotLook when they name none."""
         if self._pipeline.function is None:
             raise CouldNotLook("the processor", _NO_FUNCTION, None)
-        return function_name_of(self._pipeline.function)
+        return self._pipeline.function
+
+    @property
+    def name(self) -> str:
+        """The function's name without qualifier. Raises CouldNotLook when none is named."""
+        return function_name_of(self.named)
 
     @property
     def qualifier(self) -> str | None:
@@ -61,11 +66,9 @@ class FunctionFacts:
 
     def configuration(self) -> dict[str, Any]:
         """Return the function's configuration. Raises Gone when there is no such function."""
-        if self._pipeline.function is None:
-            raise CouldNotLook("the processor", _NO_FUNCTION, None)
         found = self._of_function("get_function_configuration", "lambda:GetFunctionConfiguration")
         if found is None:
-            raise Gone(f"the function {self._pipeline.function}", "function-missing")
+            raise Gone(f"the function {self.named}", "function-missing")
         return found
 
     def variables(self) -> Mapping[str, str]:
@@ -115,12 +118,11 @@ class FunctionFacts:
         return self._lookups.read(what, permission, call, absent=_MISSING) or []
 
     def _of_function(self, operation: str, permission: str) -> dict[str, Any] | None:
-        if self._pipeline.function is None:
-            raise CouldNotLook("the processor", _NO_FUNCTION, None)
+        named = self.named
         words = operation.removeprefix("get_function_").removeprefix("get_").replace("_", " ")
 
         def call() -> Any:
-            return getattr(self._aws.functions, operation)(FunctionName=self._pipeline.function)
+            return getattr(self._aws.functions, operation)(FunctionName=named)
 
         found: dict[str, Any] | None = self._lookups.read(
             f"the function's {words}", permission, call, absent=_MISSING

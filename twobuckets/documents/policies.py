@@ -1,13 +1,14 @@
-"""What statements of resource policies say. Pure; it reads what IAM's policy grammar allows."""
+"""What statements of resource policies say; it reads what IAM's policy grammar allows."""
 
 from __future__ import annotations
 
 import fnmatch
 import json
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 EVERYBODY_GROUPS = frozenset(
     {
@@ -62,6 +63,36 @@ def covers(statement: Mapping[str, Any], service: str, action: str) -> bool:
         fnmatch.fnmatchcase(action.lower(), pattern.lower())
         for pattern in _listed(statement.get("Action"))
     )
+
+
+class Permission(Enum):
+    """What a function's policy says when S3 wants to call it for a bucket."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    ELSEWHERE = "allowed for another bucket or account only"
+    MISSING = "missing"
+
+
+INVOKE = "lambda:InvokeFunction"
+
+
+def admits(statements: Iterable[Mapping[str, Any]], service: str) -> bool:
+    """Tell whether statements of a function's policy let a service call it, for some source."""
+    return any(s.get("Effect") == "Allow" and covers(s, service, INVOKE) for s in statements)
+
+
+def permission_of_s3(
+    statements: Iterable[Mapping[str, Any]], *, bucket_arn: str, accounts: set[str]
+) -> Permission:
+    """Return what a function's policy says of S3's call for a bucket in one of `accounts`."""
+    about = [s for s in statements if covers(s, "s3.amazonaws.com", INVOKE)]
+    effects = {s.get("Effect") for s in about if meets(s, source_arn=bucket_arn, accounts=accounts)}
+    if "Deny" in effects:
+        return Permission.DENIED
+    if "Allow" in effects:
+        return Permission.ALLOWED
+    return Permission.ELSEWHERE if about else Permission.MISSING
 
 
 def conditions_of(statement: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:

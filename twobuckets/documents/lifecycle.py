@@ -1,0 +1,15 @@
+"""What lifecycle rules of a bucket apply to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def covers_everything(rule: Mapping[str, Any]) -> bool:
+    """Tell whether an enabled lifecycle rule applies to every key of its bucket."""
+    if rule.get("Status") != "Enabled":
+        return False
+    return not rule.get("Prefix") and not any(rule.get("Filter", {}).values())
