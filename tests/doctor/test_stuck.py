@@ -273,6 +273,38 @@ def test_a_processor_that_does_not_decode_keys_is_told_so(pair: HandMadePair):
     assert "unquote_plus" in found["detail"]
 
 
+def test_a_processor_that_prints_why_it_did_not_find_a_key_is_told_to_decode_it(
+    pair: HandMadePair,
+):
+    put(pair, "with space.txt")
+    said = "could not with+space.txt An error occurred (NoSuchKey) when calling CopyObject"
+    log(pair, *foreign(f"ERROR {said}"))
+    found = stuck().of("stuck-key")
+    assert found["error"].startswith("ERROR could not … An error occurred (NoSuchKey)")
+
+
+def test_what_a_processor_prints_of_an_error_is_shown_with_what_it_left(pair: HandMadePair):
+    put(pair, "a", "b")
+    log(
+        pair,
+        *foreign("fetching a", "ERROR no luck with a", "disk error occurred", "handled b", "done"),
+    )
+    run = stuck()
+    assert {(f["examples"][0], f["error"]) for f in run.findings} == {
+        ("a", "ERROR no luck with …"),
+        ("b", None),
+    }
+    assert run.checks == {"stuck-left"}
+
+
+def test_a_line_about_something_else_does_not_name_a_key_with_a_blank(pair: HandMadePair):
+    put(pair, " ", "a b", "x y")
+    log(pair, *foreign(logged("INFO", "extra bytes of x y read"), "Task timed out after 3.00 s"))
+    told = {key: f["check"] for f in stuck().findings for key in f["objects"]}
+    assert told["x y"] != "stuck-in-progress"
+    assert told[" "] == told["a b"] == "stuck-in-progress"
+
+
 def test_a_processor_that_says_nothing_wrong_and_moves_nothing_is_told_so(pair: HandMadePair):
     put(pair, "a")
     log(pair, *foreign(logged("INFO", "handled 'a'")))

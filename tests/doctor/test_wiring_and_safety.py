@@ -580,6 +580,15 @@ def test_an_environment_whose_key_is_disabled_is_told_with_lambdas_reason(
     assert found["permission"] is None
 
 
+def test_an_invocation_is_not_said_to_have_taken_longer_than_it_may(
+    pair: HandMadePair, answers: Answers
+):
+    # Lambda counts what it takes to end one.
+    results = [{"Id": "duration", "Values": [60_200.0]}]
+    answers.give("GetMetricData", {"MetricDataResults": results})
+    assert "the longest ran into the time-out of 1m" in run_doctor().of("last-day")["detail"]
+
+
 def test_a_stack_that_drifted_names_what_changed(
     pair: HandMadePair, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ):

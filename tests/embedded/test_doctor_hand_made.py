@@ -51,6 +51,21 @@ def handler(event, context):
         s3.get_object(Bucket=record["s3"]["bucket"]["name"], Key=record["s3"]["object"]["key"])
 """
 
+# Catches what goes wrong, and prints it in words of its own.
+PRINTING = """
+import boto3
+
+s3 = boto3.client("s3")
+
+def handler(event, context):
+    for record in event["Records"]:
+        bucket, key = record["s3"]["bucket"]["name"], record["s3"]["object"]["key"]
+        try:
+            s3.get_object(Bucket=bucket, Key=key)
+        except Exception as error:
+            print("could not", key, error)
+"""
+
 
 @pytest.fixture
 def named(
@@ -139,10 +154,12 @@ def test_an_older_upload_stays_out_of_sight_when_the_archived_one_is_deleted(nam
     assert [version["Size"] for version in kept] == [len(b"older upload")]
 
 
-def test_a_processor_that_does_not_decode_keys_is_told_so(named: Aws):
-    pair = make_pair(named, source=ENCODED)
+@pytest.mark.parametrize("source", [ENCODED, PRINTING], ids=["raises", "prints"])
+def test_a_processor_that_does_not_decode_keys_is_told_so(named: Aws, source: str):
+    pair = make_pair(named, source=source)
     pair.put("a b+ü.csv")
     pair.wait_for_lines("NoSuchKey", 1)
+    pair.wait_for_lines("REPORT RequestId", 1)
     assert why(stuck())["a b+ü.csv"][0] == "stuck-key"
 
 

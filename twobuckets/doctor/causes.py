@@ -37,7 +37,7 @@ from twobuckets.logs.lines import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from twobuckets.doctor.site import Site
@@ -76,6 +76,11 @@ _CHECKS: Final = {
     OUT_OF_MEMORY: "stuck-out-of-memory",
 }
 _FAILED_CHECK: Final = "stuck-failed"
+_LEFT_CHECK: Final = "stuck-left"
+# What somebody prints who catches an error, in Python's words and S3's.
+_COMPLAINT: Final = re.compile(
+    r"\b(?:ERROR|CRITICAL|FATAL|\w*Error|\w*Exception|error occurred|NoSuchKey|AccessDenied)\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +101,13 @@ class Death:
 
 @dataclass(slots=True)
 class Told:
-    """What the log told: a cause for each object by its key, deaths without one, and how far.
+    """What the log told: a cause for each object by its key, and deaths without one.
 
-    `read_from` is the instant from which on the log was read; `is_complete` tells whether that is
-    all of it that could matter.
+    `is_complete` tells whether all of it was read that could matter.
     """
 
     causes: dict[str, tuple[datetime, Cause]] = field(default_factory=dict)
     deaths: list[Death] = field(default_factory=list)
-    read_from: datetime | None = None
     is_complete: bool = True
     _shared: dict[tuple[str, str], Cause] = field(default_factory=dict)
 
@@ -168,7 +171,6 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
         except TwoBucketsError as error:
             reason = error.message.partition(": ")[2] or error.message
             raise CouldNotLook(f"the log {site.function.log_group}", reason, None) from error
-        told.read_from = start_at
         if site.is_stopped or len(told.causes) == len(stuck):
             break
         if next(budget) >= MOST_EVENTS:
@@ -291,7 +293,7 @@ class _Heard:
 def _hear_anything(
     events: Iterator[LogEvent], stuck: Mapping[str, StagedObject], told: Told
 ) -> None:
-    odd = [key for key in stuck if any(c in key for c in " \t\n'\"")][:_ODD_KEYS]
+    odd = _odd_keys(stuck)
     heard: OrderedDict[str, _Heard] = OrderedDict()
     reader = EntryReader()
     for event in events:
@@ -309,6 +311,15 @@ def _hear_anything(
                 _attribute(heard.pop(over), stuck, odd, told)
     for invocation in heard.values():
         _attribute(invocation, stuck, odd, told)
+
+
+def _odd_keys(stuck: Iterable[str]) -> dict[str, re.Pattern[str]]:
+    """Return what finds keys that lines can't be divided at; blanks alone tell nothing."""
+    odd = (key for key in stuck if key.strip() and any(c in key for c in " \t\n'\""))
+    return {
+        key: re.compile(rf"(?<!\w){re.escape(key)}(?!\w)")
+        for key in itertools.islice(odd, _ODD_KEYS)
+    }
 
 
 def _hear(entry: Entry, raw: str, invocation: _Heard) -> None:
@@ -344,7 +355,10 @@ def _raised(texts: list[str]) -> str:
 
 
 def _attribute(
-    invocation: _Heard, stuck: Mapping[str, StagedObject], odd: list[str], told: Told
+    invocation: _Heard,
+    stuck: Mapping[str, StagedObject],
+    odd: Mapping[str, re.Pattern[str]],
+    told: Told,
 ) -> None:
     at = invocation.last_at
     if at is None:
@@ -353,20 +367,33 @@ def _attribute(
     if not invocation.reason:
         error = _raised(invocation.texts) or error
     keys = find_keys(invocation.texts, stuck)
-    keys.update(key for key in odd if any(key in text for text in invocation.texts))
+    keys.update(
+        key
+        for key, written in odd.items()
+        if any(key in text and written.search(text) for text in invocation.texts)
+    )
     if not keys and invocation.reason:
         check = _CHECKS.get(invocation.reason, _FAILED_CHECK)
         told.deaths.append(Death(at, told.cause(check, error)))
     for key in keys:
         if at < stuck[key].arrived_at - _CLOCK_TOLERANCE:
             continue
-        if not error:
-            told.note(key, at, told.cause("stuck-left", ""))
-            continue
-        check = _CHECKS.get(invocation.reason, _FAILED_CHECK)
-        if check == _FAILED_CHECK and _is_undecoded(key, error):
+        check = _CHECKS.get(invocation.reason, _FAILED_CHECK) if error else _LEFT_CHECK
+        said = error or _complaint(invocation.texts, key, is_alone=len(keys) == 1)
+        if check in (_FAILED_CHECK, _LEFT_CHECK) and _is_undecoded(key, said):
             check = "stuck-key"
-        told.note(key, at, told.cause(check, error, key))
+        told.note(key, at, told.cause(check, said, key))
+
+
+def _complaint(texts: list[str], key: str, *, is_alone: bool) -> str:
+    """Return the last line that looks like an error about a key, "" if there is none.
+
+    Where an invocation was about one key only (`is_alone`), it need not name it.
+    """
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    complaints = [line for line in lines if _COMPLAINT.search(line)]
+    about = [line for line in complaints if key in line or find_keys([line], {key})]
+    return next(reversed(about or (complaints if is_alone else [])), "")[:_ERROR_CHARACTERS]
 
 
 def _is_undecoded(key: str, error: str) -> bool:

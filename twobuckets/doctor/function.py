@@ -388,7 +388,9 @@ def find_recent_trouble(site: Site) -> Iterator[Finding]:
         "DestinationDeliveryFailures": "could not be sent to the on-failure destination",
     }
     told = [f"{int(sums[name]):,} {said}" for name, said in words.items() if sums[name]]
-    if longest > timeout * _CLOSE_TO_TIMEOUT:
+    if longest >= timeout:
+        told.append(f"the longest ran into the time-out of {format_duration(timeout)}")
+    elif longest > timeout * _CLOSE_TO_TIMEOUT:
         told.append(
             f"the longest took {format_duration(longest)} of the {format_duration(timeout)} that "
             "it may"

@@ -75,7 +75,7 @@ _WHY: Final = {
     "stuck-key": "S3 encodes keys in its events, and the processor looked for them as they were "
     "encoded. Decode them with urllib.parse.unquote_plus, then wake it",
     "stuck-left": "Invocations handled them, reported no error, and left them here. An exception "
-    "that is caught and swallowed looks like this",
+    "that is caught and swallowed looks like this: mend the processor, then wake it",
     "stuck-missed": "When the processor looked, S3 said that they do not exist, and they are there "
     "now: the bucket's versions had been switched on minutes before, or a delete marker was taken "
     "away since. They were not processed",
