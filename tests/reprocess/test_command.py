@@ -153,6 +153,37 @@ def test_while_a_batch_job_s_copies_are_not_looked_at_nothing_is_planned_anew(
     assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], [])
 
 
+def silent_log(received: Received) -> bytes:
+    """S3 with one object in the archive, and a log that may not be read."""
+    line = received.head.partition("\r\n")[0]
+    described = ("Last-Modified: Mon, 04 May 2026 12:00:00 GMT", 'ETag: "e"')
+    if line.startswith("POST / "):
+        return answer(400, b'{"__type": "AccessDeniedException", "message": "no"}')
+    if line.startswith("POST"):
+        deleted = b"<Deleted><Key>k</Key><VersionId>v1</VersionId></Deleted>"
+        return answer(200, b"<DeleteResult>%b</DeleteResult>" % deleted)
+    if "versioning" in line:
+        return answer(200, b"<V><Status>Enabled</Status></V>")
+    if line.startswith("PUT"):
+        copied = b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
+        return answer(200, copied, "x-amz-version-id: s1", "x-amz-copy-source-version-id: v1")
+    if ARCHIVE in line:
+        return answer(200, b"", *described, "x-amz-version-id: v1")
+    return answer(404)
+
+
+def test_waiting_says_why_it_could_not_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TWOBUCKETS_LOG_GROUP", "/aws/lambda/secret")
+    with serving(silent_log) as server:
+        name_pair(monkeypatch, server.url)
+        result = run("k", "--yes", "--wait", "--timeout", "0s")
+    assert result.exit_code == 0, result.output
+    assert [r["state"] for r in records(result, "reprocessed")] == ["done"]
+    assert "outcomes may be late or missing" in result.stderr
+    assert "/aws/lambda/secret" in result.stderr
+
+
 @pytest.mark.parametrize("key", ["bad\udcff", "\ud800"])
 def test_a_key_that_is_not_utf_8_is_refused_in_words(s3: S3Client, key: str, tmp_path: Path):
     named = run("--yes", "--", key)

@@ -135,7 +135,6 @@ def reprocess(
       twobuckets reprocess --failed --since 2h --canary 5
       twobuckets reprocess --prefix scans/ --dry-run
     """
-    import twobuckets.cli.views.waiting  # noqa: F401 - registers its view
     from twobuckets.cli.views import reprocess as views
     from twobuckets.prices import US_EAST_1
     from twobuckets.reprocess.run import BATCH_OBJECTS, Rate, summarize

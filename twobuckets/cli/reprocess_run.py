@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.errors import TwoBucketsError
+from twobuckets.cli.waiting import GOOD_ENDS, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from twobuckets.cli.app import App
     from twobuckets.cli.failure_list import FailureList
-    from twobuckets.logs.waiting import Fate, Tracker
+    from twobuckets.logs.waiting import Fate
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.run import Brake, Rate, Reprocessed
     from twobuckets.s3 import Sender
@@ -147,39 +147,32 @@ class Run:
 
     def watch(self, results: Iterator[Reprocessed], *, wait: bool) -> int:
         """Show results, and with `wait` their outcomes; return how many failed."""
-        from twobuckets.logs.waiting import Staged, wait_for_outcomes
+        from twobuckets.logs.waiting import Staged
 
+        outcomes = Outcomes(self.app, self.timeout, self.count) if wait else None
         failed = 0
-
-        def staged() -> Iterator[Staged]:
-            nonlocal failed
-            for result in results:
-                self.app.out.record(result)
-                if result.state == "failed":
-                    failed += 1
-                    self.failures.add(Failure(result.key))
-                elif result.state == "done" and result.kind != "restore":
-                    yield Staged(
+        for result in results:
+            self.app.out.record(result)
+            if result.state == "failed":
+                failed += 1
+                self.failures.add(Failure(result.key))
+            elif outcomes is not None and result.state == "done" and result.kind != "restore":
+                outcomes.add(
+                    Staged(
                         result.key,
                         result.staged_version_id,
                         result.etag or "",
                         self.app.now(),
                         result.size,
                     )
-
-        if not wait:
-            for _ in staged():
-                pass
+                )
+        if outcomes is None:
             return failed
-        for fate in wait_for_outcomes(self.tracker(), staged(), timeout=self.timeout):
-            self.app.out.record(fate)
-            self.count(fate)
-            if fate.fate != "archived":
-                failed += 1
-                self.failures.add(Failure(fate.key))
-        return failed
+        outcomes.wait()
+        return failed + outcomes.bad
 
     def count(self, fate: Fate) -> None:
+        """Count one outcome, by its error; list it where somebody has to look after it."""
         self.outcomes[fate.fate] += 1
         error = f"{fate.error.type}: {fate.error.message}" if fate.error else fate.detail
         group = fate.fate, None if fate.fate == "archived" else error
@@ -187,26 +180,8 @@ class Run:
             group = fate.fate, "many different errors"
         self.groups[group] += 1
         self.examples.setdefault(group, fate.key)
-
-    def tracker(self) -> Tracker:
-        from twobuckets.logs.waiting import Policy, Tracker, find_attempts
-
-        app, pipeline = self.app, self.app.pipeline
-        attempts = Policy().attempts
-        if pipeline.function is not None:
-            with contextlib.suppress(TwoBucketsError):
-                # Without that permission: as often as Lambda tries unless told otherwise.
-                attempts = find_attempts(app.aws.functions, pipeline.function)
-        return Tracker(
-            s3=app.aws.s3,
-            staging=pipeline.staging,
-            archive=pipeline.archive,
-            logs=app.aws.logs if pipeline.log_group else None,
-            log_group=pipeline.log_group,
-            now=app.now,
-            sleep=app.sleep,
-            policy=Policy(attempts=attempts),
-        )
+        if fate.fate not in GOOD_ENDS:
+            self.failures.add(Failure(fate.key))
 
     def finish(self) -> None:
         self.failures.complete()
@@ -214,5 +189,5 @@ class Run:
             example = self.examples[fate, error]
             self.app.out.record(OutcomeGroup(fate, error, objects, example))
         summary = summarize_run(self.journal, self.outcomes)
-        bad = sum(self.outcomes.values()) - self.outcomes["archived"]
+        bad = any(fate not in GOOD_ENDS for fate in self.outcomes)
         self.app.finish(summary, attention=bool(summary.failed or summary.left or bad))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +16,7 @@ from twobuckets.cli import command
 from twobuckets.cli.failure_list import FailureList, failed_to_option
 from twobuckets.cli.options import DURATION, SIZE, dry_run_option
 from twobuckets.cli.views import upload as views
+from twobuckets.cli.waiting import GOOD_ENDS, Outcomes
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.text import shell_word
 from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 
     from twobuckets.cli.app import App
     from twobuckets.logs.waiting import Fate
-
-# What `--wait` takes as a good end; a newer version of a key has its own.
-ARCHIVED: Final = "archived"
-SUPERSEDED: Final = "superseded"
 
 
 @command("upload")
@@ -150,54 +146,37 @@ def upload(
         resume=Resume.RESTART if restart else Resume.CONTINUE if resume else Resume.IGNORE,
     )
     with FailureList(failed_to, app.out) as failures:
-        outcomes = Outcomes(app, timeout, failures) if wait else None
+        outcomes = Uploads(app, timeout, failures) if wait else None
         summary = _upload(app, files, wishes, concurrency, bandwidth_limit, failures, outcomes)
         if outcomes is not None:
             summary = replace(summary, outcomes=outcomes.wait())
         failures.complete()
     if not summary.uploaded and not summary.failed:
         _tell_nothing_found(app, include, exclude)
-    unhappy = outcomes is not None and set(summary.outcomes or ()) - {ARCHIVED, SUPERSEDED}
-    app.finish(summary, attention=summary.failed > 0 or bool(unhappy))
+    unhappy = outcomes is not None and outcomes.bad > 0
+    app.finish(summary, attention=summary.failed > 0 or unhappy)
 
 
-class Outcomes:
+class Uploads:
     """Follows uploaded files until each is archived or has failed."""
 
     def __init__(self, app: App, timeout: timedelta, failures: FailureList) -> None:
-        import twobuckets.cli.views.waiting  # noqa: F401 - registers the view
-        from twobuckets.logs.waiting import Policy, Tracker, find_attempts
-
-        pipeline = app.pipeline
-        attempts = Policy().attempts
-        if pipeline.function is not None:
-            # Without the permission, Lambda's own number is right unless somebody changed it.
-            with contextlib.suppress(TwoBucketsError):
-                attempts = find_attempts(app.aws.functions, pipeline.function)
-        self._tracker = Tracker(
-            s3=app.aws.s3,
-            staging=pipeline.staging,
-            archive=pipeline.archive,
-            logs=app.aws.logs if pipeline.log_group is not None else None,
-            log_group=pipeline.log_group,
-            now=app.now,
-            sleep=app.sleep,
-            policy=Policy(attempts=attempts, tells_retries=True),
-        )
         self._app = app
-        self._timeout = timeout
         self._failures = failures
         self._paths: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
-        self._added = 0
+        self._outcomes = Outcomes(app, timeout, self._end, tells_retries=True)
+
+    @property
+    def bad(self) -> int:
+        """How many files somebody has to look after."""
+        return self._outcomes.bad
 
     def add(self, uploaded: Uploaded) -> None:
         """Wait for one more file, and show what is known of the others by now."""
         from twobuckets.logs.waiting import Staged
 
-        self._added += 1
         self._paths[uploaded.key] = uploaded.path
-        self._tracker.add(
+        self._outcomes.add(
             Staged(
                 uploaded.key,
                 uploaded.version_id,
@@ -206,35 +185,24 @@ class Outcomes:
                 uploaded.size_bytes,
             )
         )
-        self._show(self._tracker.poll())
 
     def wait(self) -> dict[str, int]:
         """Show the rest as it comes; return how many files had each fate."""
-        count = self._added - sum(self._counts.values())
-        files = "1 file" if count == 1 else f"{count:,} files"
         try:
-            with self._app.out.waiting(f"Waiting for the processor: {files}"):
-                self._show(self._tracker.wait(self._timeout))
+            self._outcomes.wait()
         except KeyboardInterrupt:
-            count = self._added - sum(self._counts.values())
+            count = self._outcomes.waiting
             files = "1 uploaded file is" if count == 1 else f"{count:,} uploaded files are"
             self._app.out.note(f"Stopped waiting. {files} in S3 all the same; what comes of it:")
             self._app.out.note(f"{self._app.program} logs --follow")
             raise
-        for problem in self._tracker.problems:
-            self._app.out.warn(f"{problem.message}; outcomes may be late or missing")
-        return self._counts
+        return dict(self._outcomes.counts)
 
-    def _show(self, fates: Iterable[Fate]) -> None:
-        for fate in fates:
-            self._app.out.record(fate)
-            if not fate.is_final:
-                continue
-            self._counts[fate.fate] = self._counts.get(fate.fate, 0) + 1
-            if fate.fate not in (ARCHIVED, SUPERSEDED):
-                reason = fate.error.message if fate.error is not None else fate.detail or fate.fate
-                path = self._paths.get(fate.key, "")
-                self._failures.add(Failed(path, fate.key, f"{fate.fate}: {reason}"))
+    def _end(self, fate: Fate) -> None:
+        path = self._paths.pop(fate.key, "")
+        if fate.fate not in GOOD_ENDS:
+            reason = fate.error.message if fate.error is not None else fate.detail or fate.fate
+            self._failures.add(Failed(path, fate.key, f"{fate.fate}: {reason}"))
 
 
 def _upload(
@@ -244,7 +212,7 @@ def _upload(
     concurrency: int | None,
     bandwidth_limit: int | None,
     failures: FailureList,
-    outcomes: Outcomes | None,
+    outcomes: Uploads | None,
 ) -> UploadSummary:
     started_at = app.now()
     limits = {
