@@ -55,6 +55,46 @@ def test_a_list_may_be_plain_paths(staging: Staging, tmp_path: Path):
     assert staging.keys() == ["a"]
 
 
+@pytest.mark.parametrize("from_stdin", [False, True])
+def test_what_cannot_be_meant_in_a_list_fails_alone(
+    staging: Staging, tmp_path: Path, from_stdin: bool
+):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a", "z", os.fsdecode(b"bad\xff")):
+        (folder / name).write_text(name[0])
+    entry = {"type": "failed", "path": "-", "key": "stream"}
+    lines = [
+        *(os.fsencode(folder / "a"), os.fsencode(folder), b"-", json.dumps(entry).encode()),
+        *(os.fsencode(folder / os.fsdecode(b"bad\xff")), b"no\0path", b'{"type": "failed"}'),
+        *(json.dumps({**entry, "path": "\ud800"}).encode(), os.fsencode(folder / "z")),
+    ]
+    content = b"\n".join(lines) + b"\n"
+    (tmp_path / "list").write_bytes(content)
+    name = "-" if from_stdin else str(tmp_path / "list")
+    ran = staging.upload("--from-file", name, "--json", stdin=content)
+    assert ran.exit_code == 3, ran.output
+    records = [json.loads(line) for line in ran.stdout.splitlines()]
+    failed = [record["path"] for record in records if record["type"] == "failed"]
+    assert failed == [
+        *(str(folder), "-", "-", str(folder / os.fsdecode(b"bad\xff")), "no\0path", "\ud800")
+    ]
+    assert "it is a folder" in ran.stdout
+    assert sorted(staging.keys()) == ["a", "z"]
+
+
+def test_two_files_of_a_list_never_share_a_key(staging: Staging, tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.csv").write_text(name)
+    (tmp_path / "list").write_text(f"{tmp_path / 'a' / 'x.csv'}\n{tmp_path / 'b' / 'x.csv'}\n")
+    for more in (("--dry-run",), ()):
+        ran = staging.upload("--from-file", str(tmp_path / "list"), *more)
+        assert ran.exit_code == 3, ran.output
+        assert "same key" in ran.stdout
+    assert staging.body("x.csv") == b"a"
+
+
 def test_a_sparse_file_arrives_with_its_holes(staging: Staging, tmp_path: Path):
     with (tmp_path / "sparse").open("wb") as stream:
         stream.truncate(18 * MIB)

@@ -12,7 +12,7 @@ import pytest
 
 from twobuckets.errors import UsageError
 from twobuckets.upload.content_type import guess_content_type
-from twobuckets.upload.files import Failed, File, Selection, find_files
+from twobuckets.upload.files import Failed, File, Listed, Selection, find_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +120,40 @@ def test_two_files_of_one_key_in_one_command_do_not_replace_each_other(tmp_path:
     failures = [file for file in found if isinstance(file, Failed)]
     assert len(failures) == 2
     assert all("same key" in failed.reason for failed in failures)
+
+
+def test_a_file_and_what_only_looks_as_if_it_had_its_key_both_go(tmp_path: Path):
+    make(tmp_path, "a/x/inner", "a/y.tmp", "b/x", "y.tmp")
+    roots = [str(tmp_path / name) for name in ("a", "b", "y.tmp")]
+    selection = Selection(exclude=("*.tmp",))
+    found = list(find_files(roots, recursive=True, selection=selection))
+    assert sorted(file.key for file in found) == ["x", "x/inner", "y.tmp"]
+    assert all(isinstance(file, File) for file in found)
+
+
+def test_a_file_of_a_list_has_no_key_that_another_one_has(tmp_path: Path):
+    make(tmp_path, "a/x", "b/x", "c/x", "d/y", "e/z", "f/z")
+    listed = [
+        Listed(str(tmp_path / "b" / "x")),
+        Listed(str(tmp_path / "missing" / "y")),
+        Listed(str(tmp_path / "d" / "y")),
+        Listed(str(tmp_path / "e" / "z"), "in/x"),
+        Listed(str(tmp_path / "f" / "z")),
+        Listed(str(tmp_path / "c" / "x"), "in/z"),
+    ]
+    [x, *others] = find_files(
+        [str(tmp_path / "a")], recursive=True, prefix="in/", listed=iter(listed)
+    )
+    assert x == File(str(tmp_path / "a" / "x"), "in/x", 3)
+    reasons = [found.reason if isinstance(found, Failed) else found.key for found in others]
+    assert reasons == [
+        f"{tmp_path / 'a' / 'x'} has the same key in this command",
+        "there is no such file",
+        "in/y",
+        f"{tmp_path / 'a' / 'x'} has the same key in this command",
+        "in/z",
+        "another file of the list has the same key in this command",
+    ]
 
 
 def test_requests_that_cannot_be_meant_are_refused_before_the_first_file(tmp_path: Path):

@@ -105,12 +105,15 @@ def test_ctrl_c_says_what_is_kept_and_how_to_drop_it(staging: Staging, big: Path
     assert (program, command) == ("twobuckets", "upload")
     rehearsed = staging.upload(*arguments, "--dry-run")
     assert "would drop" in rehearsed.stdout
+    assert rehearsed.stdout.endswith("1 incomplete upload would be dropped\n")
     assert len(staging.uploads()) == 1
     # Whoever cleans up may have begun with the file.
     big.unlink()
-    dropped = staging.upload(*arguments)
+    dropped = staging.upload(*arguments, "--json")
     assert dropped.exit_code == 0, dropped.output
-    assert "dropped" in dropped.stdout
+    record, summary = map(json.loads, dropped.stdout.splitlines())
+    assert (record["type"], record["key"]) == ("discarded", "in/a b.bin")
+    assert summary == {"type": "summary", "found": 1, "dropped": 1, "failed": 0}
     assert staging.uploads() == []
 
 

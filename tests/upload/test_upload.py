@@ -95,6 +95,18 @@ def test_the_plan_of_a_dry_run_writes_nothing(staging: Staging, tmp_path: Path):
     assert staging.uploads() == []
 
 
+@pytest.mark.parametrize("wish", [(), ("--content-type", "application/json")])
+def test_a_dry_run_shows_the_content_type_that_is_stored(
+    staging: Staging, tmp_path: Path, wish: tuple[str, ...]
+):
+    (tmp_path / "x.csv").write_bytes(b"x")
+    words = (str(tmp_path / "x.csv"), "--key", "in/blob", *wish)
+    planned, _ = map(json.loads, staging.upload(*words, "--dry-run", "--json").stdout.splitlines())
+    assert staging.upload(*words).exit_code == 0
+    stored = staging.s3.head_object(Bucket=staging.bucket, Key="in/blob")["ContentType"]
+    assert planned["content_type"] == stored == (wish[1] if wish else "text/csv")
+
+
 @pytest.mark.parametrize("size", [10, 17 * MIB])
 def test_no_overwrite_leaves_what_is_there(staging: Staging, tmp_path: Path, size: int):
     (tmp_path / "f").write_bytes(b"n" * size)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+import io
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -19,7 +19,7 @@ from twobuckets.cli.views import upload as views
 from twobuckets.cli.waiting import GOOD_ENDS, Outcomes
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.text import shell_word
-from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
+from twobuckets.upload.files import STDIN, Failed, File, Listed, Selection, find_files
 from twobuckets.upload.journal import Journal
 from twobuckets.upload.parts import count_parts_in_flight, require_part_bytes
 from twobuckets.upload.plan import plan
@@ -27,6 +27,7 @@ from twobuckets.upload.run import Kept, Resume, Run, Uploaded, Warned, Wishes
 from twobuckets.upload.send import (
     Begun,
     Discarded,
+    DiscardSummary,
     Upload,
     UploadSummary,
     discard_kept,
@@ -117,20 +118,21 @@ def upload(
         raise UsageError("--restart and --no-resume exclude each other")
     if bandwidth_limit == 0:
         raise UsageError("--bandwidth-limit 0 would never send anything")
-    files: Iterable[File | Failed] = find_files(
+    files = find_files(
         paths,
         key=key,
         prefix=prefix,
         recursive=recursive,
         selection=Selection(include, exclude, hidden=hidden, follow_symlinks=follow_symlinks),
+        listed=_read_list(from_file) if from_file is not None else (),
     )
-    if from_file is not None:
-        files = itertools.chain(files, _read_list(from_file, prefix))
     if discard:
         _discard(app, files, dry_run=dry_run)
         return
     if dry_run:
-        planned = plan(files, part_bytes=part_size, records=app.out.record)
+        planned = plan(
+            files, part_bytes=part_size, content_type=content_type, records=app.out.record
+        )
         if not planned.planned and not planned.failed:
             _tell_nothing_found(app, include, exclude)
         app.finish(planned, attention=planned.failed > 0)
@@ -285,23 +287,24 @@ def _drop_command(app: App, kept: Kept) -> str:
 
 def _discard(app: App, files: Iterable[File | Failed], *, dry_run: bool) -> None:
     """Drop the incomplete uploads that the journal knows of these files."""
-    count = failed = 0
+    found = dropped = failed = 0
     bucket = app.pipeline.staging
     journal = _open_journal(app, bucket)
     with app.connect() as sender:
-        found: Iterator[Begun | Discarded | Failed] = (
+        records: Iterator[Begun | Discarded | Failed] = (
             find_kept(files, journal) if dry_run else discard_kept(sender, files, bucket, journal)
         )
-        for record in found:
-            count += 1
+        for record in records:
+            found += not isinstance(record, Failed)
+            dropped += isinstance(record, Discarded)
             failed += isinstance(record, Failed)
             app.out.record(record)
-    if not count:
+    if not found and not failed:
         app.out.note(
             "No incomplete upload of these files under these keys is known here; "
             "`twobuckets ls uploads` shows all there are"
         )
-    app.finish(attention=failed > 0)
+    app.finish(DiscardSummary(found, dropped, failed), attention=failed > 0)
 
 
 def _open_journal(app: App, bucket: str) -> Journal:
@@ -331,26 +334,33 @@ def _find_identity(app: App) -> frozenset[str]:
     return frozenset(names)
 
 
-def _read_list(name: str, prefix: str) -> Iterator[File | Failed]:
+def _read_list(name: str) -> Iterator[Listed]:
     """Yield the files that a list names: lines of JSON with path and key, or paths."""
     try:
-        with sys.stdin if name == STDIN else Path(name).open(encoding="utf-8") as stream:
+        with _open_list(name) as stream:
             for line in stream:
-                yield from _parse_entry(line.rstrip("\n"), prefix)
+                yield from _parse_entry(line.rstrip("\n"))
     except OSError as error:
         raise UsageError(f"Could not read the list {name}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"The list {name} is not UTF-8 text") from None
 
 
-def _parse_entry(line: str, prefix: str) -> Iterable[File | Failed]:
+def _open_list(name: str) -> TextIO:
+    # A path need not be UTF-8, in a list as on the command line.
+    if name == STDIN:
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="surrogateescape")
+    return Path(name).open(encoding="utf-8", errors="surrogateescape")
+
+
+def _parse_entry(line: str) -> Iterator[Listed]:
     try:
         entry = json.loads(line)
     except ValueError:
-        return find_files([line], prefix=prefix) if line else ()
+        entry = None
     if not isinstance(entry, dict):
-        return find_files([line], prefix=prefix)
+        if line:
+            yield Listed(line)
+        return
+    path, key = entry.get("path"), entry.get("key")
     # Other records, such as the summary of a --json run, name no file.
-    if entry.get("type") != "failed" or not isinstance(entry.get("path"), str):
-        return ()
-    return find_files([entry["path"]], key=entry.get("key") or None)
+    if entry.get("type") == "failed" and isinstance(path, str):
+        yield Listed(path, key if isinstance(key, str) and key else None)

@@ -6,6 +6,8 @@ import mimetypes
 from functools import lru_cache
 from typing import Final
 
+from twobuckets.upload.files import STDIN
+
 FALLBACK: Final = "application/octet-stream"
 """What S3 itself stores when nothing is said."""
 
@@ -30,6 +32,14 @@ _NEWER: Final = {
     ".yml": "application/yaml",
     ".zst": "application/zstd",
 }
+
+
+def content_type_of(path: str, key: str, wish: str | None) -> str:
+    """Return the content type that a file is stored with: the wish, or what its name suggests.
+
+    Standard input has no name but its key.
+    """
+    return wish or guess_content_type(path if path != STDIN else key)
 
 
 def guess_content_type(name: str) -> str:

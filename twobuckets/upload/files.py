@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import hashlib
 import os
 import re
 import stat
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import UsageError
@@ -105,6 +107,14 @@ def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object] | None:
     return re.compile("|".join(f"(?:{one})" for one in whole), re.DOTALL).match
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file that a list names; `key` is None where it has the key that its name gives it."""
+
+    path: str
+    key: str | None = None
+
+
 def find_files(
     paths: Iterable[str],
     *,
@@ -112,12 +122,15 @@ def find_files(
     prefix: str = "",
     recursive: bool = False,
     selection: Selection | None = None,
+    listed: Iterable[Listed] = (),
 ) -> Iterator[File | Failed]:
-    """Yield the files that paths name, and a failure for everything that can't be uploaded.
+    """Yield the files that paths and a list name, and a failure for all that can't be uploaded.
 
     A file's key is `key`, or `prefix` and its name; the key of a file in a folder is `prefix` and
-    its path from that folder, with `/`. Raises UsageError before the first file for requests that
-    can't be meant: a folder without `recursive`, or `key` with anything but one file.
+    its path from that folder, with `/`. No two files of one call get the same key. `listed` is
+    read as the files are taken, and what it names fails one by one. Raises UsageError before the
+    first file for requests that can't be meant: a folder without `recursive`, or `key` with
+    anything but one file.
     """
     roots = list(paths)
     selection = selection or Selection()
@@ -141,52 +154,127 @@ def find_files(
             "--key names one object, and there are several files",
             hint="Give --prefix to put several files below a name.",
         )
-    return _find_files(roots, folders, key, prefix, selection)
+    return _find_files(zip(roots, folders, strict=True), key, prefix, selection, listed)
 
 
 def _find_files(
-    roots: list[str], folders: list[bool], key: str | None, prefix: str, selection: Selection
+    roots: Iterable[tuple[str, bool]],
+    key: str | None,
+    prefix: str,
+    selection: Selection,
+    listed: Iterable[Listed],
 ) -> Iterator[File | Failed]:
-    taken: dict[str, str] = {}
-    earlier: list[str] = []
-    for path, is_folder in zip(roots, folders, strict=True):
+    taken = _Taken(prefix, selection)
+    for path, is_folder in roots:
         if is_folder:
-            for found, relative in _walk(path, prefix, selection):
-                yield _unless_taken(found, relative, taken, earlier)
-            earlier.append(path)
-        elif path == STDIN:
-            assert key is not None
-            yield _with_key(File(STDIN, key, 0))
+            for found in _walk(path, prefix, selection):
+                yield taken.refuse(found)
+            taken.folders.append(path)
         else:
-            name = os.path.basename(path)
-            found = _look_at(path, prefix + name if key is None else key, partial(os.stat, path))
-            yield _unless_taken(found, name, taken, earlier)
-            taken.setdefault(name, path)
+            found = taken.refuse(_find_one(path, key, prefix))
+            if isinstance(found, File):
+                taken.named[found.key] = path
+            yield found
+    for entry in listed:
+        found = taken.refuse(_find_listed(entry, prefix))
+        yield taken.list(found) if isinstance(found, File) else found
 
 
-def _unless_taken(
-    found: File | Failed, relative: str, taken: dict[str, str], earlier: list[str]
-) -> File | Failed:
-    """Refuse a file whose key another path of the same command has: one would replace the other."""
-    if isinstance(found, Failed):
-        return found
-    # Looked up in the folders rather than remembered, so that memory does not grow.
-    other = taken.get(relative) or next(
-        (os.path.join(f, relative) for f in earlier if os.path.lexists(os.path.join(f, relative))),
-        None,
-    )
-    if other is None:
-        return found
+def _find_one(path: str, key: str | None, prefix: str) -> File | Failed:
+    if path == STDIN:
+        assert key is not None
+        return _with_key(File(STDIN, key, 0))
+    key = prefix + os.path.basename(path) if key is None else key
+    return _look_at(path, key, partial(os.stat, path))
+
+
+def _find_listed(entry: Listed, prefix: str) -> File | Failed:
+    if entry.path == STDIN:
+        return Failed(
+            STDIN,
+            entry.key or "",
+            "it is standard input, which a list can't give",
+            hint=f"Send it again: … | twobuckets upload {STDIN} --key KEY.",
+        )
+    if os.path.isdir(entry.path):
+        return Failed(
+            entry.path,
+            "",
+            "it is a folder, and a list names files",
+            hint="Give the folder itself to `twobuckets upload`, with --recursive.",
+        )
+    return _find_one(entry.path, entry.key, prefix)
+
+
+class _Taken:
+    """Which keys the files of one call have: one of two with the same key would replace the other.
+
+    The files of folders are looked up there rather than remembered, so that memory does not grow
+    with them; for each file of a list 16 bytes are.
+    """
+
+    def __init__(self, prefix: str, selection: Selection) -> None:
+        self.named: dict[str, str] = {}
+        self.folders: list[str] = []
+        self._prefix = prefix
+        self._selection = selection
+        self._listed: set[bytes] = set()
+
+    def refuse(self, found: File | Failed) -> File | Failed:
+        """Return what was found, or a failure if a path of the command line has its key."""
+        if isinstance(found, Failed):
+            return found
+        other = self.named.get(found.key) or self._find_in_folders(found.key)
+        return found if other is None else _with_the_same_key(found, other)
+
+    def list(self, file: File) -> File | Failed:
+        """Return a file of a list, or a failure if one before it has its key."""
+        mark = hashlib.blake2b(file.key.encode(), digest_size=16).digest()
+        if mark in self._listed:
+            return _with_the_same_key(file, "another file of the list")
+        self._listed.add(mark)
+        return file
+
+    def _find_in_folders(self, key: str) -> str | None:
+        if not self.folders or not key.startswith(self._prefix):
+            return None
+        relative = key[len(self._prefix) :]
+        return next(
+            (
+                os.path.join(folder, relative)
+                for folder in self.folders
+                if _leads_to(folder, relative, self._selection)
+            ),
+            None,
+        )
+
+
+def _leads_to(folder: str, relative: str, selection: Selection) -> bool:
+    """Tell whether the walk of a folder comes to a file of that path from there."""
+    path = os.path.join(folder, relative)
+    if not os.path.lexists(path) or os.path.isdir(path):
+        return False
+    steps = relative.split("/")
+    if any(step in ("", ".", "..") for step in steps):
+        return False
+    for step in accumulate(steps, "{}/{}".format):
+        is_link = not selection.follow_symlinks and os.path.islink(os.path.join(folder, step))
+        if is_link or selection.skips(step):
+            return False
+    return selection.takes(relative)
+
+
+def _with_the_same_key(file: File, other: str) -> Failed:
     return Failed(
-        found.path,
-        found.key,
+        file.path,
+        file.key,
         f"{other} has the same key in this command",
         hint="Upload them one after the other, or below different --prefix.",
     )
 
 
-def _walk(root: str, prefix: str, selection: Selection) -> Iterator[tuple[File | Failed, str]]:
-    """Yield what a folder holds with its path from there; a loop of links is a failure."""
+def _walk(root: str, prefix: str, selection: Selection) -> Iterator[File | Failed]:
+    """Yield what a folder holds; a loop of links is a failure."""
     open_folders: list[tuple[Iterator[os.DirEntry[str]], str, tuple[int, int]]] = []
 
     def enter(path: str, relative: str) -> Failed | None:
@@ -204,13 +292,13 @@ def _walk(root: str, prefix: str, selection: Selection) -> Iterator[tuple[File |
 
     failure = enter(root, "")
     if failure is not None:
-        yield failure, ""
+        yield failure
     while open_folders:
         entries, above, _ = open_folders[-1]
         try:
             entry = next(entries, None)
         except OSError as error:
-            yield Failed(root, "", f"the folder could not be read: {error.strerror}"), above
+            yield Failed(root, "", f"the folder could not be read: {error.strerror}")
             entry = None
         if entry is None:
             open_folders.pop()
@@ -221,9 +309,9 @@ def _walk(root: str, prefix: str, selection: Selection) -> Iterator[tuple[File |
         if _is_folder(entry):
             failure = enter(entry.path, relative + "/")
             if failure is not None:
-                yield failure, relative
+                yield failure
         elif selection.takes(relative):
-            yield _look_at(entry.path, prefix + relative, entry.stat), relative
+            yield _look_at(entry.path, prefix + relative, entry.stat)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -238,6 +326,9 @@ def _look_at(path: str, key: str, look: Callable[[], os.stat_result]) -> File | 
         status = look()
     except OSError as error:
         return Failed(path, key, why_unreadable(error, path))
+    except ValueError:
+        # Only a list can hold such a path.
+        return Failed(path, key, "no file can have this name")
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "no file")
         return Failed(

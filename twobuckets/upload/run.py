@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.s3 import FileChangedError, Request, Response, SendError
 from twobuckets.upload import checksum
-from twobuckets.upload.content_type import guess_content_type
+from twobuckets.upload.content_type import content_type_of
 from twobuckets.upload.files import Failed, File
 
 if TYPE_CHECKING:
@@ -193,9 +193,7 @@ class Run:
 
     def content_type(self, file: File) -> str:
         """Return the content type that a file is stored with."""
-        return self.wishes.content_type or guess_content_type(
-            file.path if file.path != "-" else file.key
-        )
+        return content_type_of(file.path, file.key, self.wishes.content_type)
 
     def checksum_headers(self, body: Body, *, is_part: bool = False) -> list[tuple[str, str]]:
         """Return the headers with which S3 refuses a body that was changed on its way.

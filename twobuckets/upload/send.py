@@ -230,6 +230,17 @@ class Begun:
     upload_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class DiscardSummary:
+    """How many incomplete uploads the journal knows of the files, and how many were dropped."""
+
+    type_name = "summary"
+
+    found: int
+    dropped: int
+    failed: int
+
+
 def find_kept(files: Iterable[File | Failed], journal: Journal) -> Iterator[Begun | Failed]:
     """Yield what the journal says earlier runs left of these files.
 

@@ -18,7 +18,7 @@ from twobuckets.upload.files import Failed, File
 from twobuckets.upload.parts import THRESHOLD_BYTES
 from twobuckets.upload.plan import Planned, PlanSummary
 from twobuckets.upload.run import Kept, Uploaded
-from twobuckets.upload.send import Begun, Discarded, UploadSummary
+from twobuckets.upload.send import Begun, Discarded, DiscardSummary, UploadSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -114,6 +114,16 @@ def _discarded(record: Discarded) -> Text:
     line = Text("dropped", style="yellow").append("  ", style="default")
     line.append_text(remote(record.path, "default"))
     return line.append(f": its incomplete upload {remote(record.upload_id).plain}", style="dim")
+
+
+@human.register(DiscardSummary)
+def _discard_summary(record: DiscardSummary) -> Text | None:
+    if not record.found and not record.failed:
+        return None
+    count = f"{record.found:,} incomplete upload{'' if record.found == 1 else 's'}"
+    is_rehearsal = record.found and not record.dropped
+    text = f"{count} {'would be dropped' if is_rehearsal else 'dropped'}"
+    return _with_failures(Text(text), record.failed)
 
 
 @human.register(PlanSummary)
