@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIRECT_UPLOAD_LIMIT_BYTES",
-    "HANDLER",
     "NATIVE",
     "UNZIPPED_LIMIT_BYTES",
     "Artifact",
@@ -39,9 +38,6 @@ __all__ = [
     "find_built",
     "native_runtime",
 ]
-
-HANDLER = "twobuckets.processor.handler"
-"""The handler Lambda calls; it calls the user's function, named in `TWOBUCKETS_PROCESS`."""
 
 DIRECT_UPLOAD_LIMIT_BYTES = 50 * 1024 * 1024
 """The largest zip that goes to Lambda without S3 (Lambda guide, gettingstarted-limits)."""

@@ -149,16 +149,7 @@ def find_plain_http(site: Site) -> Iterator[Finding]:
 
 
 def _refuse_plain_http(site: Site, bucket: str) -> str:
-    arn = f"arn:{site.partition}:s3:::{bucket}"
-    statement = {
-        "Sid": "RefuseRequestsWithoutTls",
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": "s3:*",
-        "Resource": [arn, f"{arn}/*"],
-        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-    }
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    policy = json.dumps(policies.tls_only(f"arn:{site.partition}:s3:::{bucket}"))
     return (
         f"{site.aws_cli} s3api put-bucket-policy --bucket {shell_word(bucket)} "
         f"--policy {shell_word(policy)}"

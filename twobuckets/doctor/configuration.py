@@ -15,11 +15,10 @@ from twobuckets.doctor import buckets, function, wiring
 from twobuckets.doctor.facts.buckets import LEAST_TRANSITION_SIZE
 from twobuckets.doctor.facts.function import variables_in
 from twobuckets.documents import notifications
+from twobuckets.documents.lifecycle import OUR_RULES
 
 if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
-
-_RULE_PREFIX: Final = "twobuckets-"
 
 
 class Mend(NamedTuple):
@@ -121,7 +120,7 @@ def _clear_uploads(site: Site, subject: str) -> Mend:
         site,
         subject,
         f"abort incomplete uploads after {_days(days)}",
-        {"ID": f"{_RULE_PREFIX}abort-incomplete-uploads", **part},
+        {"ID": f"{OUR_RULES}abort-incomplete-uploads", **part},
     )
 
 
@@ -135,7 +134,7 @@ def _expire_versions(site: Site, subject: str) -> Mend:
         site,
         subject,
         f"expire noncurrent versions after {_days(days)}",
-        {"ID": f"{_RULE_PREFIX}expire-noncurrent-versions", **part},
+        {"ID": f"{OUR_RULES}expire-noncurrent-versions", **part},
     )
 
 
@@ -170,7 +169,7 @@ def _add_rule(site: Site, subject: str, says: str, part: dict[str, Any]) -> Mend
 def _allow_origins(site: Site, _subject: str) -> Mend:
     origins = list(site.settings.cors_origins)
     mine = {
-        "ID": f"{_RULE_PREFIX}uploads",
+        "ID": f"{OUR_RULES}uploads",
         "AllowedOrigins": origins,
         "AllowedMethods": ["PUT", "POST"],
         "AllowedHeaders": ["*"],

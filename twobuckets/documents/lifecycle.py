@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+OUR_RULES: Final = "twobuckets-"
+"""What the ids of our lifecycle and CORS rules begin with, the template's among them."""
 
 
 def covers_everything(rule: Mapping[str, Any]) -> bool:

@@ -55,6 +55,19 @@ def refuses_plain_http(statement: Mapping[str, Any]) -> bool:
     )
 
 
+def tls_only(bucket_arn: str) -> dict[str, Any]:
+    """Return a bucket policy that refuses requests without TLS, and says nothing else."""
+    statement = {
+        "Sid": "RefuseRequestsWithoutTls",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [bucket_arn, f"{bucket_arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
 def covers(statement: Mapping[str, Any], service: str, action: str) -> bool:
     """Tell whether a statement is about a service's principal and an action."""
     principal = statement.get("Principal")

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
 from twobuckets.aws import ClientError, attempt
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.parallel import map_unordered
 from twobuckets.reprocess.journal import Change, Item, State
+from twobuckets.settings import HANDLER
 from twobuckets.units import format_instant
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.plan import Found
-
-_HANDLER: Final = "twobuckets.processor.handler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Woken:
 
 def is_ours(functions: LambdaClient, function: str) -> bool:
     """Tell whether a function runs this project's processor."""
-    return functions.get_function_configuration(FunctionName=function).get("Handler") == _HANDLER
+    return functions.get_function_configuration(FunctionName=function).get("Handler") == HANDLER
 
 
 def wake_event(

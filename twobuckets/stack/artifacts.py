@@ -7,6 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.documents.lifecycle import OUR_RULES
+from twobuckets.documents.policies import tls_only
 from twobuckets.errors import AccessError, TwoBucketsError
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ def _make_bucket(s3: S3Client, bucket: str, place: Place) -> None:
             LifecycleConfiguration={
                 "Rules": [
                     {
-                        "ID": "twobuckets-old-versions",
+                        "ID": f"{OUR_RULES}old-versions",
                         "Status": "Enabled",
                         "Filter": {"Prefix": ""},
                         "NoncurrentVersionExpiration": {"NoncurrentDays": _OLD_VERSIONS_DAYS},
@@ -150,21 +152,5 @@ def _make_bucket(s3: S3Client, bucket: str, place: Place) -> None:
             },
         )
         if place.uses_tls:
-            s3.put_bucket_policy(**owned, Policy=json.dumps(_tls_only(bucket, place)))
-
-
-def _tls_only(bucket: str, place: Place) -> dict[str, object]:
-    arn = f"arn:{place.partition}:s3:::{bucket}"
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "RefuseRequestsWithoutTls",
-                "Effect": "Deny",
-                "Principal": "*",
-                "Action": "s3:*",
-                "Resource": [arn, f"{arn}/*"],
-                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-            }
-        ],
-    }
+            policy = tls_only(f"arn:{place.partition}:s3:::{bucket}")
+            s3.put_bucket_policy(**owned, Policy=json.dumps(policy))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.documents.lifecycle import OUR_RULES
 from twobuckets.documents.notifications import targets_of
 from twobuckets.settings import function_name_of
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from mypy_boto3_s3 import S3Client
-
-OUR_RULES: Final = "twobuckets-"
-"""What the ids of the template's lifecycle and CORS rules begin with."""
 
 _NOTIFICATION: Final = "NotificationConfiguration"
 _LIFECYCLE: Final = "LifecycleConfiguration"

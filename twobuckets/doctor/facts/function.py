@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.aws import DENIED_CODES
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.documents.policies import statements_of
-from twobuckets.settings import function_name_of, qualifier_of
+from twobuckets.settings import HANDLER, function_name_of, qualifier_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from twobuckets.doctor.facts.lookups import Lookups
     from twobuckets.settings import Pipeline
 
-_OUR_HANDLER: Final = "twobuckets.processor.handler"
 _MISSING: Final = ("ResourceNotFoundException",)
 _LATEST: Final = "$LATEST"
 _NO_FUNCTION: Final = "nothing names the processor: set function in twobuckets.toml"
@@ -62,7 +61,7 @@ class FunctionFacts:
     @property
     def is_ours(self) -> bool:
         """Tell whether the processor is made with `twobuckets.processor`."""
-        return self.configuration().get("Handler") == _OUR_HANDLER
+        return self.configuration().get("Handler") == HANDLER
 
     def configuration(self) -> dict[str, Any]:
         """Return the function's configuration. Raises Gone when there is no such function."""
