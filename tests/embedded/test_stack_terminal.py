@@ -254,4 +254,4 @@ def test_status_of_a_pair_made_by_hand(
     for command in ("deploy", "destroy"):
         refused = CliRunner().invoke(cli, [command, "--yes"])
         assert refused.exit_code == 2
-        assert "which stack is meant" in refused.stderr
+        assert "No stack is given" in refused.stderr

@@ -92,6 +92,7 @@ def _iter_parts(app: App, pipeline: Pipeline) -> Iterator[object]:
                 describe.describe_wiring,
                 aws.s3,
                 aws.functions,
+                aws.sts,
                 pipeline.staging,
                 pipeline.function,
             ),

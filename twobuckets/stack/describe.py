@@ -5,15 +5,18 @@ Nothing here changes anything, and it needs no stack: a pair made by hand is des
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
-from urllib.parse import unquote
 
 from twobuckets.aws import ClientError, action_of, attempt, error_code
+from twobuckets.documents import policies
+from twobuckets.documents.lifecycle import covers_everything
+from twobuckets.documents.notifications import routes_to, targets_of
+from twobuckets.documents.policies import Permission
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sts import STSClient
 
     from twobuckets.settings import Pipeline, Settings
 
@@ -144,12 +148,13 @@ class FunctionStatus:
 class WiringStatus:
     """What wakes the processor: the events that the staging bucket sends it, and the permission.
 
-    `others` are targets that the bucket notifies as well.
+    `others` are targets that the bucket notifies as well. `is_permitted` is None where S3 does not
+    invoke the processor itself: a queue, a topic or EventBridge brings it the events.
     """
 
     events: tuple[str, ...] | Unread
     others: tuple[str, ...]
-    is_permitted: bool | Unread
+    is_permitted: bool | Unread | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,28 +316,41 @@ def describe_function(
 
 
 def describe_wiring(
-    s3: S3Client, functions: LambdaClient, staging: str, function: str
+    s3: S3Client, functions: LambdaClient, sts: STSClient, staging: str, function: str
 ) -> WiringStatus:
     """Return how the staging bucket and the processor are joined."""
-    present = glance(
+    read_policy = cache(lambda: _function_policy(functions, function))
+
+    def glance_at_permission() -> bool | Unread:
+        return glance(
+            lambda: _is_permitted(functions, sts, read_policy(), staging, function),
+            "who may invoke the function",
+        )
+
+    notification = glance(
         lambda: s3.get_bucket_notification_configuration(Bucket=staging), "its notifications"
     )
-    is_permitted = glance(
-        lambda: _is_permitted(functions, function, staging), "who may invoke the function"
+    if isinstance(notification, Unread):
+        return WiringStatus(notification, (), glance_at_permission())
+    targets = tuple(targets_of(notification))
+    routes = glance(
+        lambda: routes_to(
+            function,
+            notification,
+            sources=lambda: _event_sources(functions, function),
+            admits=lambda service: policies.admits(read_policy(), service),
+        ),
+        "what brings events to the function",
     )
-    if isinstance(present, Unread):
-        return WiringStatus(present, (), is_permitted)
-    events: list[str] = []
-    others = []
-    for configuration in present.get("LambdaFunctionConfigurations", []):
-        if _names(configuration["LambdaFunctionArn"], function):
-            events += configuration["Events"]
-        else:
-            others.append(configuration["LambdaFunctionArn"])
-    others += [queue["QueueArn"] for queue in present.get("QueueConfigurations", [])]
-    others += [topic["TopicArn"] for topic in present.get("TopicConfigurations", [])]
-    others += ["EventBridge"] if "EventBridgeConfiguration" in present else []
-    return WiringStatus(tuple(events), tuple(others), is_permitted)
+    if isinstance(routes, Unread):
+        return WiringStatus(routes, targets, glance_at_permission())
+    ours = {route.target_arn for route in routes}
+    is_indirect = bool(routes) and not any(route.is_direct for route in routes)
+    return WiringStatus(
+        events=tuple(dict.fromkeys(event for route in routes for event in route.events)),
+        others=tuple(target for target in targets if target not in ours),
+        is_permitted=None if is_indirect else glance_at_permission(),
+    )
 
 
 def describe_failure_queue(sqs: SQSClient, queue_url: str) -> FailureQueueStatus:
@@ -376,7 +394,7 @@ def count_outcomes(
 
 
 def _or_empty(read: Callable[[], Any]) -> Mapping[str, Any]:
-    """Return what S3 answers, empty when it says that nothing is configured."""
+    """Return what AWS answers, empty when it says that nothing is configured."""
     try:
         answer: Mapping[str, Any] = read()
     except ClientError as error:
@@ -386,6 +404,8 @@ def _or_empty(read: Callable[[], Any]) -> Mapping[str, Any]:
             "NoSuchPublicAccessBlockConfiguration",
             "NoSuchBucketPolicy",
             "ServerSideEncryptionConfigurationNotFoundError",
+            # Lambda's word for a function without a policy, and for no function at all.
+            "ResourceNotFoundException",
         ):
             return {}
         raise
@@ -410,22 +430,7 @@ def _encryption(s3: S3Client, bucket: str) -> str | None:
 
 def _is_tls_only(s3: S3Client, bucket: str) -> bool:
     policy = _or_empty(lambda: s3.get_bucket_policy(Bucket=bucket)).get("Policy")
-    return any(_denies_plain_http(statement) for statement in _statements(policy))
-
-
-def _denies_plain_http(statement: Mapping[str, Any]) -> bool:
-    condition = statement.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport")
-    actions = statement.get("Action", [])
-    return (
-        statement.get("Effect") == "Deny"
-        and str(condition).lower() == "false"
-        and bool({"s3:*", "*"} & set([actions] if isinstance(actions, str) else actions))
-    )
-
-
-def _statements(policy: str | None) -> list[dict[str, Any]]:
-    statements = json.loads(policy)["Statement"] if policy else []
-    return [statements] if isinstance(statements, dict) else statements
+    return any(map(policies.refuses_plain_http, policies.statements_of(policy)))
 
 
 def _days(lifecycle: Mapping[str, Any], action: str, unit: str) -> int | None:
@@ -433,13 +438,9 @@ def _days(lifecycle: Mapping[str, Any], action: str, unit: str) -> int | None:
     found = [
         int(rule[action][unit])
         for rule in lifecycle.get("Rules", [])
-        if rule["Status"] == "Enabled" and unit in rule.get(action, {}) and _is_for_all(rule)
+        if covers_everything(rule) and unit in rule.get(action, {})
     ]
     return min(found, default=None)
-
-
-def _is_for_all(rule: Mapping[str, Any]) -> bool:
-    return not rule.get("Prefix") and not any(rule.get("Filter", {}).values())
 
 
 def _cors_origins(s3: S3Client, bucket: str) -> tuple[str, ...]:
@@ -499,34 +500,32 @@ def _configuration(functions: LambdaClient, function: str) -> Function:
     )
 
 
-def _is_permitted(functions: LambdaClient, function: str, staging: str) -> bool:
-    """Tell whether the function's policy lets S3 invoke it for the bucket."""
-    try:
-        policy = functions.get_policy(FunctionName=function)["Policy"]
-    except ClientError as error:
-        if error_code(error) == "ResourceNotFoundException":
-            return False
-        raise
-    return any(_lets_s3_invoke(statement, staging) for statement in _statements(policy))
-
-
-def _lets_s3_invoke(statement: Mapping[str, Any], bucket: str) -> bool:
-    principal = statement.get("Principal", {})
-    service = principal.get("Service") if isinstance(principal, dict) else principal
-    condition = statement.get("Condition", {})
-    arns = [
-        str(value)
-        for operator in ("ArnLike", "ArnEquals", "StringEquals", "StringLike")
-        for name, value in condition.get(operator, {}).items()
-        if name.lower() == "aws:sourcearn"
-    ]
-    return (
-        statement.get("Effect") == "Allow"
-        and service in ("s3.amazonaws.com", "*")
-        and all(unquote(arn).endswith((f":::{bucket}", ":::*")) for arn in arns)
+def _function_policy(functions: LambdaClient, function: str) -> list[Mapping[str, Any]]:
+    return policies.statements_of(
+        _or_empty(lambda: functions.get_policy(FunctionName=function)).get("Policy")
     )
 
 
-def _names(arn: str, function: str) -> bool:
-    """Tell whether an ARN is of the function, which is a name or an ARN itself."""
-    return arn == function or arn.split(":")[6:7] == [function.rpartition(":")[2]]
+def _event_sources(functions: LambdaClient, function: str) -> list[str]:
+    pages = functions.get_paginator("list_event_source_mappings").paginate(FunctionName=function)
+    return [str(m.get("EventSourceArn")) for page in pages for m in page["EventSourceMappings"]]
+
+
+def _is_permitted(
+    functions: LambdaClient,
+    sts: STSClient,
+    policy: list[Mapping[str, Any]],
+    staging: str,
+    function: str,
+) -> bool:
+    """Tell whether the function's policy lets S3 invoke it for the bucket."""
+    if not policy:
+        return False
+    arn = functions.get_function_configuration(FunctionName=function)["FunctionArn"].split(":")
+    bucket_arn, accounts = f"arn:{arn[1]}:s3:::{staging}", {arn[4]}
+    found = policies.permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
+    if found is Permission.ELSEWHERE:
+        # The bucket may be in the account of whoever asks, and not in the function's.
+        accounts.add(sts.get_caller_identity()["Account"])
+        found = policies.permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
+    return found is Permission.ALLOWED

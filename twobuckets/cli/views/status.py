@@ -208,10 +208,15 @@ def _(wiring: WiringStatus) -> Text:
     elif wiring.events:
         woken = Text("woken by " + visible(", ".join(wiring.events)), _OK)
     elif wiring.others:
-        woken = Text("not notified by the bucket itself", "yellow")
+        woken = Text("NOTIFIES OTHERS, NOT THE PROCESSOR", _BAD)
     else:
         woken = Text("NOTHING WAKES THE PROCESSOR", _BAD)
-    facts = [woken, _fact(wiring.is_permitted, "S3 may invoke it", "S3 MAY NOT INVOKE IT")]
+    permitted = (
+        Text("by way of others")
+        if wiring.is_permitted is None
+        else _fact(wiring.is_permitted, "S3 may invoke it", "S3 MAY NOT INVOKE IT")
+    )
+    facts = [woken, permitted]
     lines = [_line("Wiring", *facts)]
     lines += [_line("", f"also notifies {visible(other)}") for other in wiring.others]
     return _lines(lines)
