@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import shlex
 from datetime import UTC, datetime
@@ -35,8 +36,9 @@ from tests.doctor.conftest import (
 from twobuckets.cli import cli
 from twobuckets.cli.app import App
 from twobuckets.cli.doctor import site_of
-from twobuckets.doctor import COULD_NOT_LOOK, list_checks
-from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.doctor import COULD_NOT_LOOK, FINDERS, list_checks
+from twobuckets.doctor.findings import Check, Finder, Finding, Severity, finder
+from twobuckets.doctor.remedies import FIXABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -423,11 +425,32 @@ def test_fail_on_problem_lets_notices_pass(pair: HandMadePair):
 def test_list_checks_shows_every_check_and_asks_aws_nothing(answers: Answers):
     result = CliRunner().invoke(cli, ["doctor", "--list-checks", "--json"])
     assert result.exit_code == 0
-    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    *lines, summary = [json.loads(line) for line in result.stdout.splitlines()]
+    assert summary == {"type": "summary", "checks": len(lines)}
     listed = {line["name"]: line["fixable"] for line in lines}
     assert (listed["notification-target"], listed["notification-events"]) == (False, True)
     assert {name for _, names in BREAKAGES.values() for name in names} <= set(listed)
     assert answers.calls == []
+
+
+def test_a_plan_of_what_is_not_to_be_fixed_is_a_usage_error(answers: Answers):
+    result = CliRunner().invoke(cli, ["doctor", "--dry-run"])
+    assert result.exit_code == 2
+    assert "--fix --dry-run" in result.stderr
+    assert answers.calls == []
+
+
+def test_every_finder_in_the_code_is_run():
+    found = set()
+    for module in Path(twobuckets.doctor.__file__).parent.glob("*.py"):
+        name = f"twobuckets.doctor.{module.stem}".removesuffix(".__init__")
+        members = vars(importlib.import_module(name)).values()
+        found |= {member for member in members if isinstance(member, Finder)}
+    assert found == set(FINDERS)
+
+
+def test_what_fix_mends_are_checks_that_there_are():
+    assert {check.name for check in list_checks()} >= FIXABLE
 
 
 def test_every_id_in_the_code_is_listed():

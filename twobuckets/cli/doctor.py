@@ -9,6 +9,7 @@ import click
 
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION, dry_run_option, yes_option
+from twobuckets.errors import UsageError
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -74,8 +75,15 @@ def doctor(
     from twobuckets.doctor.summary import Tally
 
     if list_checks:
-        app.out.stream(room.list_checks())
+        checks_there_are = list(room.list_checks())
+        app.out.stream(checks_there_are)
+        app.finish(room.ChecksSummary(len(checks_there_are)))
         return
+    if dry_run and not fix:
+        raise UsageError(
+            "Without --fix there is no plan for --dry-run to show",
+            hint="doctor alone changes nothing; --fix --dry-run shows what it would change.",
+        )
     selected = room.select_checks(checks)
     site = site_of(app, older_than=older_than, uploads_older_than=uploads_older_than)
     tally = Tally(Severity(fail_on))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.doctor import buckets, function, stack, stuck, uploads, wiring
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
@@ -43,6 +43,14 @@ class CheckListing:
     family: str
     fixable: bool
     says: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksSummary:
+    """The end of a list of checks: how many there are."""
+
+    type_name: ClassVar[str] = "summary"
+    checks: int
 
 
 def list_checks() -> Iterator[CheckListing]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from twobuckets.cli.views import human, plain
-from twobuckets.doctor import CheckListing
+from twobuckets.doctor import CheckListing, ChecksSummary
 from twobuckets.doctor.findings import Finding, Severity
 from twobuckets.doctor.remedies import Action, Applied
 from twobuckets.doctor.summary import DoctorSummary
@@ -91,6 +91,16 @@ def _check(check: CheckListing) -> Text:
     text = Text(f"{check.name:<24}", style="bold")
     text.append(f" {check.family:<9} {'--fix' if check.fixable else '':<6} {check.says}", style="")
     return text
+
+
+@human.register(ChecksSummary)
+def _checks_there_are(summary: ChecksSummary) -> Text:
+    return Text(f"{summary.checks} checks")
+
+
+@plain.register(ChecksSummary)
+def _no_checks_line(_: ChecksSummary) -> None:
+    """Lines are checks only."""
 
 
 @human.register(Action)
