@@ -72,6 +72,7 @@ def test_a_named_file_is_used_instead_and_has_to_exist(tmp_path: Path):
         ('[processor]\nruntime = "python2.7"', r"must be one of python3\.11"),
         ('[processor]\nprocess = "not one"', r"a module and a function"),
         ("[deploy]\ncors_origins = [1]", r"a list of texts"),
+        ('[processor]\npolicies = ["my-policy"]', r"a list of ARNs of managed policies"),
         ('endpoint_url = "ftp://x"', r"https://"),
         ("stack = ", r"not TOML"),
         ("processor = 5", r"there is no setting processor"),

@@ -136,6 +136,15 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _policies(value: object) -> tuple[str, ...]:
+    policies = _texts(value)
+    if not all(
+        re.fullmatch(r"arn:[a-z-]+:iam::(\d{12}|aws):policy/[^,\s]+", arn) for arn in policies
+    ):
+        raise _Invalid("a list of ARNs of managed policies")
+    return policies
+
+
 def _setting(
     path: str,
     parse: Callable[[object], Any],
@@ -191,6 +200,7 @@ class Settings:
         "processor.reserved_concurrency", _whole(0, 100_000)
     )
     record_concurrency: int = _setting("processor.record_concurrency", _whole(1, 64), default=1)
+    policies: tuple[str, ...] = _setting("processor.policies", _policies, default=())
 
     # The stack: what `deploy` gives the template.
     cors_origins: tuple[str, ...] = _setting("deploy.cors_origins", _texts, default=())

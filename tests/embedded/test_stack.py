@@ -347,6 +347,27 @@ def test_rules_that_somebody_else_added_survive_and_a_change_that_would_wipe_the
     assert theirs() == ([queue_arn], ["theirs"])
 
 
+def test_the_processor_gets_the_policies_that_the_settings_name(
+    project: Path, run: Callable[..., Result], embedded: Aws
+):
+    def attached() -> list[str]:
+        stack = embedded.cloudformation.describe_stack_resource(
+            StackName="local", LogicalResourceId="ProcessorRole"
+        )
+        role = stack["StackResourceDetail"]["PhysicalResourceId"]
+        policies = embedded.iam.list_attached_role_policies(RoleName=role)
+        return sorted(policy["PolicyArn"] for policy in policies["AttachedPolicies"])
+
+    arns = [f"arn:aws:iam::aws:policy/{name}" for name in ("AmazonSQSFullAccess", "AWSXRayDaemon")]
+    settings = project / "twobuckets.toml"
+    settings.write_text(f'stack = "local"\n[processor]\npolicies = {json.dumps(arns)}\n')
+    deployed(run)
+    assert attached() == sorted(arns)
+    settings.write_text('stack = "local"\n')
+    deployed(run)
+    assert attached() == []
+
+
 def test_renaming_a_bucket_says_loudly_what_becomes_of_the_data(run: Callable[..., Result]):
     deployed(run)
     result = CliRunner(env={"TWOBUCKETS_ARCHIVE": "another-archive"}).invoke(

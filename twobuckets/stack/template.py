@@ -85,6 +85,7 @@ def parameters(
         "Timeout": str(-(-settings.timeout // timedelta(seconds=1))),
         "ReservedConcurrency": str(-1 if reserved is None else reserved),
         "RecordConcurrency": str(settings.record_concurrency),
+        "ProcessorPolicies": ",".join(settings.policies),
         "AbortIncompleteUploadDays": str(settings.abort_incomplete_uploads_days),
         "NoncurrentVersionDays": str(settings.noncurrent_version_days),
         "CorsOrigins": ",".join(settings.cors_origins),
