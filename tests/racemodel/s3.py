@@ -85,7 +85,6 @@ class S3:
     `corrupt_copies` makes that many copies store other bytes than the source's. `repeated_write`
     is the number of the copy or delete that is made twice, because its first answer got lost.
     `conflicting_write` is the number of the one that answers 409, if it has a condition.
-    `unfound_head` is the number of the HEAD in staging that answers 404, whatever is there.
     """
 
     def __init__(self, *buckets: Bucket, writes_per_second: int = 3, page_size: int = 1000) -> None:
@@ -95,9 +94,7 @@ class S3:
         self.corrupt_copies = 0
         self.repeated_write = 0
         self.conflicting_write = 0
-        self.unfound_head = 0
         self.writes = 0
-        self.heads = 0
         self.on_change: Callable[[Bucket, Stored | None], None] = lambda bucket, stored: None
         self._writes_per_second = writes_per_second
         self._count = itertools.count(1)
@@ -142,7 +139,8 @@ class Client:
     """What the code under test takes for boto3's S3 client.
 
     `gate(operation, arguments)` is called before each operation: that is where the scheduler
-    switches actors, and where it kills them.
+    switches actors, and where it kills them. `unfound_head` is the number of this client's HEAD
+    in staging that answers 404, whatever is there.
     """
 
     meta = _Meta()
@@ -150,13 +148,15 @@ class Client:
     def __init__(self, s3: S3, gate: Callable[[str, dict[str, Any]], None]) -> None:
         self._s3 = s3
         self._gate = gate
+        self._heads = 0
+        self.unfound_head = 0
         self.on_read: Callable[[Stored], None] = lambda stored: None
 
     def head_object(self, **arguments: Any) -> dict[str, Any]:
         bucket = self._enter("HeadObject", arguments)
         if bucket.is_staging:
-            self._s3.heads += 1
-            if self._s3.heads == self._s3.unfound_head:
+            self._heads += 1
+            if self._heads == self.unfound_head:
                 raise _error("404", 404, "HeadObject")
         return self._described(bucket, self._found(bucket, arguments, "HeadObject"))
 
@@ -239,10 +239,13 @@ class Client:
         bucket = self._enter("ListObjectVersions", arguments)
         entries = list(_entries(bucket, arguments.get("Prefix", "")))
         if "KeyMarker" in arguments:
-            marker = (arguments["KeyMarker"], arguments.get("VersionIdMarker"))
-            names = [(stored.key, stored.version_id) for stored, _ in entries]
             # S3 goes on after the marker's place even when that version is gone by now.
-            entries = entries[names.index(marker) + 1 :] if marker in names else []
+            marker = _rank(arguments["KeyMarker"], arguments["VersionIdMarker"])
+            entries = [
+                (stored, latest)
+                for stored, latest in entries
+                if _rank(stored.key, stored.version_id) > marker
+            ]
         size = min(self._s3.page_size, arguments.get("MaxKeys", 1000))
         page, rest = entries[:size], entries[size:]
         answer: dict[str, Any] = {
@@ -398,6 +401,11 @@ def _entries(bucket: Bucket, prefix: str) -> Iterator[tuple[Stored, bool]]:
         if key.startswith(prefix):
             for depth, stored in enumerate(bucket.stacks[key]):
                 yield stored, depth == 0
+
+
+def _rank(key: str, version_id: str) -> tuple[str, int]:
+    """Return what a listing of versions is sorted by: a key's newest version comes first."""
+    return key, -int(version_id.removeprefix("v")) if version_id != "null" else 0
 
 
 def _listed(stored: Stored, latest: bool) -> dict[str, Any]:

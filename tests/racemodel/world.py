@@ -67,13 +67,13 @@ class World:
         self.s3.corrupt_copies = scenario.corrupt_copies
         self.s3.repeated_write = scenario.repeated_write
         self.s3.conflicting_write = scenario.conflicting_write
-        self.s3.unfound_head = scenario.unfound_head
         self.s3.on_change = self._on_change
         self.scheduler = Scheduler(scenario.schedule)
         # Code under test may catch everything: a breach is kept, and raised when the run ends.
         self.laws = Laws(self.staging, self.archive, self.scheduler.errors)
         self.client = Client(self.s3, lambda operation, arguments: self.scheduler.step(operation))
         self.client.on_read = self._on_read
+        self.client.unfound_head = scenario.unfound_head
         self.processor = processor
         self.handler: Callable[[dict[str, Any], Any], object] = processor.handler
         self.lines: list[dict[str, Any]] = []

@@ -252,7 +252,7 @@ def delete_staged(s3: S3Client, staged: Staged, place: Place) -> None:
             try:
                 place = find_place(s3, staged)
             except NotHere:
-                return
+                break
             # Something newer on top by now covers the older version as well, and gets no marker.
             if not place.has_older or place.is_replaced or place.is_hidden:
                 break
