@@ -290,6 +290,9 @@ def test_a_missing_permission_of_the_role_is_named_with_its_resource(
     assert f"arn:aws:s3:::{STAGING}/*" in found["detail"]
     assert found["remedy"].startswith("aws --region eu-central-1 --endpoint-url http")
     assert " iam put-role-policy --role-name hand-role " in found["remedy"]
+    # Pasted a second time, for another action, it must not take away what it gave the first time.
+    policy = json.loads(shlex.split(found["remedy"])[-1])
+    assert policy["Statement"][0]["Action"] == ["s3:GetObject", "s3:DeleteObject"]
 
 
 def test_what_may_not_be_read_is_neither_a_finding_nor_a_pass(pair: HandMadePair, answers: Answers):

@@ -209,7 +209,8 @@ def find_missing_actions(site: Site) -> Iterator[Finding]:
         denied = [action for action in actions if decisions.get(action, "allowed") != "allowed"]
         if denied:
             role = role_arn.rpartition("/")[2]
-            statement = {"Effect": "Allow", "Action": denied, "Resource": resource}
+            # All that is needed there: the command replaces what it wrote of this name before.
+            statement = {"Effect": "Allow", "Action": list(actions), "Resource": resource}
             policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
             name = f"twobuckets-{place.replace('/*', '-objects')}"
             yield Finding(
