@@ -328,7 +328,11 @@ def _response(status: int, headers: dict[str, str], body: bytes = b"") -> Respon
 
 
 def _listed(client: Client, bucket: str, query: dict[str, str]) -> Response:
-    where = {"Bucket": bucket, "Prefix": query["prefix"]}
+    where: dict[str, Any] = {
+        "Bucket": bucket,
+        "Prefix": query["prefix"],
+        "MaxKeys": int(query["max-keys"]),
+    }
     if "key-marker" in query:
         where |= {"KeyMarker": query["key-marker"], "VersionIdMarker": query["version-id-marker"]}
     page = client.list_object_versions(**where)

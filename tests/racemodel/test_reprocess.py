@@ -125,7 +125,7 @@ GUARDS = {
         moving,
         (("self._staging, item.key, if_absent=True)", "self._staging, item.key)"),),
         # The second upload comes between the look at both buckets and the copy.
-        Scenario(TWO, (*ARCHIVED, 0, 0, 0, 1, *[0] * 9)),
+        Scenario(TWO, (*ARCHIVED, *[0] * 4, 1, *[0] * 9)),
     ),
     "the archived version is deleted by its id": Guard(
         moving,
@@ -173,12 +173,12 @@ GUARDS = {
             ),
         ),
         # While it is copied, a second upload comes, is archived and leaves staging.
-        Scenario(TWO, (*ARCHIVED, *[0] * 4, 1, *[3] * 14, *[0] * 10)),
+        Scenario(TWO, (*ARCHIVED, *[0] * 5, 1, *[3] * 14, *[0] * 10)),
     ),
     "what was archived of such a copy is taken back too": Guard(
         overtaken,
         (("if _origin_of(v) in ids]", "if False]"),),
-        Scenario(TWO, (*ARCHIVED, *[0] * 4, 1, *[3] * 14, 0, *[4] * 14, *[0] * 9)),
+        Scenario(TWO, (*ARCHIVED, *[0] * 5, 1, *[3] * 14, 0, *[4] * 14, *[0] * 9)),
     ),
     "a copy in staging without versions does not replace the archived one": Guard(
         moving,

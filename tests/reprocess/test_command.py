@@ -164,6 +164,8 @@ def silent_log(received: Received) -> bytes:
         return answer(200, b"<DeleteResult>%b</DeleteResult>" % deleted)
     if "versioning" in line:
         return answer(200, b"<V><Status>Enabled</Status></V>")
+    if "versions" in line:
+        return answer(200, b"<V></V>")
     if line.startswith("PUT"):
         copied = b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
         return answer(200, copied, "x-amz-version-id: s1", "x-amz-copy-source-version-id: v1")

@@ -7,17 +7,19 @@ it keeps many of them going at once.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
-from twobuckets.aws import explain_refusal
-from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
-from twobuckets.reprocess.plan import Found, found_in_listing, head, require_found
+from twobuckets.errors import AccessError
+from twobuckets.reprocess.plan import (
+    Found,
+    head,
+    list_versions,
+    require_found,
+    require_versions,
+)
 from twobuckets.s3 import Request, Response, SendError
-from twobuckets.s3.answers import AnswerError, decode_key, parse_versions
+from twobuckets.s3.answers import decode_key
 from twobuckets.s3.xmltext import find_text
-
-if TYPE_CHECKING:
-    from twobuckets.s3.answers import ListedVersion
 
 Answer = Response | SendError
 T = TypeVar("T")
@@ -55,36 +57,21 @@ def list_stack(bucket: str, key: str) -> Talk[list[Found]]:
     Raises AccessError or TwoBucketsError when they can't be listed.
     """
     stack: list[Found] = []
-    after: tuple[tuple[str, str], ...] = ()
+    after: tuple[str, str] | None = None
     while True:
-        # The prefix is the key, and S3 lists in the order of keys: what is asked for comes first.
-        query = (("versions", ""), ("encoding-type", "url"), ("prefix", key), *after)
-        (answer,) = yield [Request("GET", bucket, query=query)]
-        rows, following = _read_page(bucket, key, checked(answer))
-        stack += [found_in_listing(row) for row in rows if row.key == key]
-        if following is None or following[0] != key:
+        request = list_versions(bucket, key, after=after)
+        (answer,) = yield [request]
+        stack += require_versions(key, request, checked(answer))
+        assert isinstance(answer, Response)
+        after = _next_page(answer.body)
+        if after is None or after[0] != key:
             return stack
-        after = (("key-marker", following[0]), ("version-id-marker", following[1]))
 
 
-def _read_page(
-    bucket: str, key: str, answer: Answer
-) -> tuple[list[ListedVersion], tuple[str, str] | None]:
-    """Return the rows of a page, and after which key and version id the next one begins."""
-    what = f"list the versions of {key} in {bucket}"
-    if isinstance(answer, SendError):
-        raise UnreachableError(f"Could not {what}: {answer.cause}")
-    if not answer.ok:
-        code = answer.code or str(answer.status)
-        raise explain_refusal(code, answer.message, "ListObjectVersions", what)
-    try:
-        rows = parse_versions(answer.body)
-    except (AnswerError, KeyError, ValueError) as error:
-        raise TwoBucketsError(f"Could not {what}: {error}") from error
-    # Some implementations list all delete markers after all versions.
-    rows.sort(key=lambda row: (row.key, not row.is_latest))
-    if find_text(answer.body, b"IsTruncated") != "true":
-        return rows, None
-    encoded = b"<EncodingType>url</EncodingType>" in answer.body
-    next_key = decode_key(find_text(answer.body, b"NextKeyMarker"), encoded=encoded)
-    return rows, (next_key, find_text(answer.body, b"NextVersionIdMarker"))
+def _next_page(body: bytes) -> tuple[str, str] | None:
+    """Return after which key and version id the next page begins; None of the last one."""
+    if find_text(body, b"IsTruncated") != "true":
+        return None
+    encoded = b"<EncodingType>url</EncodingType>" in body
+    key = decode_key(find_text(body, b"NextKeyMarker"), encoded=encoded)
+    return key, find_text(body, b"NextVersionIdMarker")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 from twobuckets.aws import ClientError, explain, explain_refusal
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
 from twobuckets.s3 import Request, Response, SendError
+from twobuckets.s3.answers import AnswerError, parse_versions
 from twobuckets.s3.listing import ListingError, iter_versions
 from twobuckets.s3.xmltext import find_text
 
@@ -288,16 +289,25 @@ def plan_keys(
     flight = sender.send_all(requests())
     for request, answer in flight:
         lookup = cast("_Lookup", request.tag)
-        found = require_found(request, answer)
-        if request.bucket == archive:
+        wanted_key = lookup.wanted.key
+        if not request.key:
+            staged = _find_latest(wanted_key, request, answer)
+        elif request.bucket == archive:
             # Only a look at staging that comes later shows what was there when it was archived.
-            lookup.archived = found
-            flight.add(head(staging, request.key, tag=lookup))
+            lookup.archived = require_found(request, answer)
+            flight.add(head(staging, wanted_key, tag=lookup))
             continue
+        else:
+            staged = require_found(request, answer) or _find_marker(request, answer)
+            if staged is None and lookup.archived is not None:
+                # For some minutes after versions were first enabled, S3 may not find what is there
+                # (S3 user guide, "Enabling versioning on buckets"). Its listings do.
+                flight.add(list_versions(staging, wanted_key, most=1, tag=lookup))
+                continue
         action = decide(
-            request.key,
+            wanted_key,
             lookup.archived,
-            found or _find_marker(request, answer),
+            staged,
             rules,
             pinned=lookup.wanted.version_id is not None,
         )
@@ -428,6 +438,48 @@ def require_found(request: Request, answer: Response | SendError) -> Found | Non
         described=tuple(sorted((n, v) for n, v in headers.items() if _describes(n))),
         origin=headers.get(ORIGIN_HEADER),
     )
+
+
+def list_versions(
+    bucket: str,
+    key: str,
+    *,
+    after: tuple[str, str] | None = None,
+    most: int = 1000,
+    tag: object = None,
+) -> Request:
+    """Return the request that lists a key's versions, `after` a key and version id, at most `most`.
+
+    Its prefix is the key, and S3 lists in the order of keys: what is asked for comes first.
+    """
+    query = [("versions", ""), ("encoding-type", "url"), ("prefix", key), ("max-keys", str(most))]
+    if after is not None:
+        query += [("key-marker", after[0]), ("version-id-marker", after[1])]
+    return Request("GET", bucket, query=tuple(query), tag=tag)
+
+
+def require_versions(key: str, request: Request, answer: Response | SendError) -> list[Found]:
+    """Return what a page lists of a key, the newest first.
+
+    Raises AccessError or TwoBucketsError when S3 does not list it.
+    """
+    what = f"list the versions of {key} in {request.bucket}"
+    if isinstance(answer, SendError):
+        raise UnreachableError(f"Could not {what}: {answer.cause}")
+    if not answer.ok:
+        code = answer.code or str(answer.status)
+        raise explain_refusal(code, answer.message, "ListObjectVersions", what)
+    try:
+        rows = [row for row in parse_versions(answer.body) if row.key == key]
+    except (AnswerError, KeyError, ValueError) as error:
+        raise TwoBucketsError(f"Could not {what}: {error}") from error
+    # Some implementations list all delete markers after all versions.
+    return [found_in_listing(row) for row in sorted(rows, key=lambda row: not row.is_latest)]
+
+
+def _find_latest(key: str, request: Request, answer: Response | SendError) -> Found | None:
+    """Return the version or delete marker that shows of a key."""
+    return next(iter(require_versions(key, request, answer)), None)
 
 
 def _find_marker(request: Request, answer: Response | SendError) -> Found | None:
