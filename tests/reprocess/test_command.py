@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from twobuckets.reprocess.journal import Journal
 
 STAGING, ARCHIVE = "hand-staging", "hand-archive"
+GROUP = "/aws/lambda/hand-processor"
 pytestmark = pytest.mark.usefixtures("fake_credentials")
 
 
@@ -151,6 +156,80 @@ def test_while_a_batch_job_s_copies_are_not_looked_at_nothing_is_planned_anew(
     assert run("--prefix", "", "--restart", "--yes").exit_code == 2, "nobody has looked yet"
     assert run("--prefix", "", "--yes").exit_code == 0
     assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], [])
+
+
+def log(url: str, *messages: str) -> None:
+    logs = boto3.client("logs", endpoint_url=url, region_name="eu-central-1")
+    logs.create_log_group(logGroupName=GROUP)
+    logs.create_log_stream(logGroupName=GROUP, logStreamName="s")
+    at = int(datetime.now(UTC).timestamp() * 1000) - 60_000
+    logs.put_log_events(
+        logGroupName=GROUP,
+        logStreamName="s",
+        logEvents=[
+            {"timestamp": at + number, "message": message}
+            for number, message in enumerate(messages)
+        ],
+    )
+
+
+def outcome(key: str, outcome: str, request_id: str) -> str:
+    fields = {"twobuckets": 1, "outcome": outcome, "bucket": STAGING, "key": key, "attempt": 1}
+    return json.dumps(fields | {"request_id": request_id, "duration_ms": 1})
+
+
+def test_invocations_that_failed_without_naming_a_file_are_told_and_exit_3(
+    s3: S3Client, empty_moto_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TWOBUCKETS_LOG_GROUP", GROUP)
+    killed, tried_again = (
+        "11111111-1111-1111-1111-111111111111",
+        "2" * 8 + "-2222-2222-2222-" + "2" * 12,
+    )
+    log(
+        empty_moto_url,
+        f"2026-05-04T12:00:00.000Z {tried_again} Task timed out after 4.00 seconds",
+        outcome("good at last", "archived", tried_again),
+        f"2026-05-04T12:00:00.000Z {killed} Task timed out after 4.00 seconds",
+        outcome("k", "failed", "3" * 8),
+    )
+    nothing = run("--failed", "--match", "x", "--yes")
+    assert nothing.exit_code == 3, nothing.output
+    assert "1 invocation failed without saying on which file" in nothing.stderr
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    some = run("--failed", "--yes")
+    assert (some.exit_code, keys(s3, STAGING)) == (3, ["k"]), some.output
+
+
+def test_the_reason_for_keeping_archived_objects_is_told_of_copies_only(
+    s3: S3Client, monkeypatch: pytest.MonkeyPatch
+):
+    s3.put_bucket_versioning(Bucket=STAGING, VersioningConfiguration={"Status": "Suspended"})
+    s3.put_object(Bucket=STAGING, Key="k", Body=b"x")
+    assert "keeps no versions" not in run("k", "--dry-run").stderr
+    s3.put_object(Bucket=ARCHIVE, Key="archived", Body=b"x")
+    assert "keeps no versions" in run("archived", "--dry-run").stderr
+
+
+def test_after_ctrl_c_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    started: list[subprocess.Popen[str]] = []
+
+    def interrupt(received: Received) -> bytes | None:
+        if not received.head.startswith("PUT"):
+            return silent_log(received)
+        started[0].send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        return None
+
+    with serving(interrupt) as server:
+        name_pair(monkeypatch, server.url)
+        command = [sys.executable, "-m", "twobuckets", "reprocess", "k", "--yes"]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        _, said = started[0].communicate(timeout=30)
+    assert started[0].returncode == 130, said
+    assert "Stopped: 0 done" in said
+    assert "--resume" in said
 
 
 def silent_log(received: Received) -> bytes:

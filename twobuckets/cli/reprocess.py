@@ -145,11 +145,12 @@ def reprocess(
     if batch:
         _require_no_pace(canary, rate)
     selection = Selection(**selected)
+    unnamed: set[str] = set()
     with (
         FailureList(None if dry_run else failed_to, app.out) as failures,
         app.connect(most=concurrency) as sender,
         _open_run(
-            app, sender, selection, resume=resume, restart=restart, dry_run=dry_run
+            app, sender, selection, unnamed, resume=resume, restart=restart, dry_run=dry_run
         ) as journal,
     ):
         planned = summarize(journal, US_EAST_1)
@@ -161,7 +162,7 @@ def reprocess(
                 journal.end(app.now())
             # What is skipped is left as well.
             summary = summarize_run(journal)
-            app.finish(summary, attention=summary.left > 0)
+            app.finish(summary, attention=summary.left > 0 or bool(unnamed))
             return
         if not app.confirm(_question(planned), yes=yes):
             app.finish(summarize_run(journal))
@@ -177,7 +178,9 @@ def reprocess(
             app.out.note("So many objects go faster with --batch: S3 itself copies them")
         workers = min(concurrency, _WORKERS)
         with views.progress(app.out, planned.objects) as advance:
-            run = Run(app, sender, journal, Rate(rate), workers, timeout, advance, failures)
+            run = Run(
+                app, sender, journal, Rate(rate), workers, timeout, advance, failures, unnamed
+            )
             run.go(planned.objects, canary=canary, wait=wait)
 
 
@@ -187,9 +190,19 @@ def _journals(app: App) -> Path:
 
 @contextlib.contextmanager
 def _open_run(
-    app: App, sender: Sender, selection: Selection, *, resume: bool, restart: bool, dry_run: bool
+    app: App,
+    sender: Sender,
+    selection: Selection,
+    unnamed: set[str],
+    *,
+    resume: bool,
+    restart: bool,
+    dry_run: bool,
 ) -> Iterator[Journal]:
-    """Yield the run to go on with, or a new one with its plan; forget a plan nobody agreed to."""
+    """Yield the run to go on with, or a new one with its plan; forget a plan nobody agreed to.
+
+    `unnamed` gets the invocations that failed without naming a file.
+    """
     from twobuckets.reprocess import journal as journal_
     from twobuckets.reprocess.plan import iter_covered
 
@@ -227,7 +240,7 @@ def _open_run(
     )
     try:
         with app.out.waiting("Looking for what is meant"):
-            journal.add(iter_actions(app, sender, selection))
+            journal.add(iter_actions(app, sender, selection, unnamed))
             if selection.prefix is not None:
                 journal.keep_archived(iter_covered(sender, pipeline.staging, selection.prefix))
         yield journal

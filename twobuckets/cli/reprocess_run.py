@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.cli.waiting import GOOD_ENDS, Outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from twobuckets.cli.app import App
     from twobuckets.cli.failure_list import FailureList
@@ -51,6 +51,8 @@ class Summary:
     failed: int
     left: int
     planned: int
+    copied: int
+    """How many of those planned are in staging, and their archived versions still to be deleted."""
     outcomes: dict[str, int]
     failures: dict[str, int]
 
@@ -68,6 +70,7 @@ def summarize_run(journal: Journal, outcomes: Counter[str] | None = None) -> Sum
         failed=states["failed"],
         left=states["left"],
         planned=states["planned"] + states["begun"] + states["copied"],
+        copied=states["copied"],
         outcomes=dict(outcomes or ()),
         failures=dict(failures),
     )
@@ -85,6 +88,8 @@ class Run:
     timeout: timedelta
     advance: Callable[[], None]
     failures: FailureList
+    unnamed: Collection[str] = ()
+    """Invocations that failed without naming a file, which this run can't be about."""
     brake: Brake = field(init=False)
     outcomes: Counter[str] = field(default_factory=Counter)
     groups: Counter[tuple[str, str | None]] = field(default_factory=Counter)
@@ -93,10 +98,21 @@ class Run:
     def __post_init__(self) -> None:
         from twobuckets.reprocess.run import Brake
 
-        self.brake = Brake(self.rate, self.throttles)
+        self.brake = Brake(self.rate, self.throttles, self.tell_rate)
 
     def go(self, objects: int, *, canary: int | None, wait: bool) -> None:
         """Apply the plan, a canary of it first if asked to, and end the command."""
+        try:
+            self._go(objects, canary=canary, wait=wait)
+        except KeyboardInterrupt:
+            done = summarize_run(self.journal).done
+            self.app.out.note(
+                f"Stopped: {done:,} done in this run. The same command, or --resume, goes on; "
+                "--status shows how far it came"
+            )
+            raise
+
+    def _go(self, objects: int, *, canary: int | None, wait: bool) -> None:
         if canary is not None and canary < objects:
             with contextlib.closing(self.apply(canary)) as results:
                 failed = self.watch(results, wait=True)
@@ -140,10 +156,16 @@ class Run:
         from twobuckets.reprocess.run import count_throttles
 
         app, function = self.app, self.app.pipeline.function
-        if function is None or not count_throttles(app.aws.cloudwatch, function, app.now()):
+        if function is None:
             return False
-        app.out.warn(f"Lambda throttles {function}: half as many files a second from here on")
-        return True
+        return count_throttles(app.aws.cloudwatch, function, app.now()) > 0
+
+    def tell_rate(self, per_second: float) -> None:
+        """Say that fewer files are begun from here on."""
+        self.app.out.warn(
+            f"Lambda throttles {self.app.pipeline.function}: at most {per_second:,.3g} files a "
+            "second from here on"
+        )
 
     def watch(self, results: Iterator[Reprocessed], *, wait: bool) -> int:
         """Show results, and with `wait` their outcomes; return how many failed."""
@@ -190,4 +212,6 @@ class Run:
             self.app.out.record(OutcomeGroup(fate, error, objects, example))
         summary = summarize_run(self.journal, self.outcomes)
         bad = any(fate not in GOOD_ENDS for fate in self.outcomes)
-        self.app.finish(summary, attention=bool(summary.failed or summary.left or bad))
+        self.app.finish(
+            summary, attention=bool(summary.failed or summary.left or bad or self.unnamed)
+        )

@@ -126,8 +126,13 @@ class Selection:
         return words + [shell_word(key) for key in self.keys]
 
 
-def iter_actions(app: App, sender: Sender, selection: Selection) -> Iterator[Action]:
-    """Yield what to do with what is selected."""
+def iter_actions(
+    app: App, sender: Sender, selection: Selection, unnamed: set[str]
+) -> Iterator[Action]:
+    """Yield what to do with what is selected.
+
+    `unnamed` gets the invocations that failed without naming a file.
+    """
     from twobuckets.reprocess.plan import (
         iter_archived,
         iter_staged,
@@ -140,12 +145,13 @@ def iter_actions(app: App, sender: Sender, selection: Selection) -> Iterator[Act
 
     pipeline = app.pipeline
     rules = selection.rules()
+    keeps_why = None
     if not rules.keeps and not keeps_versions(sender, pipeline.staging):
-        app.out.note(
+        rules = replace(rules, keeps=True)
+        keeps_why = (
             f"{pipeline.staging} keeps no versions, so what is copied there stays in the archive "
             "until the processor has replaced it: nothing else would be safe"
         )
-        rules = replace(rules, keeps=True)
     if selection.prefix is not None:
         actions = plan_listed(
             iter_archived(sender, pipeline.archive, selection.prefix),
@@ -157,12 +163,21 @@ def iter_actions(app: App, sender: Sender, selection: Selection) -> Iterator[Act
     else:
         actions = plan_keys(
             sender,
-            _wanted(app, selection),
+            _wanted(app, selection, unnamed),
             rules,
             staging=pipeline.staging,
             archive=pipeline.archive,
         )
-    return limited(actions, selection.limit)
+    return _explained(app, limited(actions, selection.limit), keeps_why)
+
+
+def _explained(app: App, actions: Iterable[Action], keeps_why: str | None) -> Iterator[Action]:
+    """Yield actions, and say before the first copy why it is no move."""
+    for action in actions:
+        if keeps_why is not None and action.kind == "copy":
+            app.out.note(keeps_why)
+            keeps_why = None
+        yield action
 
 
 def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str | None]]:
@@ -205,13 +220,20 @@ def found_of(staged: StagedObject) -> Found:
     return Found(staged.key, staged.version_id, staged.etag, staged.size_bytes, staged.arrived_at)
 
 
-def _wanted(app: App, selection: Selection) -> Iterator[Wanted]:
+def _wanted(app: App, selection: Selection, unnamed: set[str]) -> Iterator[Wanted]:
     """Yield the keys that are meant, each once."""
     from twobuckets.reprocess.selection import Wanted, read_wanted
 
     pipeline = app.pipeline
     if selection.failed:
-        yield from (Wanted(outcome.key) for outcome in _failed(app, selection))
+        yield from (Wanted(outcome.key) for outcome in _failed(app, selection, unnamed))
+        if unnamed:
+            count = len(unnamed)
+            invocations = "1 invocation" if count == 1 else f"{count:,} invocations"
+            app.out.warn(
+                f"{invocations} failed without saying on which file: `twobuckets reprocess "
+                "--stuck` finds what they left in staging"
+            )
         return
     if selection.from_file is not None:
         with contextlib.ExitStack() as stack:
@@ -222,7 +244,7 @@ def _wanted(app: App, selection: Selection) -> Iterator[Wanted]:
     yield from _once(Wanted(key, selection.version_id) for key in selection.keys)
 
 
-def _failed(app: App, selection: Selection) -> Iterator[Outcome]:
+def _failed(app: App, selection: Selection, unnamed: set[str]) -> Iterator[Outcome]:
     from twobuckets.logs.events import iter_events
     from twobuckets.logs.failures import find_failed
     from twobuckets.logs.lines import OUTCOME_OR_FAILURE_PATTERN
@@ -241,7 +263,8 @@ def _failed(app: App, selection: Selection) -> Iterator[Outcome]:
             start_at=since,
             end_at=selection.until,
             pattern=OUTCOME_OR_FAILURE_PATTERN,
-        )
+        ),
+        unnamed,
     )
 
 

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twobuckets.logs.lines import ARCHIVED, FAILED, REJECTED, SUPERSEDED, parse_outcome
+from twobuckets.logs.lines import EntryReader, FailedInvocation, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from twobuckets.logs.events import LogEvent
-    from twobuckets.logs.lines import Outcome
 
 
-def find_failed(events: Iterable[LogEvent]) -> Iterator[Outcome]:
+def find_failed(events: Iterable[LogEvent], unnamed: set[str] | None = None) -> Iterator[Outcome]:
     """Yield for each key the last failed or rejected outcome, unless it was archived after that.
 
-    `events` are in time order; what is held is one outcome for each key that failed.
+    `events` are in time order; what is held is one outcome for each key that failed. `unnamed` gets
+    the request ids of invocations that failed without an outcome line: killed, out of memory, or of
+    a processor that is not ours.
     """
     failed: dict[str, Outcome] = {}
+    silent: set[str] = set()
+    reader = EntryReader()
     for event in events:
-        outcome = parse_outcome(event)
-        if outcome is None:
-            continue
-        if outcome.outcome in (FAILED, REJECTED):
-            failed[outcome.key] = outcome
-        elif outcome.outcome in (ARCHIVED, SUPERSEDED):
-            failed.pop(outcome.key, None)
+        entry = reader.read(event)
+        match entry:
+            case Outcome(outcome="failed" | "rejected"):
+                failed[entry.key] = entry
+                silent.discard(entry.request_id or "")
+            case Outcome(outcome="archived" | "superseded"):
+                failed.pop(entry.key, None)
+                # Lambda tries again under the same request id.
+                silent.discard(entry.request_id or "")
+            case FailedInvocation():
+                silent.add(entry.request_id or entry.log_stream)
+    if unnamed is not None:
+        unnamed |= silent
     yield from failed.values()

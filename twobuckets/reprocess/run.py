@@ -145,18 +145,20 @@ class Brake:
     """A rate that is halved for as long as Lambda throttles the processor.
 
     `throttles` is asked every half minute; more files would only wait, or be given up, in Lambda's
-    queue.
+    queue. `slowed` hears how many files a second are left.
     """
 
     def __init__(
         self,
         rate: Rate,
         throttles: Callable[[], bool],
+        slowed: Callable[[float], None] = lambda _: None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rate = rate
         self._throttles = throttles
+        self._slowed = slowed
         self._monotonic = monotonic
         self._due_at = monotonic() + _BRAKE_SECONDS
 
@@ -164,7 +166,7 @@ class Brake:
         """Wait for this object's turn."""
         if self._monotonic() >= self._due_at:
             if self._throttles():
-                self._rate.halve()
+                self._slowed(self._rate.halve())
             self._due_at = self._monotonic() + _BRAKE_SECONDS
         self._rate()
 

@@ -139,7 +139,8 @@ def _(summary: Summary) -> Text:
     if summary.left:
         parts.append(f"{summary.left:,} left as they are")
     if summary.planned:
-        parts.append(f"{summary.planned:,} still to do")
+        copied = f" ({summary.copied:,} of them copied)" if summary.copied else ""
+        parts.append(f"{summary.planned:,} still to do{copied}")
     parts += [f"{count:,} {fate}" for fate, count in summary.outcomes.items()]
     lines = [", ".join(parts)]
     worst = sorted(summary.failures.items(), key=lambda entry: -entry[1])
