@@ -74,6 +74,13 @@ def test_a_named_file_is_used_instead_and_has_to_exist(tmp_path: Path):
         ("[deploy]\ncors_origins = [1]", r"a list of texts"),
         ('[processor]\npolicies = ["my-policy"]', r"a list of ARNs of managed policies"),
         ('endpoint_url = "ftp://x"', r"https://"),
+        ('endpoint_url = "https://host/path"', "a scheme, a host and perhaps a port"),
+        ('endpoint_url = "http://h:99999"', "a scheme, a host and perhaps a port"),
+        ('endpoint_url = "http://h:abc"', "a scheme, a host and perhaps a port"),
+        ('endpoint_url = "http://h:0"', "a scheme, a host and perhaps a port"),
+        ('endpoint_url = "http://[::1"', "a scheme, a host and perhaps a port"),
+        ('endpoint_url = "http://:80"', "a scheme, a host and perhaps a port"),
+        ('endpoint_url = "http://a..b"', "a scheme, a host and perhaps a port"),
         ("stack = ", r"not TOML"),
         ("processor = 5", r"there is no setting processor"),
     ],
@@ -97,6 +104,11 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "twobuckets.toml").write_bytes(b"stack = '\xff'")
     with pytest.raises(UsageError, match="not UTF-8"):
         load({}, {}, tmp_path)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000", "https://[::1]:9000/", "https://h."])
+def test_an_endpoint_has_a_host_and_perhaps_a_port(tmp_path: Path, url: str):
+    assert load({"endpoint_url": url}, {}, tmp_path).endpoint_url == url
 
 
 def test_a_bad_value_of_a_variable_names_the_variable(tmp_path: Path):

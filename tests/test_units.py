@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twobuckets.units import (
@@ -76,19 +77,57 @@ def test_a_formatted_duration_reads_back_no_longer_and_hardly_shorter(seconds: i
 
 
 def test_an_instant_is_an_age_or_iso_8601_in_any_offset():
-    assert parse_instant("2h", now=NOW) == datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
-    assert parse_instant("2026-05-04T13:30:00+02:00", now=NOW) == datetime(
+    assert parse_instant("2h", now=NOW, zone=UTC) == datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
+    assert parse_instant("2026-05-04T13:30:00+02:00", now=NOW, zone=UTC) == datetime(
         2026, 5, 4, 11, 30, tzinfo=UTC
     )
-    assert parse_instant("2026-05-04", now=NOW) == datetime(2026, 5, 4, tzinfo=UTC)
+    assert parse_instant("2026-05-04", now=NOW, zone=UTC) == datetime(2026, 5, 4, tzinfo=UTC)
     with pytest.raises(ValueError, match="neither an instant nor an age"):
-        parse_instant("yesterday-ish", now=NOW)
-    with pytest.raises(ValueError, match="before the first instant"):
-        parse_instant("999999w", now=NOW)
+        parse_instant("yesterday-ish", now=NOW, zone=UTC)
+    with pytest.raises(ValueError, match="longer duration"):
+        parse_instant("999999w", now=NOW, zone=UTC)
+
+
+def test_an_instant_without_an_offset_is_one_of_the_zone():
+    zone = timezone(timedelta(hours=2))
+    assert parse_instant("2026-05-04 13:30", now=NOW, zone=zone) == datetime(
+        2026, 5, 4, 11, 30, tzinfo=UTC
+    )
+    assert parse_instant("2026-05-04 13:30Z", now=NOW, zone=zone).hour == 13
+
+
+def test_a_bare_number_is_a_date_or_nothing():
+    assert parse_instant("20260504", now=NOW, zone=UTC) == datetime(2026, 5, 4, tzinfo=UTC)
+    with pytest.raises(ValueError, match="neither an instant nor an age"):
+        parse_instant("90", now=NOW, zone=UTC)
+
+
+@given(
+    st.text()
+    | st.from_regex(r"[0-9]{1,400}(\.[0-9]{1,400})? ?(ms|[smhdw]|[kmgtp]i?b?)?", fullmatch=True)
+    | st.from_regex(r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:00:00[+-][0-2][0-9]:00")
+)
+@example("0001-01-01T00:00:00+05:00")
+@example("0001-01-01")
+def test_text_is_understood_or_refused_and_an_age_never_leads_beyond_time(text: str):
+    with contextlib.suppress(ValueError):
+        assert parse_bytes(text) >= 0
+    with contextlib.suppress(ValueError):
+        assert NOW - parse_duration(text) < NOW + parse_duration(text) or parse_duration(
+            text
+        ) < timedelta(microseconds=1)
+    for zone in (UTC, None):
+        with contextlib.suppress(ValueError):
+            assert parse_instant(text, now=NOW, zone=zone).tzinfo is UTC
+
+
+@given(st.integers(0, 10**15), st.integers(0, 10**6 - 1))
+def test_a_size_is_exact_however_large(whole: int, thousandths: int):
+    assert parse_bytes(f"{whole}.{thousandths:06}TB") == (whole * 10**6 + thousandths) * 10**6
 
 
 @given(st.datetimes(timezones=st.just(timezone(timedelta(hours=5, minutes=30)))))
 def test_a_formatted_instant_reads_back_to_the_millisecond(instant: datetime):
     truncated = instant.replace(microsecond=instant.microsecond // 1000 * 1000)
     if instant.year > 1:
-        assert parse_instant(format_instant(instant), now=NOW) == truncated
+        assert parse_instant(format_instant(instant), now=NOW, zone=UTC) == truncated

@@ -78,6 +78,23 @@ def _url(value: object) -> str:
     return url
 
 
+def _endpoint_url(value: object) -> str:
+    from urllib.parse import urlsplit
+
+    url = _url(value)
+    try:
+        parts = urlsplit(url)
+        # An impossible port raises only when it is asked for.
+        is_host = parts.port != 0 and all(
+            0 < len(label) < 64 for label in (parts.hostname or "").removesuffix(".").split(".")
+        )
+    except ValueError:
+        is_host = False
+    if not is_host or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise _Invalid("a URL of a scheme, a host and perhaps a port, such as https://host:9000")
+    return url
+
+
 def _one_of(*allowed: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in allowed:
@@ -168,7 +185,7 @@ class Settings:
     stack: str | None = _setting("stack", _stack, "TWOBUCKETS_STACK")
     profile: str | None = _setting("profile", _text, "AWS_PROFILE")
     region: str | None = _setting("region", _text, "AWS_REGION", "AWS_DEFAULT_REGION")
-    endpoint_url: str | None = _setting("endpoint_url", _url, "TWOBUCKETS_ENDPOINT_URL")
+    endpoint_url: str | None = _setting("endpoint_url", _endpoint_url, "TWOBUCKETS_ENDPOINT_URL")
 
     # The pipeline: read from the stack's outputs unless named here.
     staging: str | None = _setting("staging", _bucket, "TWOBUCKETS_STAGING")

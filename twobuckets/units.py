@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
+LONGEST_DURATION: Final = timedelta(weeks=52_000)
+"""A thousand years: what is longer is a slip, and would lead beyond what a datetime can tell."""
+
+# No more digits than anything has bytes.
+_SIZE = re.compile(r"([0-9]{1,30})(?:\.([0-9]{1,30}))?\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", re.IGNORECASE)
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|w)", re.IGNORECASE)
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern}\s*)+", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -23,11 +28,12 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a size; write for example 500, 64KiB, 8MiB or 1.5GB")
-    number, prefix, binary, byte = match.groups()
+    whole, fraction, prefix, binary, byte = match.groups(default="")
     if binary and not prefix:
         raise ValueError(f"{text!r} is not a size; write for example 500, 64KiB, 8MiB or 1.5GB")
     base = 1000 if byte and not binary else 1024
-    return int(float(number) * base ** _POWERS[prefix.lower()])
+    factor: int = base ** _POWERS[prefix.lower()]
+    return int(whole + fraction) * factor // int(f"1{'0' * len(fraction)}")
 
 
 def format_bytes(count: int) -> str:
@@ -43,25 +49,28 @@ def format_bytes(count: int) -> str:
     raise AssertionError
 
 
+class _TooLongError(ValueError):
+    """A duration above the longest one."""
+
+
 def parse_duration(text: str) -> timedelta:
     """Return the duration that `90s`, `15m`, `1h30m`, `2d` or `1w` names; a bare number is seconds.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, and above `LONGEST_DURATION`.
     """
     stripped = text.strip()
-    try:
-        if stripped.isdecimal():
-            return timedelta(seconds=int(stripped))
-        if _DURATION.fullmatch(stripped) is not None:
-            return timedelta(
-                seconds=sum(
-                    float(number) * _SECONDS[unit.lower()]
-                    for number, unit in _DURATION_PART.findall(stripped)
-                )
-            )
-    except OverflowError:
-        raise ValueError(f"{text!r} is longer than any duration that can be told") from None
-    raise ValueError(f"{text!r} is not a duration; write for example 90s, 15m, 1h30m or 2d")
+    if stripped.isascii() and stripped.isdecimal():
+        seconds = float(stripped)
+    elif _DURATION.fullmatch(stripped) is not None:
+        seconds = sum(
+            float(number) * _SECONDS[unit.lower()]
+            for number, unit in _DURATION_PART.findall(stripped)
+        )
+    else:
+        raise ValueError(f"{text!r} is not a duration; write for example 90s, 15m, 1h30m or 2d")
+    if seconds > LONGEST_DURATION.total_seconds():
+        raise _TooLongError(f"{text!r} is a longer duration than a thousand years")
+    return timedelta(seconds=seconds)
 
 
 def format_duration(duration: timedelta) -> str:
@@ -84,27 +93,30 @@ def format_duration(duration: timedelta) -> str:
     return " ".join(parts)
 
 
-def parse_instant(text: str, *, now: datetime) -> datetime:
+def parse_instant(text: str, *, now: datetime, zone: tzinfo | None) -> datetime:
     """Return the instant that ISO 8601 text or a duration before `now` names, aware, in UTC.
 
-    An instant without an offset is taken as UTC. Raises ValueError for anything else.
+    An instant without an offset is one of `zone`; None is this machine's. An age has its unit: a
+    bare number could be a date as well. Raises ValueError for anything else.
     """
+    stripped = text.strip()
     try:
-        return now - parse_duration(text)
+        if not stripped.isdecimal():
+            return now - parse_duration(stripped)
+    except _TooLongError:
+        raise
     except ValueError:
         pass
-    except OverflowError:
-        raise ValueError(f"{text!r} lies before the first instant that can be told") from None
     try:
-        parsed = datetime.fromisoformat(text.strip())
-    except ValueError:
+        parsed = datetime.fromisoformat(stripped)
+        if parsed.tzinfo is None:
+            parsed = parsed.replace(tzinfo=zone)
+        return parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is neither an instant nor an age; write for example "
             "2026-05-04T13:30:00Z, 2026-05-04 or 2h"
         ) from None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=UTC)
-    return parsed.astimezone(UTC)
 
 
 def format_instant(instant: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def test_each_outcome_is_one_line_in_time_order_across_streams(group: Group):
     group.invocation("a", 1, ID, outcome_line("failed", "one.csv", error=FAILURE, attempt=2))
     lines = run("--utc").stdout.splitlines()
     assert len(lines) == 2
-    stamp = f"{group.began_at + timedelta(seconds=1.1):%Y-%m-%d %H:%M:%S}.100"
+    stamp = f"{group.began_at + timedelta(seconds=1.1):%Y-%m-%d %H:%M:%S}.100Z"
     assert lines[0].startswith(f"{stamp} failed     one.csv  3 B, 100 ms, attempt 2")
     assert lines[0].endswith("ValueError: no header")
     assert "archived   two.csv  2.0 KiB" in lines[1]
@@ -114,22 +115,39 @@ def test_tries_are_counted_whichever_environment_made_them(group: Group):
     assert shown == ["", ", attempt 2", ", attempt 3", ""]
 
 
-def test_a_time_is_shown_in_this_machines_zone_unless_told_otherwise(
-    group: Group, monkeypatch: pytest.MonkeyPatch
-):
-    import time
-
-    monkeypatch.setenv("TZ", "Asia/Kolkata")
+@pytest.fixture
+def summer_since_five_days(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine in a zone of UTC+5:30 and, from five days ago for a hundred days, UTC+6:30."""
+    begins, ends = (
+        (datetime.now(UTC) + timedelta(days=days)).timetuple().tm_yday for days in (-5, 95)
+    )
+    monkeypatch.setenv("TZ", f"WIN-5:30SUM-6:30,J{min(begins, 365)},J{min(ends, 365)}")
     time.tzset()
-    try:
-        group.write("a", (0, outcome_line("archived", "k")))
-        local = run().stdout[:19]
-        utc = run("--utc").stdout[:19]
-    finally:
-        monkeypatch.delenv("TZ")
-        time.tzset()
-    gap = datetime.fromisoformat(local) - datetime.fromisoformat(utc)
-    assert gap == timedelta(hours=5, minutes=30)
+    yield
+    monkeypatch.delenv("TZ")
+    time.tzset()
+
+
+@pytest.mark.usefixtures("summer_since_five_days")
+@pytest.mark.parametrize(("days", "hours"), [(10, 5.5), (1, 6.5)])
+def test_a_time_is_shown_in_this_machines_zone_as_it_was_then(
+    group: Group, days: int, hours: float
+):
+    group.began_at -= timedelta(days=days)
+    group.write("a", (0, outcome_line("archived", "k")))
+    local = run("--since", "2w").stdout.partition(" archived")[0]
+    utc = run("--since", "2w", "--utc").stdout.partition(" archived")[0]
+    assert utc == f"{group.began_at:%Y-%m-%d %H:%M:%S}.000Z"
+    assert local == f"{group.began_at + timedelta(hours=hours):%Y-%m-%d %H:%M:%S}.000"
+
+
+@pytest.mark.usefixtures("summer_since_five_days")
+@pytest.mark.parametrize("zone", [(), ("--utc",)])
+def test_a_time_that_is_shown_can_be_given_back(group: Group, zone: tuple[str, ...]):
+    group.write("a", *((second, outcome_line("archived", f"k{second}")) for second in range(3)))
+    second = run(*zone).stdout.splitlines()[1].partition(" archived")[0]
+    keys = [line.split()[3] for line in run("--since", second, *zone).stdout.splitlines()]
+    assert keys == ["k1", "k2"]
 
 
 def test_json_is_exact_and_ends_with_a_summary(group: Group):

@@ -179,13 +179,20 @@ class App:
         from twobuckets.s3 import parse_endpoint
 
         address = self.aws.s3_address
-        return parse_endpoint(
-            address.url,
-            region=address.region,
-            path_style=address.path_style,
-            ca_bundle=address.ca_bundle,
-            proxy=address.proxy,
-        )
+        try:
+            return parse_endpoint(
+                address.url,
+                region=address.region,
+                path_style=address.path_style,
+                ca_bundle=address.ca_bundle,
+                proxy=address.proxy,
+            )
+        except ValueError as error:
+            # Ours was looked at; AWS's own variables and files name endpoints as well.
+            raise UsageError(
+                f"Could not use {address.url} for S3: {error}",
+                hint="See AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and the profile's endpoint_url.",
+            ) from None
 
     def now(self) -> datetime:
         """The present instant, aware, in UTC."""

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @command("logs")
 @click.option(
-    "--since", type=INSTANT, default="1h", show_default=True, help="From this age or instant on."
+    "--since", type=INSTANT, default="1h", show_default=True, help="From this instant or age on."
 )
-@click.option("--until", type=INSTANT, help="Up to this age or instant.")
+@click.option("--until", type=INSTANT, help="Up to this instant or age.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--key", metavar="KEY", help="All lines of the invocations that touched this key.")
 @click.option("--request-id", metavar="ID", help="All lines of one request and its retries.")
@@ -48,8 +48,12 @@ def logs(
     One line for each file's outcome, and what else the processor and Lambda said. A processor
     that is not ours is shown as well: by its own lines and Lambda's.
 
+    Times are in this machine's zone, and so are those that --since and --until take, unless they
+    end in Z, for UTC, or in an offset. An age, such as 90s, 15m or 2d, counts back from now.
+
     \b
       twobuckets logs --failed --since 1d
+      twobuckets logs --since '2026-05-04 13:30'
       twobuckets logs --key in/report.csv
       twobuckets logs --follow
     """
@@ -66,7 +70,8 @@ def logs(
         found = _follow(app, group, selection, since)
     else:
         found = iter_selected(app.aws.logs, group, selection, start_at=since, end_at=until)
-    zone = UTC if utc else datetime.now().astimezone().tzinfo
+    # None is the zone of this machine as it was at each instant: half a year ago, an hour off.
+    zone = UTC if utc else None
     with_trace = failed or request_id is not None or key is not None
     counts: Counter[str] = Counter()
     with contextlib.nullcontext() if follow else app.out.bulk():

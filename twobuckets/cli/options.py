@@ -38,7 +38,7 @@ class Instant(datetime):
 
 
 def _parse_instant(text: str) -> Instant:
-    parsed = units.parse_instant(text, now=datetime.now(UTC))
+    parsed = units.parse_instant(text, now=datetime.now(UTC), zone=None)
     instant = Instant.fromisoformat(parsed.isoformat())
     instant.said = text
     return instant

@@ -128,8 +128,11 @@ def parse_endpoint(
     the URL of a host.
     """
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+    labels = (parts.hostname or "").removesuffix(".").split(".")
+    is_host = all(0 < len(label) < 64 for label in labels)
+    if parts.scheme not in {"http", "https"} or not is_host or parts.path.strip("/"):
         raise ValueError(f"not the URL of an S3 endpoint: {url!r}")
+    assert parts.hostname is not None
     tls = parts.scheme == "https"
     if path_style is None:
         path_style = not parts.hostname.endswith((".amazonaws.com", ".amazonaws.com.cn"))

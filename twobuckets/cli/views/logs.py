@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from rich.text import Text
@@ -40,10 +40,13 @@ _WIDTH: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An entry or event as it is to be shown: its time in `zone`, its trace if asked for."""
+    """An entry or event as it is to be shown: its trace if asked for, its time in `zone`.
+
+    That is UTC, or None for this machine's.
+    """
 
     said: Entry | LogEvent
-    zone: tzinfo | None
+    zone: timezone | None
     with_trace: bool
 
 
@@ -120,7 +123,9 @@ def _parts(shown: Shown) -> Iterator[Part]:
         yield "\n".join(visible(line) for line in said.message.splitlines()), ""
         return
     at = said.logged_at.astimezone(shown.zone)
-    yield f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} ", "dim"
+    # As --since reads it again.
+    ends = " " if shown.zone is None else "Z "
+    yield f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}{ends}", "dim"
     match said:
         case Outcome():
             yield from _outcome(said)
