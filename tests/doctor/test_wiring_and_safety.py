@@ -234,6 +234,15 @@ def fixed_of(run: Run) -> set[str]:
     return {line["check"] for line in lines if line["type"] == "action"}
 
 
+@pytest.mark.parametrize("name", ["a policy opens the archive", "an ACL opens staging"])
+def test_what_closes_a_bucket_leaves_its_policy_and_acl_as_they_are(pair: HandMadePair, name: str):
+    BREAKAGES[name][0](pair)
+    remedy = run_doctor("--check", "public-bucket").of("public-bucket")["remedy"]
+    assert " s3api put-public-access-block " in remedy
+    assert "IgnorePublicAcls=true" in remedy
+    assert "RestrictPublicBuckets=true" in remedy
+
+
 def test_many_breakages_at_once_are_all_named(pair: HandMadePair):
     names = (
         "the notification leaves multipart uploads out",

@@ -124,8 +124,8 @@ def _public_acl(site: Site, bucket: str) -> Iterator[Finding]:
             subject=f"s3://{bucket}",
             detail=f"The ACL of the {_role(site, bucket)} bucket grants {', '.join(public)} to "
             "anybody.",
-            remedy=f"{site.aws_cli} s3api put-bucket-acl --bucket {shell_word(bucket)} "
-            "--acl private",
+            # Another ACL in its place would take the other grants away as well.
+            remedy=_block_public_access(site, bucket),
         )
 
 
