@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from twobuckets.cli.app import App
     from twobuckets.cli.failure_list import FailureList
     from twobuckets.logs.waiting import Fate
-    from twobuckets.reprocess.journal import Journal
-    from twobuckets.reprocess.run import Brake, Rate, Reprocessed
+    from twobuckets.reprocess.journal import Journal, Reprocessed
+    from twobuckets.reprocess.run import Brake, Rate
     from twobuckets.s3 import Sender
 
 _MOST_GROUPS: Final = 1000

@@ -106,12 +106,17 @@ def permissions(place: Place) -> dict[str, Any]:
         "permissions": _document(
             {
                 "Effect": "Allow",
-                "Action": ["s3:GetObjectVersion", "s3:GetObjectVersionTagging"],
+                "Action": [
+                    "s3:GetObjectVersion",
+                    "s3:GetObjectVersionTagging",
+                    # CopyObject takes annotations along (S3 API reference, AnnotationDirective).
+                    "s3:GetObjectAnnotation",
+                ],
                 "Resource": s3(f"{place.archive}/*"),
             },
             {
                 "Effect": "Allow",
-                "Action": ["s3:PutObject", "s3:PutObjectTagging"],
+                "Action": ["s3:PutObject", "s3:PutObjectTagging", "s3:PutObjectAnnotation"],
                 "Resource": s3(f"{place.staging}/*"),
             },
             {

@@ -103,6 +103,34 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Reprocessed:
+    """What came of one object: `state` is done, failed or left; `kind` what was to be done."""
+
+    key: str
+    kind: str
+    state: State
+    reason: str | None
+    version_id: str | None
+    etag: str | None
+    size: int
+    staged_version_id: str | None
+
+
+def result_of(item: Item, change: Change) -> Reprocessed:
+    """Return what came of an item."""
+    return Reprocessed(
+        item.key,
+        item.kind,
+        change.state,
+        change.reason,
+        item.version_id,
+        item.etag,
+        item.size,
+        change.staged_version_id or item.staged_version_id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """How many objects and bytes of one kind are in one state, and the reason they share."""
 

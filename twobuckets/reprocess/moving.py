@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote, urlencode
 
 from twobuckets.reprocess.conversation import Answer, Talk, checked
-from twobuckets.reprocess.journal import Change, Item, State
+from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.overtaken import (
     CLOCK_SLACK,
     NEWER_WAITS,
@@ -73,16 +73,6 @@ _SOURCE_HEADERS: Final = 2
 VERSION_GONE: Final = "the archived version is gone: moved or deleted by somebody else"
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """What came of one object."""
-
-    item: Item
-    state: State
-    reason: str | None
-    staged_version_id: str | None
-
-
 @dataclass(slots=True)
 class _Talk:
     """A conversation that is under way, and the answers it still waits for."""
@@ -127,7 +117,7 @@ class Mover:
         self._copied: list[Item] = []
         self._flushed_at = time.monotonic()
 
-    def run(self, items: Iterable[Item]) -> Iterator[Moved]:
+    def run(self, items: Iterable[Item]) -> Iterator[Reprocessed]:
         """Move items back and yield what came of each, in order of arrival.
 
         Raises AccessError when the credentials are no longer accepted; what was begun goes on with
@@ -167,7 +157,7 @@ class Mover:
             by_id = {item.id: item for item in batch}
             yield from _ask(_Talk(by_id, self._delete(batch), pause=_DELETE_PAUSE))
 
-    def _drive(self, requests: Iterator[Request]) -> Iterator[Moved]:
+    def _drive(self, requests: Iterator[Request]) -> Iterator[Reprocessed]:
         """Keep conversations going until each has come to its end."""
         flight = self._sender.send_all(requests)
         for request, answer in flight:
@@ -186,7 +176,7 @@ class Mover:
                     flight.add(following)
             self._flush()
 
-    def _note(self, talk: _Talk, changes: list[Change]) -> Iterator[Moved]:
+    def _note(self, talk: _Talk, changes: list[Change]) -> Iterator[Reprocessed]:
         self._changes += changes
         for change in changes:
             item = talk.items[change.id]
@@ -195,8 +185,7 @@ class Mover:
                     dataclasses.replace(item, staged_version_id=change.staged_version_id)
                 )
             else:
-                staged_version_id = change.staged_version_id or item.staged_version_id
-                yield Moved(item, change.state, change.reason, staged_version_id)
+                yield result_of(item, change)
 
     def _flush(self) -> None:
         if time.monotonic() - self._flushed_at > _FLUSH_SECONDS:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.aws import ClientError, attempt, explain
 from twobuckets.errors import AccessError, TwoBucketsError, UsageError
 from twobuckets.parallel import map_unordered
-from twobuckets.reprocess.journal import Change, Item, State
+from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.moving import Mover
 from twobuckets.reprocess.plan import Action, Kind
 from twobuckets.reprocess.waking import is_ours, wake
@@ -58,20 +58,6 @@ class Planned:
     def objects(self) -> int:
         """How many objects something would be done with."""
         return self.moves + self.copies + self.wakes + self.restores
-
-
-@dataclass(frozen=True, slots=True)
-class Reprocessed:
-    """What came of one object: `state` is done, failed or left; `kind` what was to be done."""
-
-    key: str
-    kind: str
-    state: State
-    reason: str | None
-    version_id: str | None
-    etag: str | None
-    size: int
-    staged_version_id: str | None
 
 
 def limited(actions: Iterable[Action], limit: int | None) -> Iterator[Action]:
@@ -230,13 +216,13 @@ def apply(
     done = 0
     for moved in mover.run(unfinished):
         done += 1
-        yield _result(moved.item, moved.state, moved.reason, moved.staged_version_id)
+        yield moved
     left = None if most is None else most - done
     wakes = itertools.islice(journal.iter_items(*_UNFINISHED, kinds=(Kind.WAKE,)), left)
     first = next(wakes, None)
     if first is not None:
         function = require_function(pipeline)
-        for woken in wake(
+        yield from wake(
             aws.functions,
             journal,
             itertools.chain([first], wakes),
@@ -247,16 +233,9 @@ def apply(
             workers=workers,
             now=now,
             pace=pace,
-        ):
-            yield _result(woken.item, woken.state, woken.reason, woken.staged_version_id)
+        )
     if most is None:
         yield from _restore(aws, journal, pipeline.archive, workers)
-
-
-def _result(item: Item, state: State, reason: str | None, staged: str | None) -> Reprocessed:
-    return Reprocessed(
-        item.key, item.kind, state, reason, item.version_id, item.etag, item.size, staged
-    )
 
 
 def require_function(pipeline: Pipeline) -> str:
@@ -294,7 +273,7 @@ def _restore(aws: Aws, journal: Journal, archive: str, workers: int) -> Iterator
     wanted = journal.iter_items(State.PLANNED, kinds=(Kind.RESTORE,))
     for item, change in map_unordered(ask, wanted, workers=workers):
         journal.note([change])
-        yield _result(item, change.state, change.reason, None)
+        yield result_of(item, change)
 
 
 def _is_restored(head: Mapping[str, Any]) -> bool | None:

@@ -6,7 +6,6 @@ Our own processor gets an event of ours; anybody else's gets one shaped like S3'
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
@@ -14,7 +13,7 @@ from urllib.parse import quote_plus
 from twobuckets.aws import ClientError, attempt
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.parallel import map_unordered
-from twobuckets.reprocess.journal import Change, Item, State
+from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.settings import HANDLER
 from twobuckets.units import format_instant
 
@@ -25,16 +24,6 @@ if TYPE_CHECKING:
 
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.plan import Found
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    """What came of waking the processor for one staged object."""
-
-    item: Item
-    state: State
-    reason: str | None
-    staged_version_id: str | None
 
 
 def is_ours(functions: LambdaClient, function: str) -> bool:
@@ -118,7 +107,7 @@ def wake(
     workers: int,
     now: Callable[[], datetime],
     pace: Callable[[], None] = lambda: None,
-) -> Iterator[Woken]:
+) -> Iterator[Reprocessed]:
     """Invoke the processor asynchronously for each item and yield what came of it.
 
     Raises AccessError when the function may not be invoked at all, and NotFoundError when it is
@@ -155,5 +144,4 @@ def wake(
     seen: dict[int, Item] = {}
     for change in map_unordered(invoke, begun(), workers=workers):
         journal.note([change])
-        item = seen.pop(change.id)
-        yield Woken(item, change.state, change.reason, change.staged_version_id)
+        yield result_of(seen.pop(change.id), change)

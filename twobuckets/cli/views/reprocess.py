@@ -13,8 +13,8 @@ from twobuckets.cli.reprocess_run import OutcomeGroup, Summary
 from twobuckets.cli.views import human
 from twobuckets.prices import format_usd
 from twobuckets.reprocess.batch import BatchJob
-from twobuckets.reprocess.journal import Count, Item, State
-from twobuckets.reprocess.run import Planned, Reprocessed
+from twobuckets.reprocess.journal import Count, Item, Reprocessed, State
+from twobuckets.reprocess.run import Planned
 from twobuckets.text import visible
 from twobuckets.units import format_bytes, format_instant
 
