@@ -90,6 +90,16 @@ def test_a_prefix_bounds_the_listing(s3: S3Client):
     assert [r["key"] for r in records("staging", "--prefix", "in/")[:-1]] == ["in/a", "in/b"]
 
 
+@pytest.mark.parametrize("place", ["staging", "uploads"])
+def test_a_prefix_that_no_key_can_have_is_refused(place: str):
+    assert "not UTF-8" in run(place, "--prefix", "bad\udcff", exit_code=2).stderr
+
+
+@pytest.mark.parametrize("age", ["999999999d", "9" * 400])
+def test_an_age_beyond_all_time_is_refused(age: str):
+    assert "thousand years" in run("staging", "--older-than", age, exit_code=2).stderr
+
+
 def test_incomplete_uploads_show_what_they_hold(s3: S3Client):
     upload = s3.create_multipart_upload(Bucket=STAGING, Key="in/big file.bin")["UploadId"]
     for number in (1, 2):

@@ -71,6 +71,11 @@ def ls(
       twobuckets ls staging --older-than 15m
       twobuckets ls uploads
     """
+    from twobuckets.s3.keys import require_key
+    from twobuckets.s3.listing import ListingError
+
+    if prefix:
+        require_key(prefix, where="--prefix: ")
     now = app.now()
     chosen = _Chosen(
         before=now - older_than if older_than is not None else None,
@@ -78,8 +83,6 @@ def ls(
         larger_than=larger_than,
     )
     bucket = app.pipeline.archive if place == "archive" else app.pipeline.staging
-    from twobuckets.s3.listing import ListingError
-
     listing = "ListMultipartUploads" if place == "uploads" else "ListObjectsV2"
     try:
         if place == "uploads":

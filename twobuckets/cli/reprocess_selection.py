@@ -49,7 +49,7 @@ class Selection:
 
     def require_one_source(self) -> None:
         """Raise UsageError unless exactly one option says where the keys come from, as text."""
-        from twobuckets.reprocess.selection import require_key
+        from twobuckets.s3.keys import require_key
 
         sources = [
             name

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib.parse import unquote_plus
 
 from twobuckets.errors import UsageError
+from twobuckets.s3.keys import require_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_MAX_KEY_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +151,3 @@ def _parse_manifest(text: Iterable[str], name: str, buckets: tuple[str, ...]) ->
 def _checked(wanted: Wanted, name: str, number: int) -> Wanted:
     require_key(wanted.key, where=f"{name}, line {number}: ")
     return wanted
-
-
-def require_key(key: str, *, where: str = "") -> str:
-    """Return a key that S3 can have. Raises UsageError, which begins with `where` it stands."""
-    try:
-        length = len(key.encode())
-    except UnicodeEncodeError:
-        raise UsageError(f"{where}a key that is not UTF-8: {key}; S3 keys are") from None
-    if not key:
-        raise UsageError(f"{where}a key of no characters; S3 keys have at least one")
-    if length > _MAX_KEY_BYTES:
-        raise UsageError(f"{where}a key of {length:,} bytes; S3 keys have at most 1,024")
-    return key

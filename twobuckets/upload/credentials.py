@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.aws import attempt, error_code
 from twobuckets.errors import AccessError, UsageError
+from twobuckets.s3.keys import require_key
 from twobuckets.units import format_duration
-from twobuckets.upload.presign import require_key
 
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient

@@ -18,14 +18,13 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import UsageError
+from twobuckets.s3.keys import find_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 STDIN: Final = "-"
 """The path that means standard input."""
-LONGEST_KEY_BYTES: Final = 1024
-"""Amazon S3 user guide, "Naming Amazon S3 objects"."""
 MOST_OPEN_FOLDERS: Final = 500
 """Deeper trees than this are refused: each level of the walk holds a folder open."""
 
@@ -341,25 +340,15 @@ def _look_at(path: str, key: str, look: Callable[[], os.stat_result]) -> File | 
 
 
 def _with_key(file: File) -> File | Failed:
-    try:
-        encoded = file.key.encode("utf-8")
-    except UnicodeEncodeError:
-        return Failed(
-            file.path,
-            file.key,
-            "its name is not UTF-8, and S3's keys are",
-            hint="Rename it, or give its object a name with --key.",
-        )
-    if not encoded:
-        return Failed(file.path, file.key, "its key would be empty")
-    if len(encoded) > LONGEST_KEY_BYTES:
-        return Failed(
-            file.path,
-            file.key,
-            f"its key has {len(encoded):,} bytes, and S3 allows {LONGEST_KEY_BYTES:,}",
-            hint="Shorten the path, the name or --prefix.",
-        )
-    return file
+    fault = find_fault(file.key)
+    if fault is None:
+        return file
+    return Failed(
+        file.path,
+        file.key,
+        f"no object can have its key: {fault}",
+        hint="Rename it, or name its object with --key.",
+    )
 
 
 def why_unreadable(error: OSError, path: str) -> str:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from twobuckets.aws import attempt
 from twobuckets.errors import AccessError, TwoBucketsError, UsageError
 from twobuckets.s3 import Request, SigV4Signer
+from twobuckets.s3.keys import require_key
 from twobuckets.units import format_bytes, format_duration
 from twobuckets.upload import curl
 from twobuckets.upload.content_type import guess_content_type
-from twobuckets.upload.files import LONGEST_KEY_BYTES
 from twobuckets.upload.parts import (
     LEAST_PART_BYTES,
     MOST_PART_BYTES,
@@ -107,21 +107,6 @@ class StartedUpload:
     part_bytes: int | None
     split: str | None
     expires_at: datetime
-
-
-def require_key(key: str) -> str:
-    """Return a key as it is. Raises UsageError when no object of S3's can have it."""
-    try:
-        size_bytes = len(key.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise UsageError(f"Could not use the key {key!r}: it is not UTF-8") from None
-    if not 1 <= size_bytes <= LONGEST_KEY_BYTES:
-        raise UsageError(
-            f"Could not use the key: it has {size_bytes:,} bytes, and S3 allows from 1 to"
-            f" {LONGEST_KEY_BYTES:,}",
-            hint="Choose a shorter one.",
-        )
-    return key
 
 
 def parse_sha256(text: str) -> str:
