@@ -162,6 +162,13 @@ def _policies(value: object) -> tuple[str, ...]:
     return policies
 
 
+def _topic(value: object) -> str:
+    arn = _text(value)
+    if not re.fullmatch(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:\S+", arn):
+        raise _Invalid("the ARN of an SNS topic")
+    return arn
+
+
 def _setting(
     path: str,
     parse: Callable[[object], Any],
@@ -218,6 +225,11 @@ class Settings:
     )
     record_concurrency: int = _setting("processor.record_concurrency", _whole(1, 64), default=1)
     policies: tuple[str, ...] = _setting("processor.policies", _policies, default=())
+    storage_class: str = _setting(
+        "processor.storage_class",
+        _one_of("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),
+        default="STANDARD",
+    )
 
     # The stack: what `deploy` gives the template.
     cors_origins: tuple[str, ...] = _setting("deploy.cors_origins", _texts, default=())
@@ -228,6 +240,8 @@ class Settings:
         "deploy.noncurrent_version_days", _whole(1, 3650), default=30
     )
     log_retention_days: int = _setting("deploy.log_retention_days", _whole(1, 3653), default=30)
+    log_level: str = _setting("deploy.log_level", _one_of("TRACE", "DEBUG", "INFO"), default="INFO")
+    alarm_topic_arn: str | None = _setting("deploy.alarm_topic_arn", _topic)
 
     # Estimates of costs start from this price of S3 Standard.
     usd_per_gb_month: float = _setting("prices.usd_per_gb_month", _price, default=0.023)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ def test_a_processed_file_is_in_the_archive_only(pipeline: Pipeline) -> None:
     assert pipeline.staged() == {}
     assert pipeline.archived() == {"folder/a b+c.csv": b"1,2\n"}
     assert line["outcome"] == "archived"
+    # Without a time that it can read, Lambda takes every line for INFO.
+    assert line["level"] == "INFO"
+    age = datetime.now(UTC) - datetime.fromisoformat(line["timestamp"])
+    assert timedelta(0) <= age < timedelta(minutes=1)
     assert (line["key"], line["size"], line["error"]) == ("folder/a b+c.csv", 4, None)
     assert list(line)[:11] == [
         "twobuckets",
@@ -107,6 +112,7 @@ def test_a_rejected_file_is_final_and_stays_in_staging(pipeline: Pipeline) -> No
 
     assert line["outcome"] == "rejected"
     assert line["error"] == {"type": "Reject", "message": "not a CSV", "trace": ""}
+    assert line["level"] == "ERROR"
     assert set(pipeline.staged()) == {"a"}
     assert pipeline.archived() == {}
 
@@ -172,20 +178,18 @@ def test_a_file_that_s3_lists_and_does_not_find_is_tried_again(pipeline: Pipelin
     assert pipeline.staged() == {}
 
 
+@pytest.mark.parametrize("pair", ["versioned"], indirect=True)
 def test_a_file_that_s3_finds_by_its_version_only_is_no_deleted_one(pipeline: Pipeline) -> None:
     record = pipeline.upload("a")
-    if "versionId" not in record["s3"]["object"]:
-        pytest.skip("without versions there is no version to ask for")
     with not_found(pipeline, lambda params: "VersionId" not in params):
         [line] = pipeline.invoke(record)
     assert line["outcome"] == "archived"
     assert pipeline.archived() == {"a": b"content"}
 
 
+@pytest.mark.parametrize("pair", ["versioned"], indirect=True)
 def test_a_file_that_comes_back_while_it_is_looked_for_is_not_missing(pipeline: Pipeline) -> None:
     record = pipeline.upload("a")
-    if "versionId" not in record["s3"]["object"]:
-        pytest.skip("without versions nothing deleted comes back")
     marker = pipeline.s3.delete_object(Bucket=STAGING, Key="a")["VersionId"]
 
     def bring_back(params: dict[str, Any]) -> bool:

@@ -82,6 +82,32 @@ def test_the_log_retention_that_the_template_allows_is_what_the_settings_allow(t
     assert template["Parameters"]["LogRetentionDays"]["AllowedValues"] == list(LOG_RETENTION_DAYS)
 
 
+def test_no_log_level_silences_the_outcome_of_an_archived_file(template):
+    # Lambda developer guide, "Log-level filtering": each level drops those before it.
+    levels = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
+    allowed = template["Parameters"]["LogLevel"]["AllowedValues"]
+    assert allowed == levels[: levels.index("INFO") + 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "parameter"), [("log_level", "LogLevel"), ("storage_class", "StorageClass")]
+)
+def test_a_setting_allows_what_the_template_allows(template, setting: str, parameter: str):
+    for value in template["Parameters"][parameter]["AllowedValues"]:
+        settings = load({"stack": "intake", setting: value}, {}, Path("/nowhere"))
+        assert getattr(settings, setting) == value
+
+
+def test_the_alarm_goes_to_the_topic_of_the_settings():
+    arn = "arn:aws:sns:eu-central-1:123456789012:ops"
+    settings = load({"stack": "intake", "alarm_topic_arn": arn}, {}, Path("/nowhere"))
+    given = parameters(
+        settings, "intake", PLACE, deployed={}, artifact_bucket="b", artifact_key="k"
+    )
+    assert given["AlarmTopicArn"] == arn
+    assert filled()["AlarmTopicArn"] == ""
+
+
 def test_the_outputs_are_the_ones_that_a_pipeline_is_read_from(template):
     names = {"StagingBucket", "ArchiveBucket", "FunctionName", "LogGroup"}
     assert template["Outputs"].keys() == names | {"FailureQueueUrl", "UploadRoleArn"}

@@ -7,8 +7,11 @@ Environment variables:
 - `ARCHIVE_BUCKET`: the archive bucket. Required.
 - `TWOBUCKETS_PROCESS`: the user's function as `module:function`, by default `processor:process`.
 - `TWOBUCKETS_RECORD_CONCURRENCY`: records of one event processed side by side, by default 1.
-- `TWOBUCKETS_COPY_CONCURRENCY`: parts of one file above 5 GB copied side by side, by default 8.
 - `TWOBUCKETS_ARCHIVE_STORAGE_CLASS`: storage class of archived objects, by default S3's.
+
+The stack sets these four. For functions that are deployed by other means there are two more:
+
+- `TWOBUCKETS_COPY_CONCURRENCY`: parts of one file above 5 GB copied side by side, by default 8.
 - `TWOBUCKETS_DEADLINE_MARGIN`: seconds before the function's time-out at which unfinished records
   are written down as failed, by default 3 (at most a quarter of the time there is).
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 
 ARCHIVED = "archived"
@@ -57,7 +58,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
     def line(self) -> str:
-        """Return the outcome as one line of JSON in ASCII."""
+        """Return the outcome as one line of JSON in ASCII, with the present time."""
         fields: dict[str, object] = {
             "twobuckets": 1,
             "outcome": self.outcome,
@@ -70,6 +71,10 @@ class Outcome:
             "request_id": self.request_id,
             "attempt": self.attempt,
             "error": None,
+            # What Lambda filters a log by; it takes a line for INFO unless both are there and valid
+            # (Lambda developer guide, "Log-level filtering").
+            "level": "ERROR" if self.outcome in (FAILED, REJECTED) else "INFO",
+            "timestamp": now_text(),
         }
         if self.error is not None:
             fields["error"] = {
@@ -86,6 +91,11 @@ class Outcome:
         }
         fields.update({name: value for name, value in extras.items() if value is not None})
         return json.dumps(fields, separators=(",", ":"))
+
+
+def now_text() -> str:
+    """Return the present time as RFC 3339 has it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def write_line(line: str) -> None:

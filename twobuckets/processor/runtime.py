@@ -21,7 +21,7 @@ from twobuckets.processor.copying import Destination
 from twobuckets.processor.events import Arrival, Unreadable, parse_event
 from twobuckets.processor.file import File, Reject
 from twobuckets.processor.looking import Archived, NotHere, Staged
-from twobuckets.processor.outcome import Failure, Outcome, failure_of, write_line
+from twobuckets.processor.outcome import Failure, Outcome, failure_of, now_text, write_line
 from twobuckets.processor.stream import RangeReader, find_expected, open_stream
 
 if TYPE_CHECKING:
@@ -362,7 +362,8 @@ def _summary(failed: list[Outcome], unreadable: list[Unreadable], total: int) ->
 def _problem_line(reason: str, request_id: str | None) -> str:
     import json
 
-    return json.dumps({"level": "ERROR", "message": reason, "request_id": request_id})
+    fields = {"level": "ERROR", "timestamp": now_text(), "message": reason}
+    return json.dumps({**fields, "request_id": request_id})
 
 
 @contextmanager

@@ -86,10 +86,13 @@ def parameters(
         "ReservedConcurrency": str(-1 if reserved is None else reserved),
         "RecordConcurrency": str(settings.record_concurrency),
         "ProcessorPolicies": ",".join(settings.policies),
+        "StorageClass": settings.storage_class,
         "AbortIncompleteUploadDays": str(settings.abort_incomplete_uploads_days),
         "NoncurrentVersionDays": str(settings.noncurrent_version_days),
         "CorsOrigins": ",".join(settings.cors_origins),
         "LogRetentionDays": str(settings.log_retention_days),
+        "LogLevel": settings.log_level,
+        "AlarmTopicArn": settings.alarm_topic_arn or "",
         "RequireTls": "true" if place.uses_tls else "false",
     }
 
