@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,6 +80,25 @@ def test_new_code_changes_the_function_alone_and_the_same_code_nothing(
     assert len(after) == len(before)
     left = embedded.cloudformation.list_change_sets(StackName="local")["Summaries"]
     assert [s for s in left if s["ExecutionStatus"] != "EXECUTE_COMPLETE"] == []
+
+
+def test_a_deployment_that_is_followed_later_shows_its_events_and_ends_with_a_summary(
+    run: Callable[..., Result],
+):
+    deployed(run)
+    followed = run("deploy", "--follow", "--json")
+    assert followed.exit_code == 0, followed.stderr
+    assert {e["status"] for e in records(followed, "stack-event") if e["resource"] == "local"} >= {
+        "CREATE_COMPLETE"
+    }
+    last = json.loads(followed.stdout.splitlines()[-1])
+    assert (last["type"], last["outcome"], last["changes"]) == ("summary", "followed", None)
+    assert last["outputs"]["StagingBucket"] == STAGING
+
+    shown = run("deploy", "--follow")
+    assert shown.exit_code == 0, shown.stderr
+    # An instant without its zone would be read as local time.
+    assert all(re.match(r"\d\d:\d\d:\d\dZ  ", line) for line in shown.stdout.splitlines())
 
 
 def test_a_dry_run_plans_and_leaves_nothing(run: Callable[..., Result], embedded: Aws):

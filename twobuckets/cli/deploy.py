@@ -155,12 +155,16 @@ def _follow(app: App, stack: str) -> None:
     if not present.is_busy:
         app.out.note(f"Nothing is under way on {stack}; this was its last operation.")
     _show(app, stack, watch(app.aws.cloudformation, present, sleep=app.sleep), 1)
+    _finish(app, stack, "followed", None, None)
 
 
-def _finish(app: App, stack: str, outcome: str, changes: int, artifact: Artifact) -> None:
+def _finish(
+    app: App, stack: str, outcome: str, changes: int | None, artifact: Artifact | None
+) -> None:
     from twobuckets.stack.plan import DeploySummary
     from twobuckets.stack.stacks import find_stack
 
     present = find_stack(app.aws.cloudformation, stack)
     outputs = dict(present.outputs) if present is not None else {}
-    app.finish(DeploySummary(stack, outcome, changes, artifact.sha256, outputs))
+    sha256 = artifact.sha256 if artifact is not None else None
+    app.finish(DeploySummary(stack, outcome, changes, sha256, outputs))

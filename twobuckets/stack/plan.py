@@ -110,14 +110,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class DeploySummary:
-    """How a deployment ended: `outcome` is deployed, unchanged, planned or declined."""
+    """How a deployment ended: `outcome` is deployed, unchanged, planned, declined or followed.
+
+    Of an operation that was only followed, nobody here knows its changes or its artifact.
+    """
 
     type_name: ClassVar[str] = "summary"
 
     stack: str
     outcome: str
-    changes: int
-    artifact_sha256: str
+    changes: int | None
+    artifact_sha256: str | None
     outputs: Mapping[str, str]
 
 

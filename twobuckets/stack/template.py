@@ -37,7 +37,7 @@ class Place:
 
 def template_text() -> str:
     """Return the CloudFormation template as it stands in the package."""
-    return resources.files(__package__).joinpath("template.yaml").read_text("utf-8")
+    return resources.files("twobuckets.stack").joinpath("template.yaml").read_text("utf-8")
 
 
 def parameters(

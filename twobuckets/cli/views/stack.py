@@ -73,7 +73,7 @@ def _(event: StackEvent) -> Text | None:
     if event.status.endswith("_IN_PROGRESS") and not event.is_of_stack:
         return None
     style = _status_style(event.status)
-    line = Text().append(f"{event.happened_at:%H:%M:%S} ", style="dim")
+    line = Text().append(f"{event.happened_at:%H:%M:%S}Z ", style="dim")
     line.append(f"{event.status:<22} ", style=style)
     line.append(visible(event.resource), style="bold" if event.is_of_stack else "")
     if event.reason:
@@ -83,7 +83,7 @@ def _(event: StackEvent) -> Text | None:
 
 @plain.register(StackEvent)
 def _(event: StackEvent) -> str:
-    parts = [event.happened_at.strftime("%H:%M:%S"), event.status, visible(event.resource)]
+    parts = [f"{event.happened_at:%H:%M:%S}Z", event.status, visible(event.resource)]
     return "  ".join([*parts, visible(event.reason)] if event.reason else parts)
 
 
@@ -105,7 +105,7 @@ def _(summary: DeploySummary) -> Text | None:
             ]
             command = f"twobuckets --stack {shell_word(summary.stack)} upload FILE --wait"
             return Text("\n").join([*lines, Text(f"Try it: {command}")])
-        case "unchanged":
+        case "unchanged" | "followed":
             return None
         case _:
             return Text("Nothing was changed.")
