@@ -144,7 +144,7 @@ def _entry(file: Path, path: str) -> Entry:
     except OSError as error:
         link = "is a link that leads nowhere" if file.is_symlink() else error.strerror
         raise UsageError(
-            f"Could not pack the processor: {file} {link}", hint="Mend or remove it."
+            f"Could not pack the processor: {file} {link}", hint="Fix or remove it."
         ) from error
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(

@@ -214,7 +214,7 @@ def _import_hint(report: _Report, target: Target) -> str:
         )
     if report.absent is not None:
         return f"Add the package that has {report.absent} to requirements.txt."
-    return "Mend that line; Lambda would fail in the same way."
+    return "Fix that line; Lambda would fail in the same way."
 
 
 def _missing(process: str, names: Sequence[str]) -> TwoBucketsError:

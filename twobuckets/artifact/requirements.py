@@ -157,5 +157,5 @@ def _failure(output: str, requirements: Path, target: Target) -> TwoBucketsError
     return TwoBucketsError(
         f"Could not install the requirements in {requirements} for {target}:"
         f" {' '.join(errors[-4:]) or 'the installer gave no reason'}",
-        hint="Mend the file; -v shows all that the installer said.",
+        hint="Fix the file; -v shows all that the installer said.",
     )

@@ -67,7 +67,7 @@ def doctor(
     With --fix it shows what it would do, asks, and does it: puts missing wiring and rules back,
     aborts orphaned uploads, deletes from staging what is proven to be in the archive, and wakes
     the processor for objects that it was never told of. Objects on which the processor failed are
-    woken only when --check names them: mend the processor first.
+    woken only when --check names them: fix the processor first.
     """
     import twobuckets.cli.views.doctor  # noqa: F401 - registers how findings look
     from twobuckets import doctor as room
@@ -146,7 +146,7 @@ def _fix(
     for check in sorted(unasked):
         app.out.note(f"Only when it is named: {site.fix_command(check)}")
     if not planned:
-        app.out.note("There is nothing that --fix mends here.")
+        app.out.note("There is nothing that --fix can fix here.")
     if not planned or dry_run or not app.confirm("Apply this?", yes=yes):
         return frozenset()
     applied = []

@@ -61,12 +61,12 @@ CHECKS: Final = (
     Check("timeout-size", "Staged files are too large to be read within the time-out."),
 )
 _WHY: Final = {
-    "stuck-failed": "The processor failed each time it tried. Mend the processor, or the files, "
+    "stuck-failed": "The processor failed each time it tried. Fix the processor, or the files, "
     "then wake it",
     "stuck-timed-out": "The function's time-out ended the processing. Give the function more time "
     "or memory, then wake it",
     "stuck-out-of-memory": "The function ran out of memory. Give it more, then wake it",
-    "stuck-rejected": "The processor refused for good, so nothing is tried again. Mend the "
+    "stuck-rejected": "The processor refused for good, so nothing is tried again. Fix the "
     "processor, then wake it; or delete the files",
     "stuck-archived": "The archive holds exactly these versions: what is in staging was copied, "
     "and not deleted",
@@ -75,7 +75,7 @@ _WHY: Final = {
     "stuck-key": "S3 encodes keys in its events, and the processor looked for them as they were "
     "encoded. Decode them with urllib.parse.unquote_plus, then wake it",
     "stuck-left": "Invocations handled them, reported no error, and left them here. An exception "
-    "that is caught and swallowed looks like this: mend the processor, then wake it",
+    "that is caught and swallowed looks like this: fix the processor, then wake it",
     "stuck-missed": "When the processor looked, S3 said that they do not exist, and they are there "
     "now: the bucket's versions had been switched on minutes before, or a delete marker was taken "
     "away since. They were not processed",
@@ -375,7 +375,7 @@ def _uncounted(site: Site, more: int) -> Finding:
         severity=Severity.PROBLEM,
         subject=f"s3://{site.staging}",
         detail=f"{more:,} more objects are stuck; doctor looks into {MOST_EXPLAINED:,} at a time. "
-        "Mend those first.",
+        "Fix those first.",
         count=more,
     )
 

@@ -123,7 +123,7 @@ def _from_notification(record: Mapping[str, Any]) -> Arrival:
         raise UnknownEventError(f"S3 event version {version} is not one of 2.x")
     if not name.startswith("ObjectCreated:"):
         raise UnknownEventError(
-            f"S3 sent {name}, expected ObjectCreated: mend the bucket notification"
+            f"S3 sent {name}, expected ObjectCreated: fix the bucket notification"
         )
     item = record["s3"]["object"]
     return Arrival(
@@ -139,7 +139,7 @@ def _from_notification(record: Mapping[str, Any]) -> Arrival:
 def _from_eventbridge(event: Mapping[str, Any]) -> Arrival:
     if event["detail-type"] != "Object Created":
         raise UnknownEventError(
-            f"EventBridge sent {event['detail-type']!r}, expected 'Object Created': mend the rule"
+            f"EventBridge sent {event['detail-type']!r}, expected 'Object Created': fix the rule"
         )
     item = event["detail"]["object"]
     # Unlike the notification's, EventBridge's keys are not encoded.

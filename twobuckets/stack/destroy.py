@@ -257,7 +257,7 @@ def delete_stack(
             f"delete the stack {stack.name}",
             find_failure(cloudformation, stack.stack_id, events),
             status,
-            f"Mend that and run `twobuckets --stack {stack.name} destroy` again: it goes on where "
+            f"Fix that and run `twobuckets --stack {stack.name} destroy` again: it goes on where "
             "it stopped.",
         )
 

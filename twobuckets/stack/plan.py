@@ -148,8 +148,8 @@ def require_deployable(cloudformation: CloudFormationClient, name: str) -> Stack
             f"deploy the stack {name}, whose last rollback failed ({stack.status})",
             failure,
             stack.status,
-            "Mend that and finish the rollback: aws cloudformation continue-update-rollback "
-            f"--stack-name {name} (where it can't be mended, leave it out: {skip.strip()})"
+            "Fix that and finish the rollback: aws cloudformation continue-update-rollback "
+            f"--stack-name {name} (where it can't be fixed, leave it out: {skip.strip()})"
             if skip
             else "Finish the rollback: aws cloudformation continue-update-rollback "
             f"--stack-name {name}",
@@ -299,12 +299,12 @@ def _after_failure(name: str, status: str) -> str:
     match status:
         case "UPDATE_ROLLBACK_COMPLETE":
             return (
-                "AWS has taken the update back: the pipeline runs as before. Mend the cause and "
+                "AWS has taken the update back: the pipeline runs as before. Fix the cause and "
                 "deploy again."
             )
         case "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "CREATE_FAILED":
             return (
-                "AWS has taken the creation back. Mend the cause, delete what is left with "
+                "AWS has taken the creation back. Fix the cause, delete what is left with "
                 f"`twobuckets --stack {name} destroy`, and deploy again."
             )
         case "UPDATE_ROLLBACK_FAILED":
