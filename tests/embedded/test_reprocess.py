@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -14,10 +15,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from twobuckets.cli import cli
+from twobuckets.reprocess.batch import KINDS
+from twobuckets.reprocess.journal import require_unfinished
+from twobuckets.settings import state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef
 
     from twobuckets.aws.clients import Aws
 
@@ -267,6 +273,51 @@ def test_over_older_uploads_in_staging_the_archived_version_stays_until_it_is_re
     assert kinds.get("other", "move") == "move"
     assert versions(pipeline, ARCHIVE)["k"] == 1
     assert pipeline.s3.get_object(Bucket=STAGING, Key="k")["Body"].read() == b"content"
+
+
+def give_to_a_job(place: str) -> None:
+    """Let a batch job have the copies of the unfinished run, and be over without a report."""
+    directory = state_directory(os.environ, "reprocess")
+    with require_unfinished(directory, place=place) as journal:
+        journal.begin_job(time.time(), kinds=KINDS)
+        journal.note_job(None)
+
+
+def test_a_newer_file_that_was_buried_with_a_batch_job_s_copy_is_processed_after_all(
+    pipeline: Aws,
+):
+    notification: Any = pipeline.s3.get_bucket_notification_configuration(Bucket=STAGING)
+    disconnect(pipeline)
+    archive_directly(pipeline, "k", body=b"older")
+    assert run("reprocess", "k", "--batch", "--yes").exit_code == 2, "it needs a role"
+    give_to_a_job(json.dumps([pipeline.s3_address.url, STAGING, ARCHIVE]))
+    # S3 tells times in seconds, and only a later copy proves that it is the job's.
+    time.sleep(1.1)
+    pipeline.s3.put_object(Bucket=STAGING, Key="k", Body=b"newer")
+    source: CopySourceTypeDef = {"Bucket": ARCHIVE, "Key": "k"}
+    copied = pipeline.s3.copy_object(Bucket=STAGING, Key="k", CopySource=source)
+    version = pipeline.s3.head_object(Bucket=STAGING, Key="k", VersionId=copied["VersionId"])
+    wake = {
+        "bucket": STAGING,
+        "key": "k",
+        "version_id": copied["VersionId"],
+        "etag": version["ETag"].strip('"'),
+        "size": version["ContentLength"],
+    }
+    event = json.dumps({"twobuckets": 1, "wake": [wake]}).encode()
+    pipeline.functions.invoke(FunctionName="local-processor", Payload=event)
+    assert versions(pipeline, ARCHIVE) == Counter({"k": 2})
+    assert "Contents" not in pipeline.s3.list_objects_v2(Bucket=STAGING), "the newer file is hidden"
+    notification.pop("ResponseMetadata", None)
+    pipeline.s3.put_bucket_notification_configuration(
+        Bucket=STAGING, NotificationConfiguration=notification
+    )
+    result = run("reprocess", "k", "--yes", "--json")
+    assert result.exit_code == 3, result.output
+    ends_at = time.monotonic() + 30
+    while pipeline.s3.get_object(Bucket=ARCHIVE, Key="k")["Body"].read() != b"newer":
+        assert time.monotonic() < ends_at, result.output
+        time.sleep(0.2)
 
 
 def fail_on(aws: Aws, tmp_path: Path, *keys: str) -> None:
