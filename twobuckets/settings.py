@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -380,7 +380,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str], cwd: Path)
             origins[name] = origin
             break
         else:
-            if setting.default is not None and setting.default is not MISSING:
+            if setting.default is not None:
                 origins[name] = DEFAULT
     if file is not None and "stack" in values and values["stack"] != in_file.get("stack"):
         for name in _OF_ONE_PIPELINE:

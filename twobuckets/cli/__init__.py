@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
     from twobuckets.cli.app import App
 
-# Command → the module in this package that holds it and what `--help` says of it: the list is
+# Command, and the module in this package that holds it, → what `--help` says of it: the list is
 # shown without importing any of them.
 COMMANDS: Final = {
-    "init": ("init", "Write twobuckets.toml and a processor.py to start from."),
-    "build": ("build", "Build the processor's artifact."),
-    "template": ("template", "Print the CloudFormation template."),
-    "deploy": ("deploy", "Create or change the stack."),
-    "destroy": ("destroy", "Delete the stack; asks first."),
-    "status": ("status", "Show the pipeline at a glance."),
-    "upload": ("upload", "Upload files to staging."),
-    "presign": ("presign", "Sign an upload for somebody else."),
-    "credentials": ("credentials", "Get credentials that can upload one key."),
-    "ls": ("ls", "List objects, or incomplete multipart uploads."),
-    "logs": ("logs", "Show what the processor logged."),
-    "doctor": ("doctor", "Find what is stuck, orphaned or broken, and why."),
-    "reprocess": ("reprocess", "Get objects processed again."),
-    "local": ("local", "Run the embedded AWS on this machine."),
+    "init": "Write twobuckets.toml and a processor.py to start from.",
+    "build": "Build the processor's artifact.",
+    "template": "Print the CloudFormation template.",
+    "deploy": "Create or change the stack.",
+    "destroy": "Delete the stack; asks first.",
+    "status": "Show the pipeline at a glance.",
+    "upload": "Upload files to staging.",
+    "presign": "Sign an upload for somebody else.",
+    "credentials": "Get credentials that can upload one key.",
+    "ls": "List objects, or incomplete multipart uploads.",
+    "logs": "Show what the processor logged.",
+    "doctor": "Find what is stuck, orphaned or broken, and why.",
+    "reprocess": "Get objects processed again.",
+    "local": "Run the embedded AWS on this machine.",
 }
 """In the order that `--help` shows."""
 
@@ -135,8 +135,8 @@ class Root(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"twobuckets.cli.{COMMANDS[cmd_name][0]}")
-        return getattr(module, COMMANDS[cmd_name][0])  # type: ignore[no-any-return]
+        module = importlib.import_module(f"twobuckets.cli.{cmd_name}")
+        return getattr(module, cmd_name)  # type: ignore[no-any-return]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -153,7 +153,7 @@ class Root(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands from their table, importing none."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command with logging set up."""

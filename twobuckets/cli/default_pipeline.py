@@ -46,28 +46,21 @@ def _finds_pair(app: App) -> bool:
 def _deploy(app: App) -> None:
     from twobuckets.artifact import build_configured
     from twobuckets.stack import artifacts
-    from twobuckets.stack.plan import apply, plan
-    from twobuckets.stack.template import Place, parameters
+    from twobuckets.stack.plan import apply
+    from twobuckets.stack.project import find_place, plan_project
 
     aws = app.aws
     settings = _settings(app)
     with app.out.waiting("Deploying the pipeline"):
         artifact = build_configured(settings)
-        account, partition = artifacts.find_account(aws.sts)
-        place = Place(account, aws.region, partition, uses_tls=False)
-        planned = plan(
-            aws.cloudformation,
-            aws.s3,
+        place = find_place(aws)
+        planned = plan_project(
+            aws,
+            settings,
             settings_.LOCAL,
             None,
-            parameters(
-                settings,
-                settings_.LOCAL,
-                place,
-                deployed={},
-                artifact_bucket=artifacts.artifact_bucket(place),
-                artifact_key=artifacts.artifact_key(artifact.sha256),
-            ),
+            place=place,
+            artifact_sha256=artifact.sha256,
             sleep=app.sleep,
         )
         artifacts.upload(aws.s3, place, artifact.path, artifact.sha256)

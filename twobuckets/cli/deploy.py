@@ -11,7 +11,7 @@ from twobuckets.cli.options import dry_run_option, yes_option
 from twobuckets.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from twobuckets.artifact import Artifact
     from twobuckets.cli.app import App
@@ -37,7 +37,8 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
     """
     stack = app.require_stack()
     import twobuckets.cli.views.stack  # noqa: F401 - registers the views
-    from twobuckets.stack.plan import apply, discard, plan, require_deployable
+    from twobuckets.stack.plan import apply, discard, require_deployable
+    from twobuckets.stack.project import find_place, plan_project
 
     cloudformation = app.aws.cloudformation
     if follow:
@@ -45,14 +46,15 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
         return
     present = require_deployable(cloudformation, stack)
     artifact = _build(app)
-    place = _find_place(app)
+    place = find_place(app.aws)
     with app.out.waiting("Planning the deployment"):
-        planned = plan(
-            cloudformation,
-            app.aws.s3,
+        planned = plan_project(
+            app.aws,
+            app.settings,
             stack,
             present,
-            _parameters(app, stack, place, present.parameters if present else {}, artifact),
+            place=place,
+            artifact_sha256=artifact.sha256,
             sleep=app.sleep,
         )
     app.out.record(planned)
@@ -86,31 +88,6 @@ def _build(app: App) -> Artifact:
     if built.unchecked is not None:
         app.out.note(f"Not fully checked: {built.unchecked}.")
     return built
-
-
-def _find_place(app: App) -> Place:
-    from twobuckets.stack.artifacts import find_account
-    from twobuckets.stack.template import Place
-
-    account, partition = find_account(app.aws.sts)
-    uses_tls = app.aws.s3.meta.endpoint_url.startswith("https://")
-    return Place(account, app.aws.region, partition, uses_tls)
-
-
-def _parameters(
-    app: App, stack: str, place: Place, deployed: Mapping[str, str], artifact: Artifact
-) -> dict[str, str]:
-    from twobuckets.stack.artifacts import artifact_bucket, artifact_key
-    from twobuckets.stack.template import parameters
-
-    return parameters(
-        app.settings,
-        stack,
-        place,
-        deployed=deployed,
-        artifact_bucket=artifact_bucket(place),
-        artifact_key=artifact_key(artifact.sha256),
-    )
 
 
 def _question(stack: str, endangers_data: bool) -> str:

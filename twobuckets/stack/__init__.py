@@ -1,1 +1,7 @@
-"""The CloudFormation stack: template, plan and apply, describe, destroy."""
+"""The CloudFormation stack.
+
+`template` makes its parameters, `plan` makes, applies and watches change sets (`project` from the
+settings), `stacks`, `events` and `outputs` read a stack, `artifacts` keeps the processor's zips,
+`foreign` finds rules of others that a deployment would wipe, `describe` is `status`, and `destroy`
+empties and deletes.
+"""
