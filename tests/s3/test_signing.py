@@ -1,5 +1,6 @@
 """The signer against AWS's published examples and against botocore, on generated requests."""
 
+import hmac
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from urllib.parse import parse_qs, quote, urlsplit
@@ -21,6 +22,7 @@ from twobuckets.s3 import (
     parse_endpoint,
 )
 from twobuckets.s3.checksums import Trailer
+from twobuckets.s3.signing import derive_key
 
 EXAMPLE_KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 EXAMPLE_TIME = datetime(2013, 5, 24, tzinfo=UTC)
@@ -213,6 +215,18 @@ def test_a_presigned_url_cannot_outlive_seven_days():
         signer_at("https://s3.amazonaws.com").presign(
             Request("PUT", "b", "k"), expires_in=timedelta(days=7, seconds=1)
         )
+
+
+def test_a_form_is_signed_for_the_region_that_the_bucket_was_found_in():
+    signer = signer_at("https://s3.amazonaws.com")
+    elsewhere = Response(301, b"HTTP/1.1 301 No\r\nx-amz-bucket-region: eu-west-3", b"")
+    assert learns(signer, elsewhere)
+    url, form = signer.sign_form(GET.bucket, {"key": "k"}, [], expires_in=timedelta(hours=1))
+    scope = form["x-amz-credential"].split("/")[1:]
+    assert ("eu-west-3" in url, scope[1]) == (True, "eu-west-3")
+    key = derive_key(EXAMPLE_KEYS.secret_key, scope[0], "eu-west-3")
+    signature = hmac.digest(key, form["policy"].encode(), "sha256").hex()
+    assert form["x-amz-signature"] == signature
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-amz-acl: public-read", "a\nb", "a\0b"])

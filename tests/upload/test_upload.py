@@ -167,6 +167,32 @@ def test_an_endpoint_without_trailing_checksums_gets_them_ahead(
     assert staging.uploads() == []
 
 
+@pytest.mark.parametrize("no_overwrite", [False, True])
+def test_a_conflict_that_does_not_pass_is_overwritten_or_told(
+    staging: Staging, tmp_path: Path, fault_proxy: Callable[..., FaultProxy], no_overwrite: bool
+):
+    (tmp_path / "big").write_bytes(b"b" * 17 * MIB)
+    refused: list[Asked] = []
+
+    def refuse(asked: Asked) -> Refusal | None:
+        if b"if-none-match" not in asked.fields.lower():
+            return None
+        refused.append(asked)
+        return 409, "ConditionalRequestConflict", "A conflicting operation occurred."
+
+    fault_proxy(rate=0, refuses=refuse)
+    ran = staging.upload(str(tmp_path / "big"), *(["--no-overwrite"] if no_overwrite else []))
+    assert len(refused) == 3
+    assert staging.uploads() == []
+    if no_overwrite:
+        assert ran.exit_code == 3, ran.output
+        assert "something else writes or deletes its key" in ran.stdout
+        assert staging.keys() == []
+    else:
+        assert ran.exit_code == 0, ran.output
+        assert staging.body("big") == b"b" * 17 * MIB
+
+
 def after_completion(
     monkeypatch: pytest.MonkeyPatch, order: Callable[[list[Any], list[Any]], list[Any]]
 ) -> None:

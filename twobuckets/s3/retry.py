@@ -8,11 +8,12 @@ from datetime import timedelta
 from twobuckets.s3.flight import Try
 from twobuckets.s3.records import Response, Signer
 
+_CONFLICT = "ConditionalRequestConflict"
 # Answers that say "not now" rather than "no" (S3 API reference, Error responses).
 _PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
     {
-        "ConditionalRequestConflict",
+        _CONFLICT,
         "IncompleteBody",
         "InternalError",
         "OperationAborted",
@@ -33,6 +34,9 @@ _DAMAGE_CODES = frozenset(
     }
 )
 _DAMAGED_ATTEMPTS = 4
+# S3 asks for a conditional upload in parts to be begun anew after a conflict (API reference,
+# CompleteMultipartUpload, If-None-Match). Another try costs less, and nothing is lost by it.
+_COMPLETE_ATTEMPTS = 3
 # Where a name leads nowhere, or nobody listens, it seldom is another thing a little later.
 _UNREACHABLE_ATTEMPTS = 5
 _BUSY_CODES = frozenset({"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException"})
@@ -100,7 +104,10 @@ def _find_pause_of_refusal(
             and trying.attempts < _DAMAGED_ATTEMPTS
         )
     )
-    if passing and trying.attempts < policy.attempts:
+    most = policy.attempts
+    if code == _CONFLICT and trying.request.method == "POST":
+        most = min(most, _COMPLETE_ATTEMPTS)
+    if passing and trying.attempts < most:
         return max(policy.pause(trying.attempts, jitter), _parse_retry_after(answer))
     if passing or trying.signed is None or trying.renewals >= 2:
         return None

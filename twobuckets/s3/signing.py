@@ -199,7 +199,7 @@ class SigV4Signer:
         # A bare $ begins a variable of S3's policy language, whatever JSON makes of it.
         text = json.dumps(policy).replace("$", "\\u0024")
         form["policy"] = base64.b64encode(text.encode()).decode()
-        key = derive_key(keys.secret_key, stamp[:8], self.endpoint.region)
+        key = derive_key(keys.secret_key, stamp[:8], region)
         form["x-amz-signature"] = hmac.digest(key, form["policy"].encode(), "sha256").hex()
         return f"{'https' if origin.tls else 'http'}://{host}{prefix}/", form
 

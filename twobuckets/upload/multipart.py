@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from twobuckets.upload.checksum import Body
 
 _MOST_ABORTS: Final = 5
+_CONFLICT: Final = "ConditionalRequestConflict"
+_IN_CONFLICT: Final = "something else writes or deletes its key, so S3 did not complete the upload"
 _MOST_LOOKS: Final = 5
 _STANDARD_DOLLARS_PER_GIB_MONTH: Final = 0.023
 """S3 Standard in us-east-1; other regions differ by less than a factor of two."""
@@ -75,6 +77,7 @@ class Multipart:
         self._aborts = 0
         self._looks = 0
         self._replaced = False
+        self._is_forced = False
         self._was_taken = False
 
     @property
@@ -301,8 +304,10 @@ class Multipart:
                 self._look_at_current(etag, outcome)
             else:
                 self._look_at_result(outcome)
-        elif isinstance(outcome, SendError) or (
-            outcome.attempts > 1 and (outcome.status == 412 or outcome.code == "NoSuchUpload")
+        elif (
+            isinstance(outcome, SendError)
+            or outcome.code == _CONFLICT
+            or (outcome.attempts > 1 and (outcome.status == 412 or outcome.code == "NoSuchUpload"))
         ):
             # One of the tries may have completed it, and its answer got lost.
             self._look_at_result(outcome)
@@ -322,6 +327,19 @@ class Multipart:
             self._drops = True
             self._end(existing(self.file))
 
+    def _end_conflict(self) -> None:
+        """Go on where S3 said, many times, that something else writes or deletes the key.
+
+        A condition that only asks whether the key is taken is left out then. One that has to hold
+        wants every part anew (Amazon S3 API reference, CompleteMultipartUpload, If-None-Match).
+        """
+        if self.run.wishes.overwrite and not self._is_forced:
+            self._is_forced = True
+            self._complete(only_if_new=False)
+            return
+        self._drops = True
+        self._end(self._failed(_IN_CONFLICT, "Run the same command again: every part goes anew."))
+
     def _look_at_result(self, because: Outcome) -> None:
         self.run.head(self.file, partial(self._result_looked, because))
 
@@ -339,6 +357,8 @@ class Multipart:
             self._end(self._failed(NOT_WHAT_WAS_SENT, NOT_WHAT_WAS_SENT_HINT))
         elif isinstance(because, Response) and because.status == 412:
             self._exists()
+        elif isinstance(because, Response) and because.code == _CONFLICT:
+            self._end_conflict()
         else:
             self._end_refused(because)
 
