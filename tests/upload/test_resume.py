@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -78,14 +79,16 @@ def test_a_killed_upload_goes_on_where_it_was(staging: Staging, big: Path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_what_is_kept_and_how_to_drop_it(staging: Staging, big: Path):
+def test_ctrl_c_says_what_is_kept_and_how_to_drop_it(staging: Staging, big: Path, tmp_path: Path):
+    config = tmp_path / "prices.toml"
+    config.write_text("prices.usd_per_gb_month = 999\n")
     with FaultProxy(rate=0, bytes_per_second=15 * MIB) as proxy:
         running = subprocess.Popen(
             [
                 *(sys.executable, "-m", "twobuckets", "upload", str(big), "--key", "in/a b.bin"),
                 *("--part-size", "5MiB", "--concurrency", "2"),
             ],
-            env={**os.environ, "http_proxy": proxy.url},
+            env={**os.environ, "http_proxy": proxy.url, "TWOBUCKETS_CONFIG": str(config)},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -95,7 +98,10 @@ def test_ctrl_c_says_what_is_kept_and_how_to_drop_it(staging: Staging, big: Path
         said, _ = running.communicate(timeout=30)
     assert running.returncode == 130
     assert "of 37.0 MiB are in S3" in said
-    assert "Leaving it costs <$0.01 a month" in said
+    # Three parts to seven: a price of nearly a dollar a MiB.
+    cost = re.search(r"Leaving it costs \$([0-9.]+) a month", said)
+    assert cost is not None
+    assert 14 < float(cost[1]) < 37
     assert max(len(line) for line in said.splitlines() if str(big) not in line) <= 80
     assert len(staging.uploads()) == 1
     # An upload of the same file under another key is not what the command drops.

@@ -146,6 +146,7 @@ def upload(
             concurrency, bytes_per_second=bandwidth_limit, part_bytes=part_size
         ),
         resume=Resume.RESTART if restart else Resume.CONTINUE if resume else Resume.IGNORE,
+        prices=app.prices,
     )
     with FailureList(failed_to, app.out) as failures:
         outcomes = Uploads(app, timeout, failures) if wait else None

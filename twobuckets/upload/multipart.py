@@ -45,8 +45,6 @@ _MOST_ABORTS: Final = 5
 _CONFLICT: Final = "ConditionalRequestConflict"
 _IN_CONFLICT: Final = "something else writes or deletes its key, so S3 did not complete the upload"
 _MOST_LOOKS: Final = 5
-_STANDARD_DOLLARS_PER_GIB_MONTH: Final = 0.023
-"""S3 Standard in us-east-1; other regions differ by less than a factor of two."""
 
 
 class StoredPart(NamedTuple):
@@ -97,7 +95,7 @@ class Multipart:
             self.done_bytes,
             self.file.size_bytes,
             self._abort_at,
-            self.done_bytes / 1024**3 * _STANDARD_DOLLARS_PER_GIB_MONTH,
+            self.run.wishes.prices.month_usd(self.done_bytes),
         )
 
     @property

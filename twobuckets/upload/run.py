@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
+from twobuckets.prices import US_EAST_1, Prices
 from twobuckets.s3 import FileChangedError, Request, Response, SendError
 from twobuckets.upload import checksum
 from twobuckets.upload.content_type import content_type_of
@@ -67,7 +68,7 @@ class Wishes:
     """How files are to be uploaded; `part_bytes` None means a size that suits each file.
 
     `most_parts` is how many parts may be in flight at once. With `Resume.IGNORE` nothing is kept
-    for a later resume either.
+    for a later resume either. `prices` are for what an interruption leaves in S3.
     """
 
     bucket: str
@@ -76,6 +77,7 @@ class Wishes:
     part_bytes: int | None = None
     most_parts: int = 15
     resume: Resume = Resume.CONTINUE
+    prices: Prices = US_EAST_1
 
 
 @dataclass(frozen=True, slots=True)
