@@ -9,7 +9,13 @@ import pytest
 from botocore.stub import Stubber
 
 from twobuckets.aws.clients import Aws
-from twobuckets.stack.describe import Unread, WiringStatus, describe_bucket, describe_wiring
+from twobuckets.stack.describe import (
+    Unread,
+    WiringStatus,
+    describe_bucket,
+    describe_function,
+    describe_wiring,
+)
 
 ARN = "arn:aws:lambda:eu-central-1:123456789012:function:proc"
 QUEUE = "arn:aws:sqs:eu-central-1:123456789012:arrivals"
@@ -90,6 +96,18 @@ def test_a_function_is_itself_however_it_is_named(aws: Aws, function: str):
     }
     found = look_at_wiring(aws, notification, allow(), function=function)
     assert found == WiringStatus((CREATED,), (), True)
+
+
+def test_the_concurrency_is_the_whole_functions_whichever_alias_is_meant(aws: Aws):
+    with Stubber(aws.functions) as functions:
+        functions.add_client_error("get_function_configuration", "ServiceException")
+        functions.add_response(
+            "get_function_concurrency",
+            {"ReservedConcurrentExecutions": 7},
+            {"FunctionName": "proc"},
+        )
+        found = describe_function(aws.functions, f"{ARN}:prod", built_sha256=None)
+    assert found.reserved_concurrency == 7
 
 
 def test_another_alias_of_the_function_is_another_target(aws: Aws):

@@ -18,6 +18,7 @@ from twobuckets.documents.lifecycle import covers_everything
 from twobuckets.documents.notifications import routes_to, targets_of
 from twobuckets.documents.policies import Permission
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
+from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -306,7 +307,8 @@ def describe_function(
         function=function,
         configuration=glance(lambda: _configuration(functions, function), "its configuration"),
         reserved_concurrency=glance(
-            lambda: functions.get_function_concurrency(FunctionName=function).get(
+            # Lambda takes no qualifier there: what is reserved is the function's.
+            lambda: functions.get_function_concurrency(FunctionName=function_name_of(function)).get(
                 "ReservedConcurrentExecutions"
             ),
             "its concurrency",
