@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -140,6 +140,36 @@ def test_what_the_processor_has_archived_again_meanwhile_is_a_move_too(
 
 def test_what_the_job_did_not_copy_is_copied_from_here(intake: Intake, journal: Journal):
     assert look_after(intake, journal).state is State.DONE
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], [])
+
+
+def archive_in_parts(intake: Intake, journal: Journal) -> None:
+    """Let the archived version be one of parts, the ETag of which no copy has."""
+    note = {"twobuckets-origin": json.dumps({"version_id": "v0"})}
+    where: Any = {"Bucket": ARCHIVE, "Key": KEY}
+    upload_id = intake.s3.create_multipart_upload(**where, Metadata=note)["UploadId"]
+    part = intake.s3.upload_part(**where, UploadId=upload_id, PartNumber=1, Body=b"old")
+    done = intake.s3.complete_multipart_upload(
+        **where,
+        UploadId=upload_id,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+    )
+    intake.s3.delete_object(**where, VersionId=intake.archived)
+    intake.archived, intake.etag = done["VersionId"], done["ETag"].strip('"')
+    assert intake.etag.endswith("-1")
+    with journal.db:
+        change = "UPDATE item SET version_id = ?, etag = ?"
+        journal.db.execute(change, (intake.archived, intake.etag))
+
+
+def test_a_copy_of_an_object_of_parts_is_known_by_the_processor_s_note(
+    intake: Intake, journal: Journal
+):
+    archive_in_parts(intake, journal)
+    note = {"twobuckets-origin": json.dumps({"version_id": "v0"})}
+    intake.s3.put_object(Bucket=STAGING, Key=KEY, Body=b"old", Metadata=note)
+    item = look_after(intake, journal)
+    assert (item.kind, item.state) == (Kind.MOVE, State.DONE)
     assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], [])
 
 

@@ -30,6 +30,8 @@ from twobuckets.s3.objects import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from twobuckets.reprocess.journal import Item
 
 _ROUNDS: Final = 5
@@ -97,7 +99,8 @@ def find_overtaken(
     current = require_found(head(archive, item.key), checked(answer))
     if current is not None and current.version_id == item.version_id:
         return None
-    above = yield from _look_above(item, archive)
+    ours = [] if staged_version_id is None else [staged_version_id]
+    above = yield from _look_above(item, archive, ours)
     if above is None or not above.others:
         return None
     if staged_version_id in NO_VERSION:
@@ -113,7 +116,7 @@ def settle_job(
     """Judge what a batch job did with an item that fell to it at `since`, both by S3's clock."""
     taken_back: list[str] = []
     for _ in range(_ROUNDS):
-        above = yield from _look_above(item, archive)
+        above = yield from _look_above(item, archive, taken_back)
         if above is None:
             return SourceGone()
         stack = yield from list_stack(staging, item.key)
@@ -130,9 +133,7 @@ def settle_job(
         copies = [
             version.version_id
             for version in looked
-            if version.is_copy_of(above.source)
-            and version.came_from(above.source)
-            and version.modified_at >= since - CLOCK_SLACK
+            if _is_made_of(version, above.source) and version.modified_at >= since - CLOCK_SLACK
         ]
         newer = [version for version in looked if version.version_id not in copies]
         others = [] if item.is_chosen else above.others
@@ -217,8 +218,22 @@ class _Above:
     """Whether one of the others lies under a copy."""
 
 
-def _look_above(item: Item, archive: str) -> Talk[_Above | None]:
-    """Return what lies over an item's version in the archive; None when that version is gone."""
+def _is_made_of(staged: Found, source: Found) -> bool:
+    """Tell whether a staged version is a copy of an archived one.
+
+    A copy of a multipart object has another ETag, and often nothing else to compare; but it has
+    the processor's note of the archived one, which no upload has.
+    """
+    has_its_note = source.origin is not None and staged.origin == source.origin
+    is_copy = staged.is_copy_of(source) or (has_its_note and staged.size == source.size)
+    return is_copy and staged.came_from(source)
+
+
+def _look_above(item: Item, archive: str, ours: Collection[str]) -> Talk[_Above | None]:
+    """Return what lies over an item's version in the archive; None when that version is gone.
+
+    What the processor archived of the staged versions `ours` are copies, whatever their ETags.
+    """
     stack = yield from list_stack(archive, item.key)
     ids = [version.version_id for version in stack]
     if item.version_id not in ids:
@@ -231,7 +246,11 @@ def _look_above(item: Item, archive: str) -> Talk[_Above | None]:
     source = by_id.pop(item.version_id, None)
     if source is None:
         return None
-    copies = [version for version in by_id.values() if version.is_copy_of(source)]
+    copies = [
+        version
+        for version in by_id.values()
+        if version.is_copy_of(source) or _origin_of(version) in ours
+    ]
     copied = {version.version_id for version in copies}
     others = [row for row in rows if row.version_id not in copied]
     return _Above(source, copies, others, bool(others) and rows[0].version_id in copied)
@@ -245,7 +264,7 @@ def _take_back(item: Item, ids: list[str], staging: str, archive: str) -> Talk[s
     answers = yield [delete_request(staging, ObjectVersion(item.key, id_)) for id_ in ids]
     if problem := _first_problem(answers):
         return f"; the copy in staging could not be taken back: {problem}"
-    above = yield from _look_above(item, archive)
+    above = yield from _look_above(item, archive, ids)
     archived = [] if above is None else [v for v in above.copies if _origin_of(v) in ids]
     if archived:
         answers = yield [
