@@ -17,6 +17,7 @@ import pytest
 import twobuckets.processor
 from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, Pair, make_pair
 from tests.processor.test_handler import AWKWARD_KEYS
+from tests.racemodel.mutants import mutant_of_processor
 
 if TYPE_CHECKING:
     from twobuckets.aws.clients import Aws
@@ -55,6 +56,41 @@ def process(file: File) -> None:
         s3.put_object(Bucket=file.bucket, Key=file.key, Body=b"the second version")
     s3.put_object(Bucket="hand-notes", Key=f"processed/{digest.hexdigest()}/{file.key}")
 '''
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_annotations_come_along_or_keep_the_file(
+    embedded: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versioned: bool
+) -> None:
+    s3 = embedded.s3
+    for bucket in (STAGING, ARCHIVE):
+        s3.create_bucket(Bucket=bucket)
+        if versioned:
+            s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    monkeypatch.setenv("ARCHIVE_BUCKET", ARCHIVE)
+    monkeypatch.setenv("TWOBUCKETS_PROCESS", "builtins:id")
+    in_parts = mutant_of_processor(
+        tmp_path, ("copying", "LARGEST_COPY_BYTES = 5 * 1024**3", "LARGEST_COPY_BYTES = 0")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for key, runtime in (("small", twobuckets.processor.runtime), ("large", in_parts.runtime)):
+        monkeypatch.setitem(runtime._clients, "s3", s3)
+        put = s3.put_object(Bucket=STAGING, Key=key, Body=b"content")
+        where = {"bucket": STAGING, "key": key, "version_id": put.get("VersionId")}
+        wake = {"twobuckets": 1, "wake": [{**where, "etag": put["ETag"].strip('"'), "size": 7}]}
+        s3.put_object_annotation(
+            Bucket=STAGING, Key=key, AnnotationName="note", AnnotationPayload=b"of value"
+        )
+        if key == "small":
+            runtime.handler(wake, None)
+        else:
+            with pytest.raises(runtime.RecordsFailedError, match="AnnotatedError"):
+                runtime.handler(wake, None)
+    staged, archived = (s3.list_objects_v2(Bucket=bucket) for bucket in (STAGING, ARCHIVE))
+    assert [item["Key"] for item in staged["Contents"]] == ["large"]
+    assert [item["Key"] for item in archived["Contents"]] == ["small"]
+    [kept] = s3.list_object_annotations(Bucket=ARCHIVE, Key="small")["Annotations"]
+    assert kept["AnnotationName"] == "note"
 
 
 def make_processor_pair(aws: Aws, *, versioned: bool = True, user: str = USER) -> Pair:

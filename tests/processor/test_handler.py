@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -461,6 +462,31 @@ def test_headers_that_cannot_be_signed_are_copied_by_s3_itself(pipeline: Pipelin
     assert directives == [("COPY", False)]
     head = pipeline.s3.head_object(Bucket=ARCHIVE, Key="a")
     assert (head["Metadata"], head["ContentType"]) == ({"kept": "yes"}, "text/csv")
+
+
+def test_an_expiry_that_is_no_date_stays_one_in_the_past(pipeline: Pipeline) -> None:
+    def describe(parsed: Any, **_: Any) -> None:
+        # As botocore reads "Expires: 0".
+        if "Metadata" in parsed:
+            parsed["ExpiresString"] = "0"
+
+    expiries = []
+    record = pipeline.upload("a")
+    events = pipeline.s3.meta.events
+    listen: dict[str, Any] = {
+        "after-call.s3.HeadObject": describe,
+        "before-parameter-build.s3.CopyObject": lambda params, **_: expiries.append(
+            params.get("Expires")
+        ),
+    }
+    for name, listener in listen.items():
+        events.register(name, listener)
+    try:
+        pipeline.invoke(record)
+    finally:
+        for name, listener in listen.items():
+            events.unregister(name, listener)
+    assert expiries == [datetime(1970, 1, 1, tzinfo=UTC)]
 
 
 def test_an_origin_record_that_an_uploader_forged_is_not_believed(pipeline: Pipeline) -> None:

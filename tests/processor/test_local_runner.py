@@ -63,6 +63,12 @@ def test_a_failure_shows_its_trace_and_the_other_files_go_on(folder: Path) -> No
     assert done.returncode == 3
 
 
+def test_an_interrupt_ends_it_and_the_next_file_is_not_begun(folder: Path) -> None:
+    (folder / "slow.py").write_text("def process(file):\n    raise KeyboardInterrupt\n")
+    done = run(folder, "slow.py:process", "good.csv", "bad.csv")
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 130)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -131,8 +131,16 @@ class S3:
         self.on_change(bucket, None)
 
 
+class _Events:
+    """Nothing is called: what a handler adds to a request is not modelled."""
+
+    def register(self, *_: Any, **__: Any) -> None:
+        pass
+
+
 class _Meta:
     service_model = _SERVICE_MODEL
+    events = _Events()
 
 
 class Client:

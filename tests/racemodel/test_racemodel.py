@@ -103,7 +103,7 @@ def test_none_of_3_000_interleavings_loses_a_version_that_is_copied_in_parts(
 
 def test_a_multipart_copy_that_is_not_aborted_on_failure_is_noticed(mutants: Path) -> None:
     # One invocation archives and deletes while the other one is about to begin its copy.
-    twice = Scenario((Upload(b"A", events=2),), (0, 0, *[1] * 6, *[2] * 30))
+    twice = Scenario((Upload(b"A", events=2),), (0, 0, *[1] * 7, *[2] * 30))
     run_scenario_in_parts(twice, mutant_of_processor(mutants, *SMALL_PARTS))
     abort = ("copying", "        s3.abort_multipart_upload(**where)\n", "")
     careless = mutant_of_processor(mutants, *SMALL_PARTS, abort)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twobuckets import processor
 from twobuckets.cli import cli
+from twobuckets.doctor.function import _OUR_PROCESSOR
 from twobuckets.errors import UsageError
 from twobuckets.settings import load
 from twobuckets.stack.plan import _HOLD_DATA, _KEPT
@@ -128,6 +131,42 @@ def test_no_policy_allows_every_action_or_every_resource(template):
         resources = statement["Resource"]
         for arn in resources if isinstance(resources, list) else [resources]:
             assert arn != "*"
+
+
+def granted_to_the_processor(template) -> dict[str, set[str]]:
+    granted: dict[str, set[str]] = {}
+    role = template["Resources"]["ProcessorRole"]["Properties"]
+    for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
+        resources, actions = statement["Resource"], statement["Action"]
+        for arn in resources if isinstance(resources, list) else [resources]:
+            place = (
+                re.sub(
+                    r".*:::\$\{(Staging|Archive)BucketName\}",
+                    lambda m: m[1].lower(),
+                    arn["Fn::Sub"],
+                )
+                if "Fn::Sub" in arn
+                else arn["Fn::GetAtt"][0]
+            )
+            granted.setdefault(place, set()).update(
+                actions if isinstance(actions, list) else [actions]
+            )
+    return granted
+
+
+def test_doctor_asks_for_the_permissions_that_the_processor_gets(template):
+    granted = granted_to_the_processor(template)
+    assert granted.pop("FailureQueue") == {"sqs:SendMessage"}  # Lambda's, on the role's behalf
+    granted["log"] = granted.pop("ProcessorLog")
+    assert {place: set(actions) for place, actions in _OUR_PROCESSOR.items()} == granted
+
+
+def test_the_processors_docs_name_the_permissions_that_it_gets(template):
+    granted = granted_to_the_processor(template)
+    text = (processor.__doc__ or "").partition("\nPermissions. ")[2]
+    places = re.split(r"[Oo]n (?:the )?(?:staging|archive)(?:'s objects|\sbucket):", text)
+    named = [set(re.findall(r"s3:\w+", place)) for place in places[1:]]
+    assert named == [granted[place] for place in ("staging/*", "staging", "archive/*", "archive")]
 
 
 def test_deleting_the_stack_leaves_both_buckets(template):

@@ -44,10 +44,12 @@ leaves no room for it; then repeats of that file are not recognised.
 SQS event sources need `ReportBatchItemFailures`: only the failed messages come back.
 
 Permissions. On staging's objects: s3:GetObject, s3:GetObjectVersion, s3:GetObjectTagging,
-s3:GetObjectVersionTagging, s3:DeleteObject, s3:DeleteObjectVersion; on the staging bucket:
-s3:ListBucket (without it S3 answers 403 for what is gone) and s3:ListBucketVersions. On the
-archive's objects: s3:PutObject, s3:PutObjectTagging, s3:GetObject, s3:GetObjectVersion,
-s3:AbortMultipartUpload; on the archive bucket: s3:ListBucket and s3:ListBucketVersions.
+s3:GetObjectVersionTagging, s3:GetObjectAnnotation, s3:ListObjectAnnotations, s3:DeleteObject,
+s3:DeleteObjectVersion; on the staging bucket: s3:ListBucket (without it S3 answers 403 for what is
+gone), s3:ListBucketVersions. On the archive's objects: s3:PutObject, s3:PutObjectTagging,
+s3:PutObjectAnnotation, s3:AbortMultipartUpload, s3:GetObject, s3:GetObjectVersion,
+s3:GetObjectVersionTagging, s3:GetObjectAnnotation, s3:ListObjectAnnotations; on the archive
+bucket: s3:ListBucket, s3:ListBucketVersions.
 """
 
 from twobuckets.processor.file import File, Reject

@@ -36,6 +36,8 @@ def _run(process: Process, path: Path) -> int:
     except Reject as refusal:
         write_line(f"rejected {shown}: {failure_of(refusal).message}")
         return 3
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # noqa: BLE001 - as in Lambda, whatever it raises is an outcome
         failure = failure_of(error)
         write_line(f"failed {shown}: {failure.type}: {failure.message}")
@@ -76,4 +78,7 @@ def _load(name: str) -> Process:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

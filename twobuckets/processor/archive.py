@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twobuckets.processor.annotations import require_no_annotations
 from twobuckets.processor.copying import (
+    LARGEST_COPY_BYTES,
     Destination,
     can_be_said_again,
     copy_version,
@@ -240,8 +242,10 @@ def delete_staged(s3: S3Client, staged: Staged, place: Place) -> None:
 
     An older version under it was superseded by it and must not come to light again as if it were
     new: a delete marker goes on top first, and the bucket's rule for noncurrent versions clears up.
-    Raises ContendedError, with nothing deleted, if S3 puts no marker there.
+    Raises ContendedError, with nothing deleted, if S3 puts no marker there, and AnnotatedError.
     """
+    if staged.size_bytes > LARGEST_COPY_BYTES:
+        require_no_annotations(s3, staged)  # somebody may have annotated it while it was copied
     where = {"Bucket": staged.bucket, "Key": staged.key}
     for _ in range(_TRIES):
         if staged.version_id is not None:

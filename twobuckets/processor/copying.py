@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from twobuckets.processor.annotations import require_no_annotations
 from twobuckets.processor.looking import ORIGIN, Archived, Staged, version_id_of
 
 if TYPE_CHECKING:
@@ -84,6 +86,10 @@ def _headers(source: Staged, metadata: Mapping[str, str] | None) -> dict[str, An
     # What is not ASCII is left out where S3 cannot copy it itself: above the limit of CopyObject.
     headers: dict[str, Any] = {name: source.head[name] for name in _KEPT if source.head.get(name)}
     texts = source.metadata if metadata is None else metadata
+    if "Expires" not in headers and source.head.get("ExpiresString"):
+        # What is no date, such as 0, cannot be said again with boto3, and means one in the past
+        # (RFC 9111, section 5.3).
+        headers["Expires"] = datetime.fromtimestamp(0, UTC)
     headers["Metadata"] = {name: text for name, text in texts.items() if text.isascii()}
     return {
         name: value
@@ -109,6 +115,7 @@ def _copy_in_parts(
     pinned: dict[str, Any] = {"Bucket": source.bucket, "Key": source.key}
     if source.version_id is not None:
         pinned["VersionId"] = source.version_id
+    require_no_annotations(s3, source)
     tags = s3.get_object_tagging(**pinned)["TagSet"]
     if tags:
         written = {**written, "Tagging": urlencode([(tag["Key"], tag["Value"]) for tag in tags])}
