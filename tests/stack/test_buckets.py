@@ -239,3 +239,13 @@ def test_a_denied_look_at_foreign_rules_stops_the_deployment(s3: S3Client, bucke
     assert "s3:GetLifecycleConfiguration" in (refused.value.hint or "")
     with pytest.raises(ClientError):
         s3.get_bucket_lifecycle_configuration(Bucket=bucket)
+
+
+@pytest.mark.parametrize(
+    "code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "RequestTimeTooSkewed"]
+)
+def test_what_keeps_all_from_being_read_ends_a_glance_at_once(s3: S3Client, code: str):
+    with Stubber(s3) as stub:
+        stub.add_client_error("get_bucket_lifecycle_configuration", code, "no", 403)
+        with pytest.raises(TwoBucketsError, match="lifecycle rules of pile"):
+            describe.describe_bucket(s3, "staging", "pile")

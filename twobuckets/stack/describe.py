@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from twobuckets.aws import ClientError, action_of, attempt, error_code
+from twobuckets.aws import ClientError, action_of, attempt, error_code, is_hopeless
 from twobuckets.documents import policies
 from twobuckets.documents.lifecycle import covers_everything
 from twobuckets.documents.notifications import routes_to, targets_of
@@ -218,17 +218,23 @@ class StatusSummary:
 def glance(read: Callable[[], T], what: str, *, is_needed: bool = False) -> T | Unread:
     """Return what `read` returns, or why it could not.
 
-    With `is_needed`, raises UnreachableError when nothing answers.
+    With `is_needed`, raises the error after which nothing else can be read either: no network, no
+    credentials or wrong ones, a wrong clock.
     """
     try:
         with attempt(f"read {what}"):
             return read()
-    except UnreachableError as error:
-        if is_needed:
+    except TwoBucketsError as error:
+        if is_needed and _ends_all(error):
             raise
         return unread(error, what)
-    except TwoBucketsError as error:
-        return unread(error, what)
+
+
+def _ends_all(error: TwoBucketsError) -> bool:
+    cause = error.__cause__
+    if isinstance(cause, ClientError):
+        return is_hopeless(cause)
+    return isinstance(error, AccessError | UnreachableError)
 
 
 def unread(error: TwoBucketsError, what: str) -> Unread:
