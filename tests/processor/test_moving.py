@@ -232,6 +232,29 @@ def test_a_delete_that_meets_another_request_is_tried_again(
     assert pipeline.archived() == {"a": b"newer"}
 
 
+def test_a_file_that_another_delivery_deletes_first_is_archived_all_the_same(
+    pipeline: Pipeline,
+) -> None:
+    older, newer = pipeline.upload("a", b"older"), pipeline.upload("a", b"newer")
+    version = {"VersionId": newer["s3"]["object"].get("versionId")}
+    where = {"Bucket": STAGING, "Key": "a", **(version if version["VersionId"] else {})}
+
+    def delete_first(params: dict[str, Any], **_: Any) -> None:
+        if "IfMatch" in params:
+            pipeline.s3.delete_object(**where)
+
+    events = pipeline.s3.meta.events
+    events.register("before-parameter-build.s3.DeleteObject", delete_first)
+    try:
+        [line] = pipeline.invoke(newer)
+    finally:
+        events.unregister("before-parameter-build.s3.DeleteObject", delete_first)
+    assert line["outcome"] == "archived"
+    assert pipeline.archived() == {"a": b"newer"}
+    pipeline.invoke(older)
+    assert pipeline.archived() == {"a": b"newer"}
+
+
 def test_the_same_event_again_is_recognised(pipeline: Pipeline) -> None:
     runs = []
     pipeline.process_with(lambda file: runs.append(file.key))

@@ -166,8 +166,8 @@ GUARDS = [
     ),
     Guard(
         what="the delete marker over an older version",
-        source="""            if not place.has_older:""",
-        instead="""            if True:""",
+        source="""        if is_pinned and not place.has_older:""",
+        instead="""        if is_pinned:""",
         scenario=Scenario(TWO),
         says="brought an older version to light",
     ),

@@ -247,19 +247,20 @@ def delete_staged(s3: S3Client, staged: Staged, place: Place) -> None:
     if staged.size_bytes > LARGEST_COPY_BYTES:
         require_no_annotations(s3, staged)  # somebody may have annotated it while it was copied
     where = {"Bucket": staged.bucket, "Key": staged.key}
-    for _ in range(_TRIES):
-        if staged.version_id is not None:
-            if not place.has_older:
-                break
+    is_pinned = staged.version_id is not None
+    for number in range(_TRIES):
+        if is_pinned and not place.has_older:
+            break
+        if is_pinned or number > 0:
             # A marker's condition is an ETag, which a copy that was put back has as well: what was
             # seen before the copy, which can take minutes, is too old to put one by.
             try:
                 place = find_place(s3, staged)
             except NotHere:
                 break
-            # Something newer on top by now covers the older version as well, and gets no marker.
-            if not place.has_older or place.is_replaced or place.is_hidden:
-                break
+        # Something newer on top by now covers the older version as well, and gets no marker.
+        if is_pinned and (not place.has_older or place.is_replaced or place.is_hidden):
+            break
         if _delete_if_current(s3, where, staged.etag):
             break
     else:
