@@ -150,6 +150,13 @@ def test_a_time_that_is_shown_can_be_given_back(group: Group, zone: tuple[str, .
     assert keys == ["k1", "k2"]
 
 
+def test_a_pipe_without_a_line_says_what_was_read(group: Group):
+    group.write("a", (0, outcome_line("archived", "k")))
+    found = run("--key", "other")
+    assert (found.stdout, found.stderr[:34]) == ("", f"No matching entries in {GROUP}"[:34])
+    assert run().stderr == ""
+
+
 def test_json_is_exact_and_ends_with_a_summary(group: Group):
     key = 'a\x1b[31m "[b]\u202e\n.csv'
     group.write("a", (1, outcome_line("rejected", key, error=FAILURE)), (2, "plain\ttext\n"))

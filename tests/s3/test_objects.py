@@ -1,24 +1,20 @@
 """Copies and deletes of exact versions, and what is said of each key."""
 
 import re
-from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.s3.scripted import answer, refuse, serving
 from tests.s3.test_sender import sender_to
 from twobuckets.s3 import Response
-from twobuckets.s3.answers import AnswerError
 from twobuckets.s3.objects import (
     ObjectVersion,
     copy_request,
     delete_request,
     iter_delete_requests,
     iter_deletes,
-    parse_copy,
     read_deletes,
 )
 
@@ -43,25 +39,6 @@ def test_a_copy_names_one_exact_version_and_its_conditions():
         "x-amz-copy-source-if-match": '"abc"',
         "if-none-match": "*",
     }
-
-
-def test_the_answer_of_a_copy_is_read():
-    head = b"HTTP/1.1 200 OK\r\nx-amz-version-id: new\r\nx-amz-copy-source-version-id: old"
-    body = (
-        b'<?xml version="1.0"?>\n<CopyObjectResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-        b"<LastModified>2026-01-02T03:04:05.000Z</LastModified><ETag>&quot;abc&quot;</ETag>"
-        b"</CopyObjectResult>"
-    )
-    found = parse_copy(Response(200, head, body))
-    assert found == ("abc", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "new", "old")
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"<Error><Code>InternalError</Code></Error>", b"<CopyObjectResult/>"]
-)
-def test_a_copy_that_does_not_say_so_was_not_made(body):
-    with pytest.raises(AnswerError):
-        parse_copy(Response(200, b"HTTP/1.1 200 OK", body))
 
 
 def read_batch(body):

@@ -161,9 +161,9 @@ def test_a_file_that_is_not_what_was_promised_is_refused(run, tmp_path):
     assert run("presign", "k", "--file", str(file), "--size", "5").exit_code == 2
     assert run("presign", "k", "--file", str(file), "--sha256", "0" * 64).exit_code == 2
     missing = run("presign", "k", "--file", str(tmp_path / "gone"))
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2
     assert "No such file" in missing.stderr
-    assert run("presign", "k", "--file", str(tmp_path)).exit_code == 1
+    assert run("presign", "k", "--file", str(tmp_path)).exit_code == 2
 
 
 def test_a_url_that_would_outlive_its_credentials_is_refused(run, monkeypatch):

@@ -90,13 +90,15 @@ def test_ctrl_c_says_what_is_kept_and_how_to_drop_it(staging: Staging, big: Path
             ],
             env={**os.environ, "http_proxy": proxy.url, "TWOBUCKETS_CONFIG": str(config)},
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         # Two at a time: with a third one there, it has heard of the first.
         wait_for(lambda: len(stored_parts(staging)) >= 3, 20)
         running.send_signal(signal.SIGINT)
-        said, _ = running.communicate(timeout=30)
+        said, told = running.communicate(timeout=30)
     assert running.returncode == 130
+    assert told.strip() == "Interrupted: 0 files uploaded"
     assert "of 37.0 MiB are in S3" in said
     # Three parts to seven: a price of nearly a dollar a MiB.
     cost = re.search(r"Leaving it costs \$([0-9.]+) a month", said)

@@ -12,6 +12,7 @@ import click
 from twobuckets.cli import command
 from twobuckets.cli.options import INSTANT
 from twobuckets.errors import NotFoundError, UsageError
+from twobuckets.units import format_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +85,9 @@ def logs(
             else:
                 said = event if raw else entry
                 app.out.record(views.Shown(said, zone, with_trace))
+    if not counts and not app.json and not app.out.is_terminal:
+        # A pipe gets no summary, and nothing at all would leave open whether anything was read.
+        app.out.note(f"No matching entries in {group} since {format_instant(since)} (see --since)")
     app.finish(
         views.LogsSummary(
             log_group=group, entries=counts.total(), outcomes=dict(counts), start_at=since

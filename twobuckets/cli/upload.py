@@ -251,6 +251,10 @@ def _upload(
                 app.out.record(record)
                 if isinstance(record, Uploaded) and outcomes is not None:
                     outcomes.add(record)
+        except KeyboardInterrupt:
+            count = uploading.summary(app.now() - started_at).uploaded
+            app.out.note(f"Interrupted: {count:,} file{'' if count == 1 else 's'} uploaded")
+            raise
         finally:
             _tell_what_stays(app, uploading, wishes)
     return uploading.summary(app.now() - started_at)

@@ -24,7 +24,6 @@ FAILED: Final = "failed"
 REJECTED: Final = "rejected"
 SUPERSEDED: Final = "superseded"
 MISSING: Final = "missing"
-OUTCOMES: Final = (ARCHIVED, FAILED, REJECTED, SUPERSEDED, MISSING)
 UNSUCCESSFUL: Final = frozenset({FAILED, REJECTED})
 
 TIMED_OUT: Final = "timed-out"
@@ -32,12 +31,13 @@ OUT_OF_MEMORY: Final = "out-of-memory"
 CRASHED: Final = "crashed"
 RAISED: Final = "raised"
 
-OUTCOME_PATTERN: Final = "{ $.twobuckets = 1 }"
-"""The filter pattern that selects outcome lines; parse as well, an emulator may not apply it."""
 OUTCOME_OR_FAILURE_PATTERN: Final = (
     '?twobuckets ?"Task timed out" ?"Runtime exited" ?errorType ?ERROR ?"platform.report"'
 )
-"""The filter pattern that selects at least outcome lines and what makes a FailedInvocation."""
+"""The filter pattern that selects at least outcome lines and what makes a FailedInvocation.
+
+Each event is read as well: it is more than these, and an emulator may not apply it.
+"""
 FAILURE_PATTERN: Final = (
     f'{OUTCOME_OR_FAILURE_PATTERN} ?Traceback ?"START RequestId" ?"platform.start"'
 )
@@ -55,9 +55,9 @@ class Failure(NamedTuple):
 class Outcome(NamedTuple):
     """What processing did to one object version, as our processor's line says.
 
-    `outcome` is one of OUTCOMES. `attempt` counts this request's tries as far as one execution
-    environment, or the EntryReader, saw them. `size_bytes` and what follows `key` are None where
-    the line has none.
+    `outcome` is one of ARCHIVED to MISSING. `attempt` counts this request's tries as far as one
+    execution environment, or the EntryReader, saw them. `size_bytes` and what follows `key` are
+    None where the line has none.
     """
 
     logged_at: datetime

@@ -158,7 +158,7 @@ class _Pace:
 
 
 class Tracker:
-    """Follows objects through the pipeline; `add` may be called while another thread polls."""
+    """Follows objects through the pipeline."""
 
     def __init__(
         self,

@@ -172,11 +172,6 @@ def parse_delete_results(body: bytes) -> list[DeleteResult]:
     ]
 
 
-def parse_fields(body: bytes) -> dict[str, str]:
-    """Return the texts of a small answer by their tags. Raises AnswerError if it is no XML."""
-    return _read_row(_parse(body))
-
-
 def _parse(body: bytes) -> ET.Element:
     if b"<!" in body:
         raise AnswerError("the answer declares entities")

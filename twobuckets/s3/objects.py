@@ -4,12 +4,12 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
 from urllib.parse import quote
 
-from twobuckets.s3.answers import AnswerError, DeleteResult, parse_delete_results, parse_fields
+from twobuckets.s3.answers import AnswerError, DeleteResult, parse_delete_results
 from twobuckets.s3.records import Request, Response, SendError
 from twobuckets.s3.sender import Sender
 from twobuckets.s3.xmltext import escape
@@ -38,15 +38,6 @@ class ObjectVersion(NamedTuple):
     etag: str = ""
 
 
-class CopyResult(NamedTuple):
-    """What CopyObject made: the version ids are "" in a bucket without versions."""
-
-    etag: str
-    modified_at: datetime
-    version_id: str
-    source_version_id: str
-
-
 def copy_request(
     source_bucket: str,
     source: ObjectVersion,
@@ -71,19 +62,6 @@ def copy_request(
     if if_absent:
         more.append(("if-none-match", "*"))
     return Request("PUT", bucket, key, headers=(*more, *headers), tag=tag)
-
-
-def parse_copy(answer: Response) -> CopyResult:
-    """Return what a CopyObject made. Raises AnswerError if the answer does not say so."""
-    fields = parse_fields(answer.body) if answer.ok else {}
-    if "ETag" not in fields or "LastModified" not in fields:
-        raise AnswerError("the answer does not describe a copy")
-    return CopyResult(
-        fields["ETag"].strip('"'),
-        datetime.fromisoformat(fields["LastModified"]),
-        answer.headers.get("x-amz-version-id", ""),
-        answer.headers.get("x-amz-copy-source-version-id", ""),
-    )
 
 
 def delete_request(bucket: str, version: ObjectVersion, *, tag: object = None) -> Request:

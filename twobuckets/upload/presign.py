@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.aws import attempt
-from twobuckets.errors import AccessError, TwoBucketsError, UsageError
+from twobuckets.errors import AccessError, UsageError
 from twobuckets.s3 import Request, SigV4Signer
 from twobuckets.s3.keys import require_key
 from twobuckets.units import format_bytes, format_duration
@@ -134,8 +134,8 @@ def terms_of(
     """Return an upload's terms; a local file gives the size and checksum that are not given.
 
     Without a content type it is guessed by the file's or the key's name; an upload in parts has no
-    SHA-256 of the whole. Raises UsageError for a key that S3 can't have or a file that is not what
-    was given, and TwoBucketsError for one that can't be read.
+    SHA-256 of the whole. Raises UsageError for a key that S3 can't have, and for a file that can't
+    be read or is not what was given.
     """
     require_key(key)
     if file is not None:
@@ -411,6 +411,6 @@ def _measure(file: Path, *, hashed: bool) -> tuple[int, str | None]:
             digest = hashlib.file_digest(content, "sha256").digest()
             return content.tell(), base64.b64encode(digest).decode()
     except OSError as error:
-        raise TwoBucketsError(
+        raise UsageError(
             f"Could not read {file}: {error.strerror}", hint="Check --file."
         ) from error

@@ -47,7 +47,7 @@ def _tell_uploaded(record: Uploaded) -> _Pieces:
     if record.resumed_bytes:
         line.append((f"  ({format_bytes(record.resumed_bytes)} were there already)", "dim"))
     if record.replaced:
-        replaced = "  (took the place of an object of that key that was not processed yet)"
+        replaced = "  (replaced an object of that key that was not processed yet)"
         line.append((replaced, "yellow"))
     return line
 
