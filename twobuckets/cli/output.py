@@ -196,9 +196,9 @@ class Output:
 
     def ask(self, question: str) -> str:
         """Return the person's answer to a question put on stderr."""
-        sys.stderr.write(visible(question))
-        sys.stderr.flush()
         try:
+            sys.stderr.write(visible(question))
+            sys.stderr.flush()
             line = sys.stdin.readline()
         except KeyboardInterrupt:
             line = ""
