@@ -169,16 +169,18 @@ def pipeline(
     monkeypatch.setenv("XDG_STATE_HOME", str(state_home))
     monkeypatch.chdir(project)
     function = aws.functions.get_function_configuration(FunctionName=FUNCTION)
-    role: str = function["Role"]
+    role = function["Role"].rpartition("/")[2]
     environment: Any = {"Variables": function["Environment"]["Variables"]}
     notification: Any = aws.s3.get_bucket_notification_configuration(Bucket=STAGING)
-    policy = aws.iam.get_role_policy(RoleName=role.rpartition("/")[2], PolicyName=ROLE_POLICY)
-    yield Pipeline(aws, role.rpartition("/")[2])
+    policy = aws.iam.get_role_policy(RoleName=role, PolicyName=ROLE_POLICY)
+    yield Pipeline(aws, role)
     aws.iam.put_role_policy(
-        RoleName=role.rpartition("/")[2],
-        PolicyName=ROLE_POLICY,
-        PolicyDocument=json.dumps(policy["PolicyDocument"]),
+        RoleName=role, PolicyName=ROLE_POLICY, PolicyDocument=json.dumps(policy["PolicyDocument"])
     )
+    # What a pasted remedy allowed would let the next test do what it forbids.
+    for name in aws.iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        if name != ROLE_POLICY:
+            aws.iam.delete_role_policy(RoleName=role, PolicyName=name)
     for bucket in (STAGING, ARCHIVE):
         empty_bucket(aws, bucket)
     # A test that failed half-way leaves its breakage to no other.
