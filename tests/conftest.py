@@ -12,18 +12,10 @@ import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
-from twobuckets.cli import output
-
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("default")
-
-JSON_ONLY = {
-    *("FailedInvocation", "InvocationReport", "InvocationStart", "LogEvent", "LogLine", "Outcome"),
-    *("LsSummary", "PlatformLine", "Progressed"),
-}
-"""Records that people get in another form: rows, lines of a log, a progress bar."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that runs the tests in the background has them, and what they start, ignore Ctrl-C.
@@ -51,21 +43,6 @@ def no_aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
-@pytest.fixture(autouse=True)
-def every_record_has_a_view(monkeypatch: pytest.MonkeyPatch):
-    """Refuse a record that a person could not be shown, also in tests that read JSON."""
-    written = output.json_line
-
-    def checked(record: object) -> str:
-        from twobuckets.cli.views import human
-
-        seen = human.dispatch(type(record)) is not human.dispatch(object)
-        assert seen or type(record).__name__ in JSON_ONLY, f"no view: {record!r}"
-        return written(record)
-
-    monkeypatch.setattr(output, "json_line", checked)
 
 
 @pytest.fixture(scope="session")
