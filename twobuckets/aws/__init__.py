@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "BAD_KEY_CODES",
     "DENIED_CODES",
-    "EXPIRED_CODES",
     "MISSING_CODES",
     "ClientError",
     "action_of",
@@ -40,11 +38,11 @@ __all__ = [
     "named_action",
 ]
 
-EXPIRED_CODES: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_EXPIRED_CODES: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
 DENIED_CODES: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
 )
-BAD_KEY_CODES: Final = frozenset(
+_BAD_KEY_CODES: Final = frozenset(
     {
         "InvalidAccessKeyId",
         "InvalidToken",
@@ -113,7 +111,7 @@ def error_code(error: BaseException) -> str:
 
 def is_hopeless(error: ClientError) -> bool:
     """Tell whether no other request of this run would get an answer either."""
-    return error_code(error) in EXPIRED_CODES | BAD_KEY_CODES or _is_of_wrong_clock(error)
+    return error_code(error) in _EXPIRED_CODES | _BAD_KEY_CODES or _is_of_wrong_clock(error)
 
 
 def _is_of_wrong_clock(error: ClientError) -> bool:
@@ -184,12 +182,12 @@ def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
             f"{failed}this machine's clock is too far off: {reason}",
             hint="Set the clock, then run the command again.",
         )
-    if code in EXPIRED_CODES:
+    if code in _EXPIRED_CODES:
         return AccessError(
             f"{failed}the AWS credentials have expired",
             hint="Sign in again (for example: aws sso login), then run the command again.",
         )
-    if code in BAD_KEY_CODES:
+    if code in _BAD_KEY_CODES:
         return AccessError(
             f"{failed}AWS does not accept these credentials ({code}): {reason}",
             hint="Check which identity is in use: aws sts get-caller-identity",

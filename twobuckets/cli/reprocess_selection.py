@@ -94,7 +94,7 @@ class Selection:
 
     def words(self) -> str:
         """Return the command in the words that ask for the same, now or later."""
-        return " ".join(self._words(lambda instant: format_instant(instant)))
+        return " ".join(self._words(format_instant))
 
     def fingerprint(self, place: str) -> str:
         """Return what is equal for equal requests about one pipeline.
@@ -182,18 +182,11 @@ def _explained(app: App, actions: Iterable[Action], keeps_why: str | None) -> It
 
 def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str | None]]:
     """Yield what doctor finds stuck in staging, and why it should not be woken, None if it may."""
+    from twobuckets.cli.doctor import site_of
     from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
-    from twobuckets.doctor.site import Site
     from twobuckets.doctor.stuck import find_stuck, iter_wakeable
 
-    site = Site(
-        aws=app.aws,
-        settings=app.settings,
-        pipeline=app.pipeline,
-        now=app.now(),
-        connect=app.connect,
-        older_than=older_than,
-    )
+    site = site_of(app, older_than=older_than)
     try:
         for finding in find_stuck(site):
             app.out.note(f"{finding.check}: {finding.count:,}. {finding.detail}")
