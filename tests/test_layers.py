@@ -21,9 +21,10 @@ LEVELS = (
     {"__main__"},
     {"cli"},
     {"stack", "upload", "doctor", "reprocess", "artifact", "local"},
-    # What became of a file is asked by most rooms, and told by the log alone; what a policy or a
-    # notification says means the same to all.
-    {"logs", "documents"},
+    # What became of a file is asked by most rooms, and told by the log alone.
+    {"logs"},
+    # The noun: what a pipeline's buckets, objects and function are and say means the same to all.
+    {"pipeline"},
     {"s3", "settings", "aws", "parallel"},
     {"units", "text", "errors", "prices"},
     {"processor"},

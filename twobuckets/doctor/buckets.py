@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.facts.lookups import Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
-from twobuckets.documents import policies
-from twobuckets.documents.lifecycle import covers_everything
+from twobuckets.pipeline import policies
+from twobuckets.pipeline.lifecycle import covers_everything
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:

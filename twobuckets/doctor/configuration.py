@@ -14,8 +14,8 @@ from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, function, wiring
 from twobuckets.doctor.facts.buckets import LEAST_TRANSITION_SIZE
 from twobuckets.doctor.facts.function import variables_in
-from twobuckets.documents import notifications
-from twobuckets.documents.lifecycle import OUR_RULES
+from twobuckets.pipeline import notifications
+from twobuckets.pipeline.lifecycle import OUR_RULES
 
 if TYPE_CHECKING:
     from twobuckets.doctor.site import Site

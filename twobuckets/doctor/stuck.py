@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.summary import Staged
-    from twobuckets.documents.notifications import Route
+    from twobuckets.pipeline.notifications import Route
 
 MOST_EXPLAINED: Final = 200_000
 """How many stuck objects are looked into; more are only counted."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
-from twobuckets.documents import policies
-from twobuckets.documents.notifications import (
+from twobuckets.pipeline import policies
+from twobuckets.pipeline.notifications import (
     TARGETS,
     Route,
     leads_to,
@@ -21,7 +21,7 @@ from twobuckets.documents.notifications import (
     routes_of,
     routes_to,
 )
-from twobuckets.documents.policies import Permission
+from twobuckets.pipeline.policies import Permission
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:

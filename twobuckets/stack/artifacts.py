@@ -7,9 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, attempt, error_code
-from twobuckets.documents.lifecycle import OUR_RULES
-from twobuckets.documents.policies import tls_only
 from twobuckets.errors import AccessError, TwoBucketsError
+from twobuckets.pipeline.lifecycle import OUR_RULES
+from twobuckets.pipeline.policies import tls_only
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from twobuckets.aws import ClientError, action_of, attempt, error_code, is_hopeless
-from twobuckets.documents import policies
-from twobuckets.documents.lifecycle import covers_everything
-from twobuckets.documents.notifications import routes_to, targets_of
-from twobuckets.documents.policies import Permission
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
+from twobuckets.pipeline import policies
+from twobuckets.pipeline.lifecycle import covers_everything
+from twobuckets.pipeline.notifications import routes_to, targets_of
+from twobuckets.pipeline.policies import Permission
 from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:

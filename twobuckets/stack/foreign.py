@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, attempt, error_code
-from twobuckets.documents.lifecycle import OUR_RULES
-from twobuckets.documents.notifications import targets_of
+from twobuckets.pipeline.lifecycle import OUR_RULES
+from twobuckets.pipeline.notifications import targets_of
 from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.documents.policies import statements_of
+from twobuckets.pipeline.policies import statements_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import DENIED_CODES
 from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
-from twobuckets.documents.policies import statements_of
+from twobuckets.pipeline.policies import statements_of
 from twobuckets.settings import HANDLER, function_name_of, qualifier_of
 
 if TYPE_CHECKING:

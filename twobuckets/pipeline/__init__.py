@@ -1,4 +1,4 @@
-"""What the documents say that AWS keeps for a bucket or a function. Pure: nothing here calls AWS.
+"""The noun: what the parts of a pipeline are, hold and say. Read once here, judged nowhere.
 
 `policies` reads resource policies, `notifications` who is told of a bucket's new objects, and
 `lifecycle` a bucket's lifecycle rules.
