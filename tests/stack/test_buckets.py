@@ -18,7 +18,8 @@ from moto import mock_aws
 
 from twobuckets.aws.clients import Aws
 from twobuckets.errors import AccessError, TwoBucketsError
-from twobuckets.stack import artifacts, describe
+from twobuckets.pipeline import status as describe
+from twobuckets.stack import artifacts
 from twobuckets.stack.foreign import find_foreign
 from twobuckets.stack.template import Place
 

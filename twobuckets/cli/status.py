@@ -33,7 +33,7 @@ def status(app: App) -> None:
       twobuckets --stack intake status
     """
     import twobuckets.cli.views.status  # noqa: F401 - registers the views
-    from twobuckets.stack.describe import StatusSummary, count_unread
+    from twobuckets.pipeline.status import StatusSummary, count_unread
 
     pipeline = _require_pipeline(app)
     unread = 0
@@ -48,7 +48,7 @@ def status(app: App) -> None:
 def _require_pipeline(app: App) -> Pipeline:
     """Show the stack, if one is meant, and return the pipeline."""
     from twobuckets.errors import NotFoundError
-    from twobuckets.stack.describe import StackStatus
+    from twobuckets.pipeline.status import StackStatus
     from twobuckets.stack.outputs import not_deployed
     from twobuckets.stack.plan import require_deployable
     from twobuckets.stack.stacks import find_stack
@@ -74,7 +74,7 @@ def _iter_parts(app: App, pipeline: Pipeline) -> Iterator[object]:
     """Yield the parts in the order they are shown, all of them read at the same time."""
     from twobuckets.artifact import find_built
     from twobuckets.parallel import map_unordered
-    from twobuckets.stack import describe
+    from twobuckets.pipeline import status as describe
 
     aws = app.aws
     reads: list[Callable[[], object]] = [
@@ -115,7 +115,7 @@ def _read_outcomes(app: App, log_group: str) -> object:
         Outcome,
         iter_entries,
     )
-    from twobuckets.stack.describe import count_outcomes
+    from twobuckets.pipeline.status import count_outcomes
 
     now = app.now()
     events = iter_events(

@@ -1,9 +1,9 @@
 """What is wrong with a pipeline, since when, why, and the command that mends it.
 
-`facts` reads what AWS says, each fact once, and `site` is the pipeline that it is said of;
-`stack`, `function`, `wiring`, `buckets`, `uploads` and `stuck` turn facts into findings;
-`remedies` plans and applies what `--fix` may mend: objects and uploads itself, settings by
-`configuration`. Nothing else writes.
+`site` is the pipeline under examination, of which `twobuckets.pipeline` reads the facts; `stack`,
+`function`, `wiring`, `buckets`, `uploads` and `stuck` turn facts into findings; `remedies` plans
+and applies what `--fix` may mend: objects and uploads itself, settings by `configuration`. Nothing
+else writes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.doctor import buckets, function, stack, stuck, uploads, wiring
-from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.findings import Check, Finding, Severity
 from twobuckets.doctor.remedies import FIXABLE
 from twobuckets.errors import UsageError
 from twobuckets.parallel import begin, map_ordered
+from twobuckets.pipeline.lookups import CouldNotLook, Gone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -9,10 +9,10 @@ import fnmatch
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.doctor.facts.lookups import Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline import policies
 from twobuckets.pipeline.lifecycle import covers_everything
+from twobuckets.pipeline.lookups import Gone
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, quote_plus
 
-from twobuckets.doctor.facts.lookups import CouldNotLook
 from twobuckets.doctor.site import RETRY_PAUSES
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.logs.events import iter_events
@@ -35,6 +34,7 @@ from twobuckets.logs.lines import (
     Outcome,
     PlatformLine,
 )
+from twobuckets.pipeline.lookups import CouldNotLook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, function, wiring
-from twobuckets.doctor.facts.buckets import LEAST_TRANSITION_SIZE
-from twobuckets.doctor.facts.function import variables_in
 from twobuckets.pipeline import notifications
+from twobuckets.pipeline.buckets import LEAST_TRANSITION_SIZE
+from twobuckets.pipeline.function import variables_in
 from twobuckets.pipeline.lifecycle import OUR_RULES
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import re
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.doctor.facts.function import LONGEST
-from twobuckets.doctor.facts.lookups import Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.pipeline.function import LONGEST
+from twobuckets.pipeline.lookups import Gone
 from twobuckets.text import shell_word
 from twobuckets.units import format_duration
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, uploads
 from twobuckets.doctor.configuration import MENDS
-from twobuckets.doctor.facts.lookups import CouldNotLook
 from twobuckets.doctor.staging import is_archived
 from twobuckets.errors import TwoBucketsError
 from twobuckets.parallel import map_unordered
+from twobuckets.pipeline.lookups import CouldNotLook
 
 if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finding

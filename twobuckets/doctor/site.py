@@ -9,11 +9,11 @@ from datetime import timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.doctor.facts.buckets import BucketFacts
-from twobuckets.doctor.facts.function import FunctionFacts
-from twobuckets.doctor.facts.lookups import CouldNotLook, Lookups
-from twobuckets.doctor.facts.queues import QueueFacts
-from twobuckets.doctor.facts.stack import StackFacts
+from twobuckets.pipeline.buckets import BucketFacts
+from twobuckets.pipeline.function import FunctionFacts
+from twobuckets.pipeline.lookups import CouldNotLook, Lookups
+from twobuckets.pipeline.queues import QueueFacts
+from twobuckets.pipeline.stack import StackFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

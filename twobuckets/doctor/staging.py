@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, error_code
-from twobuckets.doctor.facts.lookups import Gone, could_not_look, listing_stopped
 from twobuckets.doctor.summary import Staged
+from twobuckets.pipeline.lookups import Gone, could_not_look, listing_stopped
 from twobuckets.s3.answers import ListedVersion
 from twobuckets.s3.listing import ListingError, iter_objects, iter_versions
 

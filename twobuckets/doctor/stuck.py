@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor import function, wiring
 from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
-from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
 from twobuckets.doctor.staging import StagedObject, is_archived, iter_stuck
 from twobuckets.parallel import map_ordered, map_unordered
+from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.text import shell_word
 from twobuckets.units import format_bytes, format_duration
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.aws import ClientError
 from twobuckets.doctor.buckets import aborts_uploads
-from twobuckets.doctor.facts.lookups import CouldNotLook, listing_stopped
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.pipeline.lookups import CouldNotLook, listing_stopped
 from twobuckets.s3.listing import ListingError, iter_uploads
 from twobuckets.s3.uploads import read_parts
 from twobuckets.text import shell_word, visible

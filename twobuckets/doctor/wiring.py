@@ -10,9 +10,9 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline import policies
+from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.pipeline.notifications import (
     TARGETS,
     Route,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from twobuckets.cli.views import human
-from twobuckets.stack.describe import (
+from twobuckets.pipeline.status import (
     AGES,
     BucketStatus,
     FailureQueueStatus,

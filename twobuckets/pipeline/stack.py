@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twobuckets.aws.clients import Aws
-    from twobuckets.doctor.facts.lookups import Lookups
+    from twobuckets.pipeline.lookups import Lookups
     from twobuckets.settings import Pipeline
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.aws.clients import Aws
-    from twobuckets.doctor.facts.lookups import Lookups
+    from twobuckets.pipeline.lookups import Lookups
 
 _MISSING: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 

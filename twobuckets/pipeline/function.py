@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import DENIED_CODES
-from twobuckets.doctor.facts.lookups import CouldNotLook, Gone
+from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.pipeline.policies import statements_of
 from twobuckets.settings import HANDLER, function_name_of, qualifier_of
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.aws.clients import Aws
-    from twobuckets.doctor.facts.lookups import Lookups
+    from twobuckets.pipeline.lookups import Lookups
     from twobuckets.settings import Pipeline
 
 _MISSING: Final = ("ResourceNotFoundException",)

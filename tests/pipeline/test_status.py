@@ -9,7 +9,7 @@ import pytest
 from botocore.stub import Stubber
 
 from twobuckets.aws.clients import Aws
-from twobuckets.stack.describe import (
+from twobuckets.pipeline.status import (
     Unread,
     WiringStatus,
     describe_bucket,

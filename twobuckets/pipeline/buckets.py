@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twobuckets.aws.clients import Aws
-    from twobuckets.doctor.facts.lookups import Lookups
+    from twobuckets.pipeline.lookups import Lookups
 
 
 LEAST_TRANSITION_SIZE: Final = "TransitionDefaultMinimumObjectSize"
