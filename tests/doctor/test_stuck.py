@@ -31,7 +31,7 @@ from tests.doctor.conftest import (
     run_doctor,
 )
 from twobuckets.cli.app import App
-from twobuckets.cli.doctor import site_of
+from twobuckets.cli.commands.doctor import site_of
 from twobuckets.cli.views import human
 from twobuckets.doctor import diagnose, select_checks
 from twobuckets.doctor.staging import iter_stuck

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from twobuckets.cli.app import App
 
-# Command, and the module in this package that holds it, → what `--help` says of it: the list is
+# Command, and the module of `commands` that holds it, → what `--help` says of it: the list is
 # shown without importing any of them.
 COMMANDS: Final = {
     "init": "Write twobuckets.toml and a processor.py to start from.",
@@ -135,7 +135,7 @@ class Root(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"twobuckets.cli.{cmd_name}")
+        module = importlib.import_module(f"twobuckets.cli.commands.{cmd_name}")
         return getattr(module, cmd_name)  # type: ignore[no-any-return]
 
     def resolve_command(

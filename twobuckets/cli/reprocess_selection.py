@@ -182,7 +182,7 @@ def _explained(app: App, actions: Iterable[Action], keeps_why: str | None) -> It
 
 def _stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str | None]]:
     """Yield what doctor finds stuck in staging, and why it should not be woken, None if it may."""
-    from twobuckets.cli.doctor import site_of
+    from twobuckets.cli.commands.doctor import site_of
     from twobuckets.doctor.stuck import find_stuck, iter_wakeable
     from twobuckets.pipeline.lookups import CouldNotLook, Gone
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from twobuckets.cli.reprocess import BatchPermissions, RunStatus
+from twobuckets.cli.commands.reprocess import BatchPermissions, RunStatus
 from twobuckets.cli.reprocess_run import OutcomeGroup, Summary
 from twobuckets.cli.views import human
 from twobuckets.prices import format_usd

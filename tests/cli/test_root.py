@@ -33,7 +33,7 @@ def test_every_command_loads_and_explains_itself(name: str):
     result = run(name, "--help")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"Usage: twobuckets {name}")
-    command = getattr(importlib.import_module(f"twobuckets.cli.{name}"), name)
+    command = getattr(importlib.import_module(f"twobuckets.cli.commands.{name}"), name)
     assert isinstance(command, Command | click.Group)
     assert command.help
 
