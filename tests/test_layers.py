@@ -37,6 +37,8 @@ ONLY_IN = {
     "botocore": ("aws", "processor"),
     "ministack": ("local.server",),
 }
+# Rooms within a room that the rest enters by their door only.
+DOORS = ("s3.engine",)
 # Calls and names that only these places use.
 USED_ONLY_IN = {
     "print": ("processor",),
@@ -114,3 +116,13 @@ def test_the_outside_world_is_touched_in_its_own_place_only(module: Path):
         used = ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else None
         if used in USED_ONLY_IN:
             assert is_in(name, USED_ONLY_IN[used]), f"{name} uses {used}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_a_room_with_a_door_is_entered_by_it(module: Path):
+    name = name_of(module)
+    for imported in imports_of(module):
+        for door in DOORS:
+            if not is_in(name, (door,)):
+                inside = imported.startswith(f"twobuckets.{door}.")
+                assert not inside, f"{name} imports {imported}, not twobuckets.{door}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from twobuckets.aws.clients import Aws
-    from twobuckets.s3 import Sender
+    from twobuckets.s3.engine import Sender
 
 BUCKET = "pile"
 # Without control characters: the embedded AWS lists versions without encoding them.

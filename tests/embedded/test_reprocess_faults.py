@@ -16,7 +16,7 @@ from tests.embedded.intake import ARCHIVE, STAGING, name_pair
 from tests.faults.proxy import Asked, Fault, FaultProxy, fault_proxy
 from twobuckets.cli import cli
 from twobuckets.cli.app import App
-from twobuckets.s3 import Request, Response
+from twobuckets.s3.engine import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from tests.embedded.conftest import empty_bucket
 from twobuckets.cli import cli
 from twobuckets.cli.app import App
-from twobuckets.s3 import Request, Response
+from twobuckets.s3.engine import Request, Response
 from twobuckets.stack.template import template_text
 
 if TYPE_CHECKING:

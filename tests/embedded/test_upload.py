@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tests.embedded import pair
 from tests.embedded.intake import digests_in, name_pair, staging
 from twobuckets.cli import cli
-from twobuckets.s3 import CRC64NVME
+from twobuckets.s3.engine import CRC64NVME
 
 if TYPE_CHECKING:
     from click.testing import Result

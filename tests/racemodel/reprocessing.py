@@ -27,7 +27,7 @@ from twobuckets.reprocess import plan as real_plan
 from twobuckets.reprocess.journal import SCHEMA, Journal, State
 from twobuckets.reprocess.plan import Found, Rules
 from twobuckets.reprocess.selection import Wanted
-from twobuckets.s3 import Request, Response, SendError
+from twobuckets.s3.engine import Request, Response, SendError
 
 _PLANS = 4
 """How often somebody looks for the key in the archive before giving up."""

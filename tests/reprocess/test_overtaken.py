@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from tests.s3.credentials import FixedCredentials
 from twobuckets.reprocess.batch import KINDS
 from twobuckets.reprocess.journal import Item, State, create
 from twobuckets.reprocess.moving import Mover
 from twobuckets.reprocess.plan import Action, Kind
-from twobuckets.s3 import FixedCredentials, Keys, connect, parse_endpoint
+from twobuckets.s3.engine import Keys, connect, parse_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

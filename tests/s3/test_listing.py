@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.s3.credentials import FixedCredentials
+from tests.s3.engine.test_sender import sender_to
 from tests.s3.scripted import answer, refuse, serving
-from tests.s3.test_sender import sender_to
-from twobuckets.s3 import FixedCredentials, Keys, Request, Sender, connect, parse_endpoint
 from twobuckets.s3.answers import ListedObject, ListedVersion, parse_objects, parse_versions
+from twobuckets.s3.engine import Keys, Request, Sender, connect, parse_endpoint
 from twobuckets.s3.listing import ListingError, iter_objects, iter_uploads, iter_versions
 
 ODD_KEYS = [

@@ -6,9 +6,9 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.s3.engine.test_sender import sender_to
 from tests.s3.scripted import answer, refuse, serving
-from tests.s3.test_sender import sender_to
-from twobuckets.s3 import Response
+from twobuckets.s3.engine import Response
 from twobuckets.s3.objects import (
     ObjectVersion,
     copy_request,

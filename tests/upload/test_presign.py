@@ -19,9 +19,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from moto import mock_aws
 
+from tests.s3.credentials import FixedCredentials
 from twobuckets.cli import cli
 from twobuckets.errors import UsageError
-from twobuckets.s3 import FixedCredentials, Keys, SigV4Signer, parse_endpoint
+from twobuckets.s3.engine import Keys, SigV4Signer, parse_endpoint
 from twobuckets.upload.presign import (
     Life,
     Terms,

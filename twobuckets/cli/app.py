@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from twobuckets.aws.clients import Aws
     from twobuckets.aws.s3_access import S3Keys
     from twobuckets.prices import Prices
-    from twobuckets.s3 import Endpoint, Keys, Sender, SigV4Signer
+    from twobuckets.s3.engine import Endpoint, Keys, Sender, SigV4Signer
     from twobuckets.settings import Pipeline, Settings
 
 ATTENTION = 3
@@ -35,7 +35,7 @@ class _SessionCredentials:
     """The session's credentials as the S3 hot path wants them."""
 
     def __init__(self, keys: S3Keys) -> None:
-        from twobuckets.s3 import Keys
+        from twobuckets.s3.engine import Keys
 
         self._keys = keys
         self._as_keys = Keys._make
@@ -160,14 +160,14 @@ class App:
 
     def connect(self, **limits: Any) -> Sender:
         """Return a sender for S3's hot loops; `limits` are those of Sender."""
-        from twobuckets import s3
+        from twobuckets.s3 import engine
 
         keys = self.aws.require_s3_keys()
-        return s3.connect(self._s3_endpoint, _SessionCredentials(keys), **limits)
+        return engine.connect(self._s3_endpoint, _SessionCredentials(keys), **limits)
 
     def signer(self, keys: S3Keys) -> SigV4Signer:
         """Return what signs requests for somebody else to send."""
-        from twobuckets.s3 import SigV4Signer
+        from twobuckets.s3.engine import SigV4Signer
 
         def clock() -> float:
             return self.now().timestamp()
@@ -176,7 +176,7 @@ class App:
 
     @cached_property
     def _s3_endpoint(self) -> Endpoint:
-        from twobuckets.s3 import parse_endpoint
+        from twobuckets.s3.engine import parse_endpoint
 
         address = self.aws.s3_address
         try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twobuckets.logs.waiting import Fate
     from twobuckets.reprocess.journal import Journal, Reprocessed
     from twobuckets.reprocess.run import Brake, Rate
-    from twobuckets.s3 import Sender
+    from twobuckets.s3.engine import Sender
 
 _MOST_GROUPS: Final = 1000
 """Different errors that are counted apart."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twobuckets.logs.lines import Outcome
     from twobuckets.reprocess.plan import Action, Found, Rules
     from twobuckets.reprocess.selection import Wanted
-    from twobuckets.s3 import Sender
+    from twobuckets.s3.engine import Sender
 
 _FAILED_SINCE: Final = timedelta(days=1)
 

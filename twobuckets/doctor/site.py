@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twobuckets.aws.clients import Aws
     from twobuckets.doctor.stuck import Group
     from twobuckets.doctor.summary import Staged
-    from twobuckets.s3 import Sender
+    from twobuckets.s3.engine import Sender
     from twobuckets.settings import Pipeline, Settings
 
 ORPHANED_AFTER: Final = timedelta(days=1)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.doctor.site import Site
-    from twobuckets.s3 import Sender
     from twobuckets.s3.answers import ListedObject
+    from twobuckets.s3.engine import Sender
 
 ORIGIN: Final = "twobuckets-origin"
 """Where our processor writes down which staged version it archived (twobuckets.processor)."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from twobuckets.doctor.site import Site
-    from twobuckets.s3 import Sender
     from twobuckets.s3.answers import ListedUpload
+    from twobuckets.s3.engine import Sender
     from twobuckets.s3.uploads import IncompleteUpload
 
 _EACH: Final = 10

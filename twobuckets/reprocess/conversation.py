@@ -17,8 +17,8 @@ from twobuckets.reprocess.plan import (
     require_found,
     require_versions,
 )
-from twobuckets.s3 import Request, Response, SendError
 from twobuckets.s3.answers import decode_key
+from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.xmltext import find_text
 
 Answer = Response | SendError

@@ -37,7 +37,7 @@ from twobuckets.reprocess.overtaken import (
     settle_job,
 )
 from twobuckets.reprocess.plan import CHECKSUMS, NO_VERSION, Kind, head, require_found
-from twobuckets.s3 import Request, Response, SendError
+from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.objects import (
     DELETE_ATTEMPTS,
     LONGEST_COPY_BYTES,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from twobuckets.reprocess.journal import Journal
-    from twobuckets.s3 import Sender
+    from twobuckets.s3.engine import Sender
 
 # A part of a copied upload: at most 5 GiB, and 10,000 of them (S3 user guide, "Multipart upload
 # limits"). Parts of 1 GiB go faster side by side.

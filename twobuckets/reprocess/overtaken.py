@@ -21,7 +21,7 @@ from twobuckets.reprocess.conversation import (
     look,
 )
 from twobuckets.reprocess.plan import NO_VERSION, Found, head, require_found
-from twobuckets.s3 import Response, SendError
+from twobuckets.s3.engine import Response, SendError
 from twobuckets.s3.objects import (
     LONGEST_COPY_BYTES,
     ObjectVersion,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from twobuckets.aws import ClientError, explain, explain_refusal
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
-from twobuckets.s3 import Request, Response, SendError
 from twobuckets.s3.answers import AnswerError, parse_versions
+from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.listing import ListingError, iter_versions
 from twobuckets.s3.xmltext import find_text
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from twobuckets.reprocess.selection import Wanted
-    from twobuckets.s3 import Sender
     from twobuckets.s3.answers import ListedVersion
+    from twobuckets.s3.engine import Sender
 
 # Objects in these classes can't be read before they are restored (S3 user guide, "Working with
 # archived objects"). GLACIER_IR can. In INTELLIGENT_TIERING it depends on the tier, which only a

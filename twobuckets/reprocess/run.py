@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from twobuckets.aws.clients import Aws
     from twobuckets.prices import Prices
     from twobuckets.reprocess.journal import Journal
-    from twobuckets.s3 import Sender
+    from twobuckets.s3.engine import Sender
     from twobuckets.settings import Pipeline
 
 BATCH_OBJECTS: Final = 1_000_000

@@ -18,9 +18,8 @@ from twobuckets.s3.answers import (
     parse_uploads,
     parse_versions,
 )
+from twobuckets.s3.engine import Request, Response, Sender, SendError
 from twobuckets.s3.ranges import Gap, Marker, Page, Ranges, Slice
-from twobuckets.s3.records import Request, Response, SendError
-from twobuckets.s3.sender import Sender
 from twobuckets.s3.xmltext import find_text, unescape
 
 PAGE_KEYS = 1000

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from twobuckets.s3.answers import AnswerError, DeleteResult, parse_delete_results
-from twobuckets.s3.records import Request, Response, SendError
-from twobuckets.s3.sender import Sender
+from twobuckets.s3.engine import Request, Response, Sender, SendError
 from twobuckets.s3.xmltext import escape
 
 MOST_DELETES = 1000

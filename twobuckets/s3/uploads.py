@@ -8,9 +8,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from twobuckets.s3.answers import ListedUpload
+from twobuckets.s3.engine import Request, Response, Sender, SendError
 from twobuckets.s3.listing import ListingError, iter_uploads
-from twobuckets.s3.records import Request, Response, SendError
-from twobuckets.s3.sender import Sender
 from twobuckets.s3.xmltext import find_text
 
 # So many uploads are asked for their parts together, and then told in order.

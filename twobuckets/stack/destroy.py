@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.aws import ClientError, attempt, error_code, explain
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
-from twobuckets.s3 import Request, Response
+from twobuckets.s3.engine import Request, Response
 from twobuckets.s3.listing import ListingError, iter_uploads, iter_versions
 from twobuckets.s3.objects import MOST_DELETES, ObjectVersion, iter_deletes
 from twobuckets.stack.events import (
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_s3 import S3Client
 
-    from twobuckets.s3 import Sender
     from twobuckets.s3.answers import DeleteResult, ListedVersion
+    from twobuckets.s3.engine import Sender
 
 _ROUNDS: Final = 20
 """Bounds a race against clients that go on uploading."""

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.s3 import CRC64NVME, FileSlice
+from twobuckets.s3.engine import CRC64NVME, FileSlice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

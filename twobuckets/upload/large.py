@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import UsageError
-from twobuckets.s3 import FileChangedError, FileSlice, Response, SendError
+from twobuckets.s3.engine import FileChangedError, FileSlice, Response, SendError
 from twobuckets.upload import checksum
 from twobuckets.upload.checksum import Body, read_body
 from twobuckets.upload.files import File, why_unreadable

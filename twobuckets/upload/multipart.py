@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from twobuckets.s3 import FileChangedError, FileSlice, Request, Response, SendError
+from twobuckets.s3.engine import FileChangedError, FileSlice, Request, Response, SendError
 from twobuckets.s3.xmltext import escape
 from twobuckets.upload import checksum
 from twobuckets.upload.files import Failed, File

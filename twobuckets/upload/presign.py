@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.aws import attempt
 from twobuckets.errors import AccessError, UsageError
-from twobuckets.s3 import Request, SigV4Signer
+from twobuckets.s3.engine import Request, SigV4Signer
 from twobuckets.s3.keys import require_key
 from twobuckets.units import format_bytes, format_duration
 from twobuckets.upload import curl

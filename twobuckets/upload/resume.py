@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
-from twobuckets.s3 import Request
+from twobuckets.s3.engine import Request
 from twobuckets.s3.xmltext import unescape
 from twobuckets.upload.run import parse_date
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from twobuckets.s3 import Response
+    from twobuckets.s3.engine import Response
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.prices import US_EAST_1, Prices
-from twobuckets.s3 import FileChangedError, Request, Response, SendError
+from twobuckets.s3.engine import FileChangedError, Request, Response, SendError
 from twobuckets.upload import checksum
 from twobuckets.upload.content_type import content_type_of
 from twobuckets.upload.files import Failed, File

@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from twobuckets.s3 import Request, Response
+from twobuckets.s3.engine import Request, Response
 from twobuckets.upload.checksum import read_body
 from twobuckets.upload.files import STDIN, Failed, File
 from twobuckets.upload.journal import InUseError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
 
-    from twobuckets.s3 import Sender
+    from twobuckets.s3.engine import Sender
     from twobuckets.upload.journal import Claim, Journal
     from twobuckets.upload.multipart import Multipart
     from twobuckets.upload.run import Kept, Outcome, Run, Warned

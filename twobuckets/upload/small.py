@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.s3 import FileChangedError, FileSlice, Request, Response
+from twobuckets.s3.engine import FileChangedError, FileSlice, Request, Response
 from twobuckets.upload import checksum
 from twobuckets.upload.checksum import Body, read_body
 from twobuckets.upload.files import File, why_unreadable

@@ -205,7 +205,7 @@ def _finish(app: App, bucket: str, place: str, total: _Sum) -> None:
 def _explained(error: ListingError, operation: str) -> TwoBucketsError:
     from twobuckets.aws import explain_refusal
     from twobuckets.errors import UnreachableError
-    from twobuckets.s3.records import Response
+    from twobuckets.s3.engine import Response
 
     what = f"list the bucket {error.bucket}"
     reason: Any = error.reason

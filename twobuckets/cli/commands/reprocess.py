@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from twobuckets.reprocess.batch import Place
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.run import Planned
-    from twobuckets.s3 import Sender
+    from twobuckets.s3.engine import Sender
 
 _WORKERS: Final = 32
 """Threads that wake the processor or ask Glacier; each waits for one answer."""

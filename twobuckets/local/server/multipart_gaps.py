@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from twobuckets.s3 import CRC32, CRC64NVME
+from twobuckets.s3.engine import CRC32, CRC64NVME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

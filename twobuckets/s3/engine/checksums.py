@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-from twobuckets.s3.records import BLOCK_BYTES, FileSlice
+from twobuckets.s3.engine.bodies import BLOCK_BYTES, FileSlice
 
 Update = Callable[[bytes | memoryview, int], int]
 

@@ -6,16 +6,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from twobuckets.s3.flight import Try
-from twobuckets.s3.records import (
-    BLOCK_BYTES,
-    FileChangedError,
+from twobuckets.s3.engine.bodies import BLOCK_BYTES, FileChangedError
+from twobuckets.s3.engine.flight import Try
+from twobuckets.s3.engine.records import (
     Origin,
     Response,
     SignedRequest,
     Signer,
 )
-from twobuckets.s3.wire import Connection, Task, drive
+from twobuckets.s3.engine.wire import Connection, Task, drive
 
 BULK_BYTES = 512 * 1024
 """Bodies from this length on are carried by a thread of their own."""

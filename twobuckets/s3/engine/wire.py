@@ -16,8 +16,9 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from twobuckets.s3.checksums import Trailer
-from twobuckets.s3.records import FileSlice, Origin, Response, SignedRequest
+from twobuckets.s3.engine.bodies import FileSlice
+from twobuckets.s3.engine.checksums import Trailer
+from twobuckets.s3.engine.records import Origin, Response, SignedRequest
 
 READ = select.POLLIN
 WRITE = select.POLLOUT

@@ -13,12 +13,12 @@ from datetime import timedelta
 
 import pytest
 
+from tests.s3.credentials import FixedCredentials
 from tests.s3.scripted import Cut, answer, refuse, serving
-from twobuckets.s3 import (
+from twobuckets.s3.engine import (
     CRC64NVME,
     FileChangedError,
     FileSlice,
-    FixedCredentials,
     Keys,
     Request,
     Response,
@@ -28,7 +28,7 @@ from twobuckets.s3 import (
     SigV4Signer,
     parse_endpoint,
 )
-from twobuckets.s3.bulk import BULK_BYTES
+from twobuckets.s3.engine.bulk import BULK_BYTES
 
 BOTH_SIZES = pytest.mark.parametrize("size", [2_000, 3 * BULK_BYTES], ids=["small", "bulk"])
 QUICK = RetryPolicy(attempts=4, first_pause=timedelta(milliseconds=1))

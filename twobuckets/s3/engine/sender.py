@@ -12,12 +12,12 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from twobuckets.s3.dial import Dial
-from twobuckets.s3.flight import Flight
-from twobuckets.s3.limit import Pace
-from twobuckets.s3.loop import Loop
-from twobuckets.s3.records import Request, Response, SendError, Signer
-from twobuckets.s3.retry import RetryPolicy
+from twobuckets.s3.engine.dial import Dial
+from twobuckets.s3.engine.flight import Flight
+from twobuckets.s3.engine.limit import Pace
+from twobuckets.s3.engine.loop import Loop
+from twobuckets.s3.engine.records import Request, Response, SendError, Signer
+from twobuckets.s3.engine.retry import RetryPolicy
 
 _RETRY = RetryPolicy()
 

@@ -12,17 +12,17 @@ from botocore.credentials import Credentials as BotocoreCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twobuckets.s3 import (
+from tests.s3.credentials import FixedCredentials
+from twobuckets.s3.engine import (
     CRC64NVME,
-    FixedCredentials,
     Keys,
     Request,
     Response,
     SigV4Signer,
     parse_endpoint,
 )
-from twobuckets.s3.checksums import Trailer
-from twobuckets.s3.signing import derive_key
+from twobuckets.s3.engine.checksums import Trailer
+from twobuckets.s3.engine.signing import derive_key
 
 EXAMPLE_KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 EXAMPLE_TIME = datetime(2013, 5, 24, tzinfo=UTC)

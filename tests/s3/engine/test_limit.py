@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from twobuckets.s3.limit import Limit
+from twobuckets.s3.engine.limit import Limit
 
 
 def simulate(limit, *, latency, most_a_second=10_000.0, busy_per_answer=0.0, seconds=6.0):

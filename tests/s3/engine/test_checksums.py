@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twobuckets.s3 import FileSlice
-from twobuckets.s3.checksums import CRC32, CRC64NVME
+from twobuckets.s3.engine import FileSlice
+from twobuckets.s3.engine.checksums import CRC32, CRC64NVME
 
 BOTH = pytest.mark.parametrize("algorithm", [CRC64NVME, CRC32], ids=lambda a: a.name)
 

@@ -17,8 +17,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
-from twobuckets.s3.records import (
-    BLOCK_BYTES,
+from twobuckets.s3.engine.bodies import BLOCK_BYTES
+from twobuckets.s3.engine.records import (
     Credentials,
     Endpoint,
     Keys,

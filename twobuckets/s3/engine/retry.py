@@ -5,8 +5,8 @@ import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 
-from twobuckets.s3.flight import Try
-from twobuckets.s3.records import Response, Signer
+from twobuckets.s3.engine.flight import Try
+from twobuckets.s3.engine.records import Response, Signer
 
 _CONFLICT = "ConditionalRequestConflict"
 # Answers that say "not now" rather than "no" (S3 API reference, Error responses).

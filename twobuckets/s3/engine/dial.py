@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from twobuckets.s3.records import Origin
-from twobuckets.s3.wire import Address, Connection, Task
+from twobuckets.s3.engine.records import Origin
+from twobuckets.s3.engine.wire import Address, Connection, Task
 
 _ADDRESSES_LIVE = 30.0
 """Seconds for which a host's addresses are used before they are looked up again."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from twobuckets.s3.checksums import Trailer
-from twobuckets.s3.records import Request, Response, SendError, SignedRequest, Signer
+from twobuckets.s3.engine.checksums import Trailer
+from twobuckets.s3.engine.records import Request, Response, SendError, SignedRequest, Signer
 
 
 @dataclass(slots=True, eq=False)

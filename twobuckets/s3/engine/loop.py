@@ -9,20 +9,20 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twobuckets.s3.bulk import BULK_BYTES, Bulk
-from twobuckets.s3.dial import Dial
-from twobuckets.s3.flight import Flight, Try
-from twobuckets.s3.limit import Limit, Pace
-from twobuckets.s3.records import (
-    FileChangedError,
+from twobuckets.s3.engine.bodies import FileChangedError
+from twobuckets.s3.engine.bulk import BULK_BYTES, Bulk
+from twobuckets.s3.engine.dial import Dial
+from twobuckets.s3.engine.flight import Flight, Try
+from twobuckets.s3.engine.limit import Limit, Pace
+from twobuckets.s3.engine.records import (
     Origin,
     Response,
     SendError,
     SignedRequest,
     Signer,
 )
-from twobuckets.s3.retry import RetryPolicy, asks_for_less, find_pause
-from twobuckets.s3.wire import READ, Connection, Task
+from twobuckets.s3.engine.retry import RetryPolicy, asks_for_less, find_pause
+from twobuckets.s3.engine.wire import READ, Connection, Task
 
 
 @dataclass(slots=True, eq=False)

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.s3.credentials import FixedCredentials
+from tests.s3.engine.test_sender import QUICK
 from tests.s3.scripted import answer, serving
-from tests.s3.test_sender import QUICK
-from twobuckets.s3 import (
+from twobuckets.s3.engine import (
     FileSlice,
-    FixedCredentials,
     Keys,
     Request,
     Sender,

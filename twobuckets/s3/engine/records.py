@@ -1,17 +1,14 @@
 """Records of the S3 hot path: where requests go, who signs them, what is asked, what came back."""
 
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from twobuckets.s3.engine.bodies import FileSlice
+from twobuckets.s3.engine.checksums import Algorithm
 from twobuckets.s3.xmltext import find_text
-
-if TYPE_CHECKING:
-    from twobuckets.s3.checksums import Algorithm
-
 
 _AWS_HOST = re.compile(r"s3(\.[a-z0-9-]+)?\.(?P<domain>amazonaws\.com(\.cn)?)")
 _ERROR_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error[\s>]")
@@ -37,21 +34,6 @@ class Credentials(Protocol):
 
     def refresh(self) -> bool:
         """Fetch new keys because S3 called these expired; True if they changed."""
-
-
-@dataclass(slots=True)
-class FixedCredentials:
-    """Credentials that never change, as tests and one-hour scripts have them."""
-
-    current: Keys
-
-    def keys(self) -> Keys:
-        """Return the keys given."""
-        return self.current
-
-    def refresh(self) -> bool:
-        """Return False: there is nobody to ask for new ones."""
-        return False
 
 
 class Origin(NamedTuple):
@@ -140,36 +122,6 @@ def parse_endpoint(
     return Endpoint(origin, region, path_style, ca_bundle, proxy)
 
 
-class FileSlice(NamedTuple):
-    """Bytes of an open file, read only as they are sent; the caller keeps the file open.
-
-    Sending raises FileChangedError when the file has become shorter than the slice.
-    """
-
-    fd: int
-    offset: int
-    length: int
-
-    def iter_blocks(self, buffer: memoryview) -> Iterator[memoryview]:
-        """Read the slice block by block into one buffer, and yield what it holds each time."""
-        position, end = self.offset, self.offset + self.length
-        while position < end:
-            block = buffer[: min(len(buffer), end - position)]
-            count = os.preadv(self.fd, [block], position)
-            if not count:
-                raise FileChangedError(f"the file ends at byte {position}, not at byte {end}")
-            position += count
-            yield block[:count]
-
-
-class FileChangedError(Exception):
-    """A file became shorter while it was being sent."""
-
-
-BLOCK_BYTES = 256 * 1024
-"""How much of a file is read at a time: it still fits a core's own cache when it is sent."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One S3 request before it is signed.
@@ -190,7 +142,7 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | FileSlice = b""
-    checksum: "Algorithm | None" = None
+    checksum: Algorithm | None = None
     trails: bool = False
     tag: object = None
     retries: bool = True
