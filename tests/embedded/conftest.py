@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
 from botocore.exceptions import ClientError
@@ -132,10 +133,11 @@ def empty_bucket(aws: Aws, bucket: str) -> None:
                 aws.s3.delete_object(Bucket=bucket, Key=item["Key"], VersionId=item["VersionId"])
         if objects:
             aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-    for uploads in aws.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+    pages = aws.s3.get_paginator("list_multipart_uploads")
+    for uploads in pages.paginate(Bucket=bucket, EncodingType="url"):
         for upload in uploads.get("Uploads", []):
             aws.s3.abort_multipart_upload(
-                Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                Bucket=bucket, Key=unquote(upload["Key"]), UploadId=upload["UploadId"]
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
 from click.testing import CliRunner
 
@@ -50,3 +51,33 @@ def test_the_pipelines_places_are_listed(
     assert records("uploads", "--older-than", "1h")[-1]["count"] == 0
     s3.abort_multipart_upload(**part)  # type: ignore[arg-type]
     assert records("staging", "--newer-than", "1h")[-1]["count"] == 0
+
+
+def begin_upload(aws: Aws, bucket: str, key: str) -> None:
+    """Begin a multipart upload and leave its answer unread: boto3 can't parse an odd key in it."""
+    url = aws.s3.generate_presigned_url(
+        "create_multipart_upload", Params={"Bucket": bucket, "Key": key}, HttpMethod="POST"
+    )
+    with urlopen(Request(url, method="POST")) as answer:
+        assert answer.status == 200
+
+
+def test_keys_that_xml_cannot_hold_end_no_command(
+    embedded: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    pipeline = App(flags={"stack": "local"}).pipeline
+    keys = ["up/\x1b[31mred", "up/\x01\x0b", "up/\ufffe \x7f&<"]
+    for key in keys:
+        begin_upload(embedded, pipeline.staging, key)
+    assert sorted(r["key"] for r in records("uploads")[:-1]) == sorted(keys)
+    status = CliRunner().invoke(cli, ["--stack", "local", "--json", "status"])
+    assert status.exit_code == 0, status.output
+    assert "could not be read" not in status.output
+    assert '"uploads": 3' in status.stdout or '"count": 3' in status.stdout
+    doctor = CliRunner().invoke(
+        cli,
+        ["--stack", "local", "--json", "doctor", "--uploads-older-than", "0s", "--fix", "--yes"],
+    )
+    assert doctor.exit_code in (0, 3), doctor.output
+    assert records("uploads")[-1]["count"] == 0, doctor.output

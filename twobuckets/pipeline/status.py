@@ -479,7 +479,8 @@ def _count_uploads(s3: S3Client, bucket: str) -> Uploads:
     count = 0
     oldest_at: datetime | None = None
     is_all = True
-    pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket)
+    # Encoded, for a key may hold what no XML parser takes.
+    pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, EncodingType="url")
     for number, page in enumerate(pages, 1):
         for upload in page.get("Uploads", []):
             count += 1

@@ -122,7 +122,7 @@ class Child:
         return self._process.poll() is None
 
     def end(self) -> None:
-        """End the process, by force if need be, and removes its folder."""
+        """End the process, by force if it must be, and remove its folder."""
         process = self._process
         if process.poll() is None:
             process.terminate()
@@ -208,7 +208,7 @@ class Children:
         self._closed = threading.Event()
 
     def start(self) -> None:
-        """Begin to end those that nobody needs any more."""
+        """Start ending children that have been idle for too long."""
         threading.Thread(target=self._end_idle, name="end-idle-children", daemon=True).start()
 
     def lease(self, function: Function, log: Callable[[str], None]) -> Child | dict[str, Any]:
@@ -231,7 +231,7 @@ class Children:
         return child
 
     def release(self, child: Child) -> None:
-        """Take a child back, and ends it when it is of no more use."""
+        """Take a child back, and end it when it is of no further use."""
         with self._lock:
             self._busy.discard(child)
             keep = child.is_alive and not self._closed.is_set()
@@ -242,13 +242,13 @@ class Children:
             child.end()
 
     def discard(self, child: Child) -> None:
-        """End a child that is not to run anything more."""
+        """End a child that must not run anything else."""
         with self._lock:
             self._busy.discard(child)
         child.end()
 
     def close(self) -> None:
-        """End them all, also those that run something."""
+        """End them all, busy ones included."""
         self._closed.set()
         with self._lock:
             children = [*self._idle, *self._busy]
@@ -351,7 +351,7 @@ def _run(
     event: object,
     request_id: str,
 ) -> dict[str, Any]:
-    """Run one invocation and returns it in the emulator's form."""
+    """Run one invocation and return it in the emulator's form."""
     group = _log_group(config)
     started = time.monotonic()
     early: list[str] = []

@@ -1,7 +1,8 @@
-"""Runs what S3 and `Invoke` with `Event` ask of Lambda: a queue on disk, and few at a time.
+"""Runs asynchronous invocations, S3's and those of `Invoke` with `Event`: few at a time, from disk.
 
-Replaces the emulator's `invoke_async_with_retry`, which starts a thread (and with it a process) per
-event, counts a throttle as a failed attempt, and forgets everything when the server ends.
+Gap: the emulator's `invoke_async_with_retry` starts a thread, and with it a process, per event,
+counts a throttle as a failed attempt and forgets everything when the server ends. It notifies of an
+object in a thread too, which dies with the server.
 As on AWS, retries of an event keep its request id, throttles do not count as attempts, and after
 the last attempt the event goes to the on-failure destination or the dead-letter queue.
 """
@@ -95,7 +96,7 @@ class InvocationQueue:
         )
 
     def start(self, concurrency: int) -> None:
-        """Take up what an earlier process left, and runs up to `concurrency` at a time."""
+        """Take up what an earlier process left, and run up to `concurrency` at a time."""
         rows = self._disk.execute(
             "SELECT id, function_arn, event, request_id, received_at, failures"
             " FROM invocation ORDER BY id"
@@ -122,7 +123,7 @@ class InvocationQueue:
             self._schedule(Invocation(number, function_arn, document, request_id, now), now)
 
     def close(self) -> None:
-        """Start nothing more; what has not ended stays on disk for the next process."""
+        """Start no further invocation; what has not ended stays on disk for the next process."""
         with self._ready:
             self._closed = True
             self._ready.notify_all()

@@ -1,9 +1,4 @@
-"""What the emulator's S3 lacks about multipart uploads.
-
-Checksums of the whole object, which it knows as composite only, and who began an upload: it names
-the account for everybody. Also CRC64NVME at the speed of the machine: the emulator's own takes a
-minute for a gigabyte.
-"""
+"""What the emulator's S3 lacks about multipart uploads, one function a gap."""
 
 from __future__ import annotations
 
@@ -27,42 +22,31 @@ _completing = threading.local()
 
 
 def install() -> None:
-    """Replace what the emulator does about checksums."""
+    """Fill each of the gaps."""
+    _compute_crc64nvme_fast()
+    _name_the_initiator()
+    _keep_checksums_of_whole_objects()
+
+
+def _compute_crc64nvme_fast() -> None:
+    """Gap: the emulator's CRC64NVME takes a minute for a gigabyte."""
     from ministack.services import s3
 
     s3._crc64nvme = lambda body: CRC64NVME.compute(bytes(body))
-    s3._create_multipart_upload = _creates(s3._create_multipart_upload, s3)
-    s3._list_multipart_uploads = _lists(s3._list_multipart_uploads, s3)
-    s3._complete_multipart_upload = _completes(s3._complete_multipart_upload, s3)
-    s3._composite_checksum = _combines(s3._composite_checksum)
-    s3._record_object_version = _records(s3._record_object_version)
 
 
-def _creates(create: Callable[..., Any], s3: Any) -> Callable[..., Any]:
-    """Remember who began an upload, and that it was with a checksum of the whole object."""
-    from ministack.services import sts
+def _name_the_initiator() -> None:
+    """Gap: ListMultipartUploads names the account, not the ARN of whoever began the upload."""
+    from ministack.services import s3, sts
 
-    def create_with_type(bucket: str, key: str, headers: Mapping[str, str]) -> Any:
-        before = set(s3._multipart_uploads)
-        status, answered, body = create(bucket, key, headers)
-        is_whole = headers.get("x-amz-checksum-type") == "FULL_OBJECT"
-        is_whole = is_whole and "x-amz-checksum-algorithm" in answered
-        for upload_id in set(s3._multipart_uploads) - before:
-            upload = s3._multipart_uploads[upload_id]
-            caller = sts._caller_identity(headers, {})
-            if isinstance(caller, dict):
-                upload["initiator"] = caller["userArn"]
-            if is_whole:
-                upload["checksum_type"] = "FULL_OBJECT"
-        if is_whole:
-            answered = {**answered, "x-amz-checksum-type": "FULL_OBJECT"}
-        return status, answered, body
+    create, list_uploads = s3._create_multipart_upload, s3._list_multipart_uploads
 
-    return create_with_type
-
-
-def _lists(list_uploads: Callable[..., Any], s3: Any) -> Callable[..., Any]:
-    """Show each upload with the ARN of whoever began it, as AWS does."""
+    def create_and_note(bucket: str, key: str, headers: Mapping[str, str]) -> Any:
+        answer = create(bucket, key, headers)
+        caller = sts._caller_identity(headers, {})
+        if (upload := _find_created(answer)) is not None and isinstance(caller, dict):
+            upload["initiator"] = caller["userArn"]
+        return answer
 
     def name_initiator(shown: re.Match[bytes]) -> bytes:
         upload_id = _UPLOAD_ID.search(shown[0])
@@ -76,7 +60,45 @@ def _lists(list_uploads: Callable[..., Any], s3: Any) -> Callable[..., Any]:
         status, answered, body = list_uploads(*arguments)
         return status, answered, _UPLOAD.sub(name_initiator, body)
 
-    return list_with_initiators
+    s3._create_multipart_upload = create_and_note
+    s3._list_multipart_uploads = list_with_initiators
+
+
+def _find_created(answer: tuple[int, Any, bytes]) -> dict[str, Any] | None:
+    """Return the emulator's record of the upload that an answer says was created."""
+    from ministack.services import s3
+
+    found = _UPLOAD_ID.search(answer[2])
+    upload: dict[str, Any] | None = s3._multipart_uploads.get(found[1].decode() if found else "")
+    return upload
+
+
+def _keep_checksums_of_whole_objects() -> None:
+    """Gap: the emulator knows composite checksums only, never `FULL_OBJECT`."""
+    from ministack.services import s3
+
+    s3._create_multipart_upload = _creates(s3._create_multipart_upload)
+    s3._complete_multipart_upload = _completes(s3._complete_multipart_upload, s3)
+    s3._composite_checksum = _combines(s3._composite_checksum)
+    s3._record_object_version = _records(s3._record_object_version)
+
+
+def _creates(create: Callable[..., Any]) -> Callable[..., Any]:
+    """Note that an upload was begun with a checksum of the whole object."""
+
+    def create_with_type(bucket: str, key: str, headers: Mapping[str, str]) -> Any:
+        status, answered, body = create(bucket, key, headers)
+        upload = _find_created((status, answered, body))
+        if (
+            upload is not None
+            and headers.get("x-amz-checksum-type") == "FULL_OBJECT"
+            and "x-amz-checksum-algorithm" in answered
+        ):
+            upload["checksum_type"] = "FULL_OBJECT"
+            answered = {**answered, "x-amz-checksum-type": "FULL_OBJECT"}
+        return status, answered, body
+
+    return create_with_type
 
 
 def _completes(complete: Callable[..., Any], s3: Any) -> Callable[..., Any]:

@@ -1,9 +1,4 @@
-"""What S3 does and the emulator's S3 leaves out, added here.
-
-A listing of versions encodes its keys when it is asked to, so that a key with control characters
-can be listed at all. A copy honours `If-None-Match: *` on its destination. A wildcard of a policy
-matches any character of a key, a line's end too.
-"""
+"""What S3 does and the emulator's S3 and IAM leave out, one function a gap."""
 
 from __future__ import annotations
 
@@ -12,38 +7,80 @@ import re
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from xml.etree.ElementTree import Element, SubElement
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # What `encoding-type=url` encodes (S3 API reference, ListObjectVersions).
 _ENCODED = ("Delimiter", "Key", "KeyMarker", "NextKeyMarker", "Prefix")
+_is_encoding: ContextVar[bool] = ContextVar("is_encoding", default=False)
+
+# What no XML 1.0 document can hold (XML 1.0, "Char").
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def install() -> None:
-    """Put them into the emulator."""
-    from ministack.core import iam_evaluator
+    """Fill each of the gaps."""
+    _encode_version_listings()
+    _encode_upload_listings()
+    _honour_if_none_match_on_copies()
+    _match_line_ends_by_wildcards()
+    _write_characters_that_xml_cannot_hold()
+
+
+def _encode_version_listings() -> None:
+    """Gap: ListObjectVersions ignores `encoding-type=url`, so odd keys break the document."""
     from ministack.services import s3
 
-    encodes: ContextVar[bool] = ContextVar("encodes", default=False)
-    list_object_versions, xml_body = s3._list_object_versions, s3._xml_body
-    copy_object, compile_wildcards = s3._copy_object, iam_evaluator._fnmatch_compile
+    s3._list_object_versions = _encodes(s3._list_object_versions)
+
+
+def _encode_upload_listings() -> None:
+    """Gap: ListMultipartUploads ignores `encoding-type=url` in the same way."""
+    from ministack.services import s3
+
+    s3._list_multipart_uploads = _encodes(s3._list_multipart_uploads)
+
+
+def _encodes(answer_listing: Callable[..., Any]) -> Callable[..., Any]:
+    from ministack.services import s3
 
     def list_encoded(bucket: str, query: Mapping[str, Any]) -> Any:
-        token = encodes.set(s3._qp(query, "encoding-type", "") == "url")
+        token = _is_encoding.set(s3._qp(query, "encoding-type", "") == "url")
         try:
-            return list_object_versions(bucket, query)
+            return answer_listing(bucket, query)
         finally:
-            encodes.reset(token)
+            _is_encoding.reset(token)
 
-    def encoded_body(root: Element) -> Any:
-        if encodes.get():
+    return list_encoded
+
+
+def _write_characters_that_xml_cannot_hold() -> None:
+    """Gap: such characters go out raw; AWS writes them as references, and encodes where asked to.
+
+    Most XML parsers refuse either, boto3's among them, which takes the answer for a nameless 500.
+    """
+    from ministack.services import s3
+
+    def write(root: Element) -> bytes:
+        if _is_encoding.get():
             for element in root.iter():
                 if element.tag in _ENCODED:
                     element.text = quote(element.text or "", safe="/")
             SubElement(root, "EncodingType").text = "url"
-        return xml_body(root)
+        text = tostring(root, encoding="unicode")
+        referred = _NOT_XML.sub(lambda found: f"&#x{ord(found[0]):x};", text)
+        return b'<?xml version="1.0" encoding="UTF-8"?>\n' + referred.encode("utf-8")
+
+    s3._xml_body = write
+
+
+def _honour_if_none_match_on_copies() -> None:
+    """Gap: CopyObject ignores `If-None-Match: *`, the condition on its destination."""
+    from ministack.services import s3
+
+    copy_object = s3._copy_object
 
     def copy_where_nothing_is(bucket: str, key: str, headers: Mapping[str, str]) -> Any:
         present = s3._ensure_bucket(bucket)
@@ -60,12 +97,18 @@ def install() -> None:
             )
         return copy_object(bucket, key, headers)
 
+    s3._copy_object = copy_where_nothing_is
+
+
+def _match_line_ends_by_wildcards() -> None:
+    """Gap: a policy's `*` and `?` match any character of a key but the end of a line."""
+    from ministack.core import iam_evaluator
+
+    compile_wildcards = iam_evaluator._fnmatch_compile
+
     @functools.lru_cache(maxsize=4096)
     def compile_for_any_character(pattern: str, ignore_case: bool) -> re.Pattern[str]:
         compiled = compile_wildcards(pattern, ignore_case)
         return re.compile(compiled.pattern, compiled.flags | re.DOTALL)
 
     iam_evaluator._fnmatch_compile = compile_for_any_character
-    s3._list_object_versions = list_encoded
-    s3._xml_body = encoded_body
-    s3._copy_object = copy_where_nothing_is

@@ -1,10 +1,4 @@
-"""What a template asks for and the emulator's CloudFormation leaves out, applied here.
-
-Buckets: lifecycle rules, default encryption, ownership controls and tags. Functions: the
-dead-letter queue and reserved concurrency. A stack's bucket that is not empty stays, and the
-deletion fails, as on AWS. A change set leaves out what its conditions leave out and knows which
-properties replace a resource; an update leaves alone, and says nothing of, what does not change.
-"""
+"""What the emulator's CloudFormation leaves out of what a template asks for, one function a gap."""
 
 from __future__ import annotations
 
@@ -124,7 +118,18 @@ def tagging_xml(tags: list[Mapping[str, Any]]) -> bytes:
 
 
 def install() -> None:
-    """Extend the emulator's provisioners."""
+    """Fill each of the gaps."""
+    _apply_bucket_configurations()
+    _keep_buckets_that_hold_objects()
+    _leave_unchanged_configurations_alone()
+    _know_what_replaces_a_resource()
+    _apply_function_limits()
+    _omit_resources_of_unmet_conditions()
+    _omit_events_of_unchanged_resources()
+
+
+def _apply_bucket_configurations() -> None:
+    """Gap: lifecycle rules, encryption, ownership controls and tags of buckets are dropped."""
     from ministack.services.cloudformation import provisioners
 
     s3 = provisioners._s3
@@ -149,21 +154,26 @@ def install() -> None:
         ),
         ("Tags", tagging_xml, _required(s3._put_bucket_tagging), s3._delete_bucket_tagging),
     )
-    _leave_out_what_is_conditional()
-    handlers = provisioners._RESOURCE_HANDLERS
-    handlers["AWS::S3::Bucket"]["delete"] = _delete_empty_bucket
-    handlers["AWS::S3::Bucket"]["update"] = _leaving_unchanged(
-        handlers["AWS::S3::Bucket"]["update"]
-    )
-    provisioners._REPLACING_PROPERTIES.update(REPLACING)
-    _say_nothing_of_unchanged()
-    functions = handlers["AWS::Lambda::Function"]
-    for operation in ("create", "update"):
-        functions[operation] = _with_limits(functions[operation])
 
 
-def _leaving_unchanged(update: Callable[..., tuple[str, Any]]) -> Callable[..., tuple[str, Any]]:
-    """Keep an update from writing configurations that the template leaves as they are."""
+def _keep_buckets_that_hold_objects() -> None:
+    """Gap: deleting a stack deletes its buckets with all they hold; on AWS the deletion fails."""
+    from ministack.services import s3
+    from ministack.services.cloudformation import provisioners
+
+    def delete(bucket: str, _: object) -> None:
+        if bucket in s3._buckets:
+            _required(lambda name, _: s3._delete_bucket(name))(bucket, b"")
+
+    provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]["delete"] = delete
+
+
+def _leave_unchanged_configurations_alone() -> None:
+    """Gap: every update of a bucket writes all its configurations again, over what others wrote."""
+    from ministack.services.cloudformation import provisioners
+
+    buckets = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]
+    update = buckets["update"]
 
     def update_changed(
         bucket: str, old: dict[str, Any], new: dict[str, Any], stack: str
@@ -173,13 +183,43 @@ def _leaving_unchanged(update: Callable[..., tuple[str, Any]]) -> Callable[..., 
             same = set()
         written = {name: value for name, value in new.items() if name not in same}
         was = {name: value for name, value in old.items() if name not in same}
-        return update(bucket, was, written, stack)
+        answer: tuple[str, Any] = update(bucket, was, written, stack)
+        return answer
 
-    return update_changed
+    buckets["update"] = update_changed
 
 
-def _say_nothing_of_unchanged() -> None:
-    """Keep resources that an update does not change out of the stack's events."""
+def _know_what_replaces_a_resource() -> None:
+    """Gap: of a type that is not in its list the emulator takes any property for replacing."""
+    from ministack.services.cloudformation import provisioners
+
+    provisioners._REPLACING_PROPERTIES.update(REPLACING)
+
+
+def _apply_function_limits() -> None:
+    """Gap: the dead-letter queue and reserved concurrency of functions are dropped."""
+    from ministack.services import lambda_svc
+    from ministack.services.cloudformation import provisioners
+
+    def limited(provision: Callable[..., tuple[str, Any]]) -> Callable[..., tuple[str, Any]]:
+        def provision_with_limits(*args: Any, **kwargs: Any) -> tuple[str, Any]:
+            name, attributes = provision(*args, **kwargs)
+            properties = next(arg for arg in reversed(args) if isinstance(arg, dict))
+            function = lambda_svc._functions[name]
+            reserved = properties.get("ReservedConcurrentExecutions")
+            function["concurrency"] = None if reserved is None else int(reserved)
+            function["config"]["DeadLetterConfig"] = properties.get("DeadLetterConfig") or {}
+            return name, attributes
+
+        return provision_with_limits
+
+    functions = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"]
+    for operation in ("create", "update"):
+        functions[operation] = limited(functions[operation])
+
+
+def _omit_events_of_unchanged_resources() -> None:
+    """Gap: an update tells of every resource; AWS tells of those that it changes."""
     from ministack.services import cloudformation
     from ministack.services.cloudformation import stacks
 
@@ -193,7 +233,7 @@ def _say_nothing_of_unchanged() -> None:
             unchanged.add((stack, resource))
         return update(kind, physical_id, old, new, stack, resource, *rest)
 
-    def add_event_of_changed(
+    def add_event_if_changed(
         stack_id: str, stack: str, resource: str, kind: str, status: str, *rest: Any, **named: Any
     ) -> None:
         if (stack, resource) not in unchanged or status != "UPDATE_COMPLETE":
@@ -205,7 +245,7 @@ def _say_nothing_of_unchanged() -> None:
         assert begun["LogicalResourceId"] == resource, begun
 
     stacks._update_keeping_seed = update_noting
-    stacks._add_event = add_event_of_changed
+    stacks._add_event = add_event_if_changed
 
 
 def _required(put: Callable[[str, bytes], tuple[int, object, object]]) -> Callable[..., None]:
@@ -219,44 +259,20 @@ def _required(put: Callable[[str, bytes], tuple[int, object, object]]) -> Callab
     return put_or_raise
 
 
-def _leave_out_what_is_conditional() -> None:
-    """Keep resources whose condition does not hold out of change sets, as AWS does."""
+def _omit_resources_of_unmet_conditions() -> None:
+    """Gap: change sets list resources whose condition does not hold."""
     from ministack.services.cloudformation import changesets
 
     resolve = changesets._resolve_props_for_diff
 
-    def resolve_made(template: Any, parameters: Any, *of_stack: Any) -> Any:
+    def resolve_wanted(template: Any, parameters: Any, *of_stack: Any) -> Any:
         resolved = resolve(template, parameters, *of_stack)
         holds = changesets._evaluate_conditions(template, parameters) if template else {}
-        made = {
+        wanted = {
             name: resource
             for name, resource in resolved.get("Resources", {}).items()
             if holds.get(resource.get("Condition"), True)
         }
-        return {**resolved, "Resources": made}
+        return {**resolved, "Resources": wanted}
 
-    changesets._resolve_props_for_diff = resolve_made
-
-
-def _delete_empty_bucket(bucket: str, _: object) -> None:
-    """Delete a stack's bucket as AWS does: not while anything is in it."""
-    from ministack.services import s3
-
-    if bucket in s3._buckets:
-        _required(lambda name, _: s3._delete_bucket(name))(bucket, b"")
-
-
-def _with_limits(provision: Callable[..., tuple[str, Any]]) -> Callable[..., tuple[str, Any]]:
-    """Add the dead-letter queue and reserved concurrency to a function's provisioner."""
-    from ministack.services import lambda_svc
-
-    def provision_with_limits(*args: Any, **kwargs: Any) -> tuple[str, Any]:
-        name, attributes = provision(*args, **kwargs)
-        properties = next(arg for arg in reversed(args) if isinstance(arg, dict))
-        function = lambda_svc._functions[name]
-        reserved = properties.get("ReservedConcurrentExecutions")
-        function["concurrency"] = None if reserved is None else int(reserved)
-        function["config"]["DeadLetterConfig"] = properties.get("DeadLetterConfig") or {}
-        return name, attributes
-
-    return provision_with_limits
+    changesets._resolve_props_for_diff = resolve_wanted
