@@ -131,7 +131,7 @@ def test_the_command_that_status_shows_can_be_pasted(s3: S3Client):
     s3.put_object(Bucket=ARCHIVE, Key=odd, Body=b"x")
     assert run("--yes", "--keep", "--", odd).exit_code == 0
     (status,) = records(run("--status"), "run-status")
-    assert status["command"] == """reprocess --keep -- '-x '"'"'y'"'"''"""
+    assert status["command"] == "reprocess --keep -- '-x '\\''y'\\'"
 
 
 @pytest.mark.parametrize("option", [["--canary", "5"], ["--rate", "10"]])

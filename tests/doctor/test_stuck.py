@@ -381,7 +381,7 @@ def test_hostile_keys_and_errors_are_shown_harmlessly_and_json_is_exact(ours: Ha
     from twobuckets.cli import cli
 
     shown = CliRunner().invoke(cli, ["doctor", "--check", "stuck", "--older-than", "0s"]).stdout
-    assert "$'a\\x1b[31m[bold]\\xe2\\x80\\xaeb'" in shown
+    assert "\"$(printf 'a\\033\\13331m\\133bold\\135\\342\\200\\256b')\"" in shown
     assert "\x1b" not in shown
     assert "\u202e" not in shown
 
@@ -481,9 +481,14 @@ class TestUploads:
         assert "3 parts, 12 B" in found["detail"]
         assert found["size_bytes"] == 12
         assert found["remedy"].endswith(
-            f"abort-multipart-upload --bucket {STAGING} --key 'a '\"'\"'b'\"'\"'' "
-            f"--upload-id {upload_id}"
+            f"abort-multipart-upload --bucket {STAGING} --key 'a '\\''b'\\' --upload-id {upload_id}"
         )
+
+    def test_a_key_that_no_shell_has_a_word_for_is_aborted_by_fix(self, pair: HandMadePair):
+        orphan(pair, "a\n")
+        remedy = run_doctor("--check", "uploads").of("upload-orphaned")["remedy"]
+        assert "doctor --fix --check upload-orphaned" in remedy
+        assert "a\n" not in remedy
 
     def test_many_are_one_finding(self, pair: HandMadePair):
         for number in range(15):

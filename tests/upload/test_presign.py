@@ -6,6 +6,8 @@ import base64
 import json
 import logging
 import shlex
+import shutil
+import subprocess
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -98,6 +100,7 @@ def test_the_url_leads_to_exactly_the_key_and_its_view_is_one_line(key):
     path = request.url.partition("?")[0].partition("amazonaws.com/")[2]
     assert unquote(path, errors="strict") == key
     assert path.isascii()
+    assert request.curl is not None
     assert len(request.curl.splitlines()) == 1
     assert shlex.split(request.curl)[-1] == request.url
 
@@ -212,8 +215,38 @@ def test_a_url_is_on_stdout_only_and_never_logged(run, caplog):
 def test_a_key_that_acts_on_a_terminal_or_a_shell_stays_text(run):
     result = run("presign", "a\n$(touch x)\x1b[31m'")
     comment, curl = result.stdout.splitlines()
-    assert "a\\n$(touch x)\\x1b[31m'" in comment
+    assert shlex.split(comment)[1] == "s3://staging-bucket/a\\n$(touch x)\\x1b[31m',"
     assert "touch" not in shlex.split(curl)
+
+
+def test_pasted_into_zsh_where_a_comment_is_a_command_no_key_runs(run, tmp_path):
+    if shutil.which("zsh") is None:
+        pytest.skip("there is no zsh")
+    for key in ("$(touch PWNED)", "`touch PWNED`", "a;touch PWNED", "it's;touch PWNED"):
+        comment, _ = run("presign", key).stdout.splitlines()
+        done = subprocess.run(
+            ["zsh", "-f", "-i"],
+            input=f"{comment}\nprint -r -- end\n",
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+            start_new_session=True,
+        )
+        assert done.stdout == "end\n"
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_form_for_a_key_that_no_shell_has_a_word_for_comes_without_a_line(run):
+    shown = run("presign", "a\n", "--post", "--max-size", "1MiB")
+    assert shown.exit_code == 0, shown.stderr
+    assert all(line.startswith("# ") for line in shown.stdout.splitlines())
+    request = json.loads(
+        run("presign", "a\n", "--post", "--max-size", "1MiB", "--json").stdout.splitlines()[0]
+    )
+    assert (request["fields"]["key"], request["curl"]) == ("a\n", None)
+    # A PUT's URL holds any key, but no shell has a word for this file.
+    assert "curl" in run("presign", "a\n").stdout
 
 
 @pytest.fixture

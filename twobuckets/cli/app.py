@@ -76,7 +76,7 @@ class App:
         for name in ("stack", "config", "profile", "region", "endpoint_url"):
             value = self.flags.get(name)
             if value is not None:
-                words += [f"--{name.replace('_', '-')}", shell_word(value)]
+                words += [f"--{name.replace('_', '-')}", shell_word(value, otherwise=name.upper())]
         return " ".join(words)
 
     @property

@@ -94,17 +94,26 @@ class Selection:
 
     def words(self) -> str:
         """Return the command in the words that ask for the same, now or later."""
-        return " ".join(self._words(format_instant))
+        return " ".join(self._words(format_instant, lambda _: "…"))
 
     def fingerprint(self, place: str) -> str:
         """Return what is equal for equal requests about one pipeline.
 
         "--since 2h" an hour later is the same request: the run keeps the instant of its plan.
         """
-        words = self._words(lambda instant: getattr(instant, "said", "") or format_instant(instant))
+        words = self._words(
+            lambda instant: getattr(instant, "said", "") or format_instant(instant),
+            # Unequal texts stay unequal, even where no shell has a word for them.
+            json.dumps,
+        )
         return hashlib.sha256(json.dumps([place, words]).encode()).hexdigest()
 
-    def _words(self, write: Callable[[datetime], str]) -> list[str]:
+    def _words(
+        self, write: Callable[[datetime], str], otherwise: Callable[[str], str]
+    ) -> list[str]:
+        def word(text: str) -> str:
+            return shell_word(text, otherwise=otherwise(text))
+
         words = ["reprocess"]
         for name in self.__slots__:
             value = getattr(self, name)
@@ -114,16 +123,16 @@ class Selection:
             if value is True:
                 words.append(option)
             elif isinstance(value, tuple):
-                words += [f"{option} {shell_word(item)}" for item in value]
+                words += [f"{option} {word(item)}" for item in value]
             elif isinstance(value, timedelta):
                 words.append(f"{option} {value.total_seconds():g}s")
             elif isinstance(value, datetime):
-                words.append(f"{option} {shell_word(write(value))}")
+                words.append(f"{option} {word(write(value))}")
             else:
-                words.append(f"{option} {shell_word(str(value))}")
+                words.append(f"{option} {word(str(value))}")
         if any(key.startswith("-") for key in self.keys):
             words.append("--")
-        return words + [shell_word(key) for key in self.keys]
+        return words + [word(key) for key in self.keys]
 
 
 def iter_actions(

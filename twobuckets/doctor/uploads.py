@@ -10,7 +10,7 @@ from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline.lookups import CouldNotLook, listing_stopped
 from twobuckets.s3.listing import ListingError, iter_uploads
 from twobuckets.s3.uploads import read_parts
-from twobuckets.text import shell_word, visible
+from twobuckets.text import UnquotableError, shell_word, visible
 from twobuckets.units import format_bytes, format_duration, format_instant
 
 if TYPE_CHECKING:
@@ -93,12 +93,22 @@ def _one(site: Site, bucket: str, upload: IncompleteUpload) -> Finding:
         f"{upload.parts:,} parts, {format_bytes(size_bytes)}. "
         + _end(site, bucket, upload)
         + (f" An object of this key has come to {came} since." if came else ""),
-        remedy=f"{site.aws_cli} s3api abort-multipart-upload --bucket {shell_word(bucket)} "
-        f"--key {shell_word(upload.key)} --upload-id {shell_word(upload.upload_id)}",
+        remedy=_abort_command(site, bucket, upload),
         size_bytes=size_bytes,
         cost_month_usd=round(site.settings.prices.month_usd(size_bytes, upload.storage_class), 6),
         oldest_at=upload.initiated_at,
         examples=(upload.key,),
+    )
+
+
+def _abort_command(site: Site, bucket: str, upload: IncompleteUpload) -> str:
+    try:
+        key = shell_word(upload.key)
+    except UnquotableError:
+        return site.fix_command(CHECK.name)
+    return (
+        f"{site.aws_cli} s3api abort-multipart-upload --bucket {shell_word(bucket)} --key {key} "
+        f"--upload-id {shell_word(upload.upload_id)}"
     )
 
 

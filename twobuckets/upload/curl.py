@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twobuckets.text import shell_word
+from twobuckets.errors import UsageError
+from twobuckets.text import UnquotableError, shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,8 +22,12 @@ def line(url: str, headers: Mapping[str, str], options: list[str], *, key: str) 
     return _joined([*words, *options, url])
 
 
-def form_line(url: str, form: Mapping[str, str], file: str) -> str:
-    """Return the line that posts a form with a file."""
+def form_line(url: str, form: Mapping[str, str], file: str) -> str | None:
+    """Return the line that posts a form with a file; None when no shell has a word for its key."""
+    try:
+        shell_word(form["key"])
+    except UnquotableError:
+        return None
     words = ["curl", "--fail-with-body"]
     for name, value in form.items():
         # Not --form, which reads a file for a value that begins with @ or <.
@@ -55,4 +60,12 @@ def _named(file: str) -> str:
 
 
 def _joined(words: Iterable[str]) -> str:
-    return " ".join(map(shell_word, words))
+    """Return the words as a line. Raises UsageError for a file that no shell can name."""
+    try:
+        return " ".join(map(shell_word, words))
+    except UnquotableError:
+        raise UsageError(
+            "Could not write a command line for a file whose name ends in a newline: no shell has a"
+            " word for it",
+            hint="Rename the file.",
+        ) from None

@@ -73,7 +73,8 @@ class PresignedRequest:
     """One request that S3 accepts from anybody until `expires_at`.
 
     `headers` are to be sent exactly, `fields` are the form's of a POST; `curl` is the command line
-    that does it. The URL, the fields and the command line are secrets.
+    that does it, None for a form whose key no shell has a word for. The URL, the fields and the
+    command line are secrets.
     """
 
     purpose: str
@@ -82,7 +83,7 @@ class PresignedRequest:
     key: str
     url: str = field(repr=False)
     expires_at: datetime
-    curl: str = field(repr=False)
+    curl: str | None = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)
     part_number: int | None = None
@@ -276,6 +277,7 @@ def presign_multipart(
     if not 1 <= parts <= MOST_PARTS:
         raise UsageError(f"S3 allows from 1 to {MOST_PARTS:,} parts, not {parts:,}")
     plan = None if terms.size_bytes is None else plan_exactly(terms.size_bytes, parts)
+    split = None if plan is None else curl.split_line(terms.file or _FILE, plan.part_bytes)
     with attempt(f"create an upload of {terms.key}"):
         upload_id = s3.create_multipart_upload(
             Bucket=bucket, Key=terms.key, ContentType=terms.content_type
@@ -290,7 +292,6 @@ def presign_multipart(
             s3.abort_multipart_upload(Bucket=bucket, Key=terms.key, UploadId=upload_id)
         raise
     part_bytes = None if plan is None else plan.part_bytes
-    split = None if plan is None else curl.split_line(terms.file or _FILE, plan.part_bytes)
     started = StartedUpload(bucket, terms.key, upload_id, parts, part_bytes, split, life.expires_at)
     return started, signed
 

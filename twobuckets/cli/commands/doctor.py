@@ -195,5 +195,5 @@ def _aws_cli(app: App) -> str:
     for name in ("profile", "region", "endpoint_url"):
         value = app.flags.get(name) or getattr(app.settings, name)
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", shell_word(value)]
+            words += [f"--{name.replace('_', '-')}", shell_word(value, otherwise=name.upper())]
     return " ".join(words)

@@ -35,7 +35,11 @@ def init(app: App, directory: Path) -> None:
 
 
 def _next_steps(directory: Path) -> list[str]:
-    steps = [] if directory.resolve() == Path.cwd() else [f"cd {shell_word(str(directory))}"]
+    steps = (
+        []
+        if directory.resolve() == Path.cwd()
+        else [f"cd {shell_word(str(directory), otherwise='DIR')}"]
+    )
     steps += [
         "twobuckets --stack local deploy          # on this machine, without an AWS account",
         "twobuckets --stack local upload FILE --wait",

@@ -274,8 +274,8 @@ def _tell_what_stays(app: App, uploading: Upload, wishes: Wishes) -> None:
 
 
 def _tell_nothing_found(app: App, include: Iterable[str], exclude: Iterable[str]) -> None:
-    globs = [f"--include {shell_word(glob)}" for glob in include]
-    globs += [f"--exclude {shell_word(glob)}" for glob in exclude]
+    globs = [f"--include {shell_word(glob, otherwise=repr(glob))}" for glob in include]
+    globs += [f"--exclude {shell_word(glob, otherwise=repr(glob))}" for glob in exclude]
     selected = f" ({' '.join(globs)})" if globs else ""
     app.out.warn(f"No files match{selected}; nothing was uploaded")
 
@@ -284,10 +284,10 @@ def _drop_command(app: App, kept: Kept) -> str:
     """Return the command that drops what is kept of this file under this key, and nothing else."""
     words = [app.program, "upload", "--discard"]
     if Path(kept.path).name != kept.key:
-        words += ["--key", shell_word(kept.key)]
+        words += ["--key", shell_word(kept.key, otherwise="KEY")]
     if kept.path.startswith("-"):
         words.append("--")
-    return " ".join([*words, shell_word(kept.path)])
+    return " ".join([*words, shell_word(kept.path, otherwise="FILE")])
 
 
 def _discard(app: App, files: Iterable[File | Failed], *, dry_run: bool) -> None:

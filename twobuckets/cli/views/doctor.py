@@ -81,9 +81,13 @@ def _finding_line(finding: Finding) -> str:
     fields = [finding.severity.value, finding.check, finding.subject, _facts(finding) or "-"]
     words = [finding.detail, finding.error]
     if finding.examples:
-        words.append(f"For example {' '.join(map(shell_word, finding.examples))}")
+        words.append(f"For example {' '.join(map(_word, finding.examples))}")
     words.append(finding.remedy and f"$ {finding.remedy}")
     return "  ".join([*map(visible, fields), visible(" ".join(word for word in words if word))])
+
+
+def _word(example: str) -> str:
+    return shell_word(example, otherwise=visible(example))
 
 
 @human.register(CheckListing)

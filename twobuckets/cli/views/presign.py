@@ -9,7 +9,7 @@ from typing import ClassVar
 from rich.text import Text
 
 from twobuckets.cli.views import human, remote
-from twobuckets.text import shell_word
+from twobuckets.text import shell_word, visible
 from twobuckets.units import format_bytes, format_instant
 from twobuckets.upload.credentials import ScopedCredentials
 from twobuckets.upload.presign import PresignedRequest, StartedUpload
@@ -43,17 +43,21 @@ def _request(record: PresignedRequest) -> Text:
     # Pasted as a whole, the lines upload: what is for another day is a comment.
     mark = "# " if record.purpose in ("abort", "list-parts") else ""
     comment = _comment(f"{_purpose(record)}, until ", record.expires_at)
+    if record.curl is None:
+        return Text.assemble(
+            comment, ("# no shell has a word for this key: --json has the form", "dim")
+        )
     return Text.assemble(comment, (mark, "dim"), record.curl)
 
 
 def _purpose(record: PresignedRequest) -> str:
-    where = f"s3://{record.bucket}/{record.key}"
+    where = _word(f"s3://{record.bucket}/{record.key}")
     size = f", exactly {record.size_bytes:,} bytes" if record.size_bytes is not None else ""
     match record.purpose:
         case "part":
             return f"part {record.part_number}{size}"
         case "complete":
-            return "complete, with each part's number and ETag in complete.xml"
+            return "complete, with the number and ETag of each part in complete.xml"
         case "post" if record.size_bytes is None and record.max_bytes is not None:
             return f"{where}, at most {format_bytes(record.max_bytes)}"
         case "put" | "post":
@@ -66,8 +70,8 @@ def _purpose(record: PresignedRequest) -> str:
 def _started(record: StartedUpload) -> Text:
     cut = "" if record.part_bytes is None else f" of {record.part_bytes} bytes"
     comment = _comment(
-        f"s3://{record.bucket}/{record.key}, upload id {record.upload_id}, {record.parts}"
-        f" parts{cut}, until ",
+        f"{_word(f's3://{record.bucket}/{record.key}')}, upload id {_word(record.upload_id)},"
+        f" {record.parts} parts{cut}, until ",
         record.expires_at,
         end="" if record.split is None else "\n",
     )
@@ -86,10 +90,15 @@ def _credentials(record: ScopedCredentials) -> Text:
     if record.endpoint_url is not None:
         variables["AWS_ENDPOINT_URL"] = record.endpoint_url
     lines = [f"export {name}={shell_word(value)}" for name, value in variables.items()]
-    what = f"uploads s3://{record.bucket}/{record.key} only, until "
+    what = f"uploads {_word(f's3://{record.bucket}/{record.key}')} only, until "
     return Text.assemble(_comment(what, record.expires_at), "\n".join(lines))
 
 
+def _word(remote_text: str) -> str:
+    # Pasted into zsh, a comment is a command, and what it says is expanded.
+    return shell_word(visible(remote_text))
+
+
 def _comment(text: str, expires_at: datetime, end: str = "\n") -> Text:
-    # `visible` inside keeps it one line, so that nothing of a key can become a command.
+    # One line, as `remote` makes it, so that nothing of a key can become a command.
     return Text.assemble(Text("# ", "dim"), remote(text + format_instant(expires_at), "dim"), end)
