@@ -49,6 +49,14 @@ def format_bytes(count: int) -> str:
     raise AssertionError
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun: `1 file`, `1,234 files`; `many` where an `s` does not do it.
+
+    The words may go on after the noun: `counted(n, "file is", "files are")`.
+    """
+    return f"{count:,} {one if count == 1 else many if many is not None else one + 's'}"
+
+
 class _TooLongError(ValueError):
     """A duration above the longest one."""
 

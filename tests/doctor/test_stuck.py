@@ -12,7 +12,6 @@ from urllib.parse import quote, quote_plus
 import pytest
 from botocore.exceptions import ClientError
 
-import twobuckets.cli.views.doctor  # noqa: F401 - registers how findings look
 from tests.doctor.conftest import (
     ARCHIVE,
     FUNCTION,

@@ -10,7 +10,7 @@ import pytest
 from moto.s3.models import S3Backend
 
 from tests.faults.proxy import fault_proxy
-from twobuckets.cli.views import upload as views
+from twobuckets.cli.views.progress import Ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ def test_a_key_that_is_in_staging_already_gets_a_clear_word(
 def test_programs_hear_of_progress(
     staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(views.Ticks, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(Ticks, "EVERY_SECONDS", 0.0)
     (tmp_path / "f").write_bytes(b"x" * (17 * MIB))
     ran = staging.upload(str(tmp_path / "f"), "--json")
     told = [json.loads(line) for line in ran.stdout.splitlines()]

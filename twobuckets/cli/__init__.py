@@ -59,6 +59,14 @@ def _set_no_color(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.find_root().obj.color &= not value
 
 
+def _set_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.find_root().obj.quiet |= value
+
+
+def _set_local_times(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.find_root().obj.local_times |= value
+
+
 def _set_verbosity(ctx: click.Context, _: click.Parameter, value: int) -> None:
     app: App = ctx.find_root().obj
     app.verbosity = max(app.verbosity, value)
@@ -89,6 +97,19 @@ def global_options() -> list[click.Option]:
             callback=_set_verbosity,
             help="Log what happens; -vv adds AWS calls.",
         ),
+        option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            callback=_set_quiet,
+            help="Only data and what needs you: no progress, no notes, no line for what went well.",
+        ),
+        option(
+            "--local",
+            is_flag=True,
+            callback=_set_local_times,
+            help="Times in this machine's zone instead of UTC.",
+        ),
         option("--no-color", is_flag=True, callback=_set_no_color, help="No colours."),
     ]
 
@@ -99,6 +120,15 @@ class Command(click.Command):
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.params += global_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command the way the global options ask for, wherever they stood."""
+        from twobuckets.cli.times import local_times
+
+        app: App = ctx.find_root().obj
+        app.configure_logging()
+        with local_times(app.local_times):
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options only: the global ones are in the root's help."""
@@ -156,8 +186,7 @@ class Root(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command with logging set up."""
-        ctx.obj.configure_logging()
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:

@@ -58,11 +58,18 @@ class App:
     json: bool = False
     color: bool = True
     verbosity: int = 0
+    quiet: bool = False
+    local_times: bool = False
 
     @cached_property
     def out(self) -> Output:
         """Where everything is shown."""
-        return Output(json=self.json, color=self.color and not os.environ.get("NO_COLOR"))
+        return Output(
+            json=self.json,
+            color=self.color and not os.environ.get("NO_COLOR"),
+            quiet=self.quiet,
+            verbose=self.verbosity > 0,
+        )
 
     @cached_property
     def settings(self) -> Settings:

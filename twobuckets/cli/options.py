@@ -38,7 +38,10 @@ class Instant(datetime):
 
 
 def _parse_instant(text: str) -> Instant:
-    parsed = units.parse_instant(text, now=datetime.now(UTC), zone=None)
+    # Times are read as they are shown; global options are parsed before the others.
+    app = click.get_current_context().find_root().obj
+    zone = None if app is not None and app.local_times else UTC
+    parsed = units.parse_instant(text, now=datetime.now(UTC), zone=zone)
     instant = Instant.fromisoformat(parsed.isoformat())
     instant.said = text
     return instant

@@ -91,8 +91,17 @@ def _jsonable(value: Any) -> Any:
 class Output:
     """Shows records, notes and errors the way this run was asked to."""
 
-    def __init__(self, *, json: bool = False, color: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        json: bool = False,
+        color: bool = True,
+        quiet: bool = False,
+        verbose: bool = False,
+    ) -> None:
         self.json = json
+        self.quiet = quiet
+        self._verbose = verbose
         self._color = color
         self._held: list[str] | None = None
         self._held_characters = 0
@@ -111,7 +120,7 @@ class Output:
     @property
     def shows_progress(self) -> bool:
         """Tell whether live progress has a place to be seen."""
-        return sys.stderr.isatty() and not self.json
+        return sys.stderr.isatty() and not self.json and not self.quiet
 
     def record(self, record: object) -> None:
         """Show one record."""
@@ -173,6 +182,8 @@ class Output:
 
     def note(self, text: str) -> None:
         """Tell the person something beside the data, on stderr."""
+        if self.quiet:
+            return
         self._message("note", text, "dim")
 
     def warn(self, text: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError, UsageError
 from twobuckets.text import shell_word
-from twobuckets.units import format_instant
+from twobuckets.units import counted, format_instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -230,11 +230,9 @@ def _wanted(app: App, selection: Selection, unnamed: set[str]) -> Iterator[Wante
     if selection.failed:
         yield from (Wanted(outcome.key) for outcome in _failed(app, selection, unnamed))
         if unnamed:
-            count = len(unnamed)
-            invocations = "1 invocation" if count == 1 else f"{count:,} invocations"
             app.out.warn(
-                f"{invocations} failed without saying on which file: `twobuckets reprocess "
-                "--stuck` finds what they left in staging"
+                f"{counted(len(unnamed), 'invocation')} failed without saying on which file: "
+                "`twobuckets reprocess --stuck` finds what they left in staging"
             )
         return
     if selection.from_file is not None:

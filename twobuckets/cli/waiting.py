@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import TwoBucketsError
+from twobuckets.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,8 +31,6 @@ class Outcomes:
         *,
         tells_retries: bool = False,
     ) -> None:
-        import twobuckets.cli.views.waiting  # noqa: F401 - registers the view
-
         self.counts: Counter[str] = Counter()
         self._app = app
         self._timeout = timeout
@@ -57,8 +56,7 @@ class Outcomes:
 
     def wait(self) -> None:
         """Show the rest as it comes, and what could not be asked on the way."""
-        count = self.waiting
-        files = "1 file" if count == 1 else f"{count:,} files"
+        files = counted(self.waiting, "file")
         with self._app.out.waiting(f"Waiting for the processor: {files}"):
             self._show(self._tracker.wait(self._timeout))
         for problem in self._tracker.problems:

@@ -91,11 +91,19 @@ class BatchJob:
         return self.status in _ENDED
 
 
-def permissions(place: Place) -> dict[str, Any]:
-    """Return the trust and the permissions that the role of a job needs, as policy documents."""
+@dataclass(frozen=True, slots=True)
+class BatchPermissions:
+    """What the role of a batch job needs, as two policy documents."""
+
+    trust: dict[str, Any]
+    permissions: dict[str, Any]
+
+
+def permissions(place: Place) -> BatchPermissions:
+    """Return what the role of a job needs."""
     s3 = place.arn
-    return {
-        "trust": _document(
+    return BatchPermissions(
+        trust=_document(
             {
                 "Effect": "Allow",
                 "Principal": {"Service": "batchoperations.s3.amazonaws.com"},
@@ -103,7 +111,7 @@ def permissions(place: Place) -> dict[str, Any]:
                 "Condition": {"StringEquals": {"aws:SourceAccount": place.account}},
             }
         ),
-        "permissions": _document(
+        permissions=_document(
             {
                 "Effect": "Allow",
                 "Action": [
@@ -125,7 +133,7 @@ def permissions(place: Place) -> dict[str, Any]:
                 "Resource": s3(f"{place.bucket}/{_PREFIX}*"),
             },
         ),
-    }
+    )
 
 
 def _document(*statements: dict[str, Any]) -> dict[str, Any]:

@@ -141,6 +141,18 @@ class Count:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run on record: what was asked for, when, and where its journal is."""
+
+    command: str
+    planned_at: datetime
+    is_ended: bool
+    process: int | None
+    """The process that works on it."""
+    journal: str
+
+
 class Journal:
     """An open journal, held by this process alone until it is closed."""
 
@@ -492,6 +504,17 @@ def find_process(path: Path) -> int | None:
     finally:
         os.close(lock)
     return None
+
+
+def status_of(journal: Journal) -> RunStatus:
+    """Return what there is to know of a run beside its counts."""
+    return RunStatus(
+        command=journal.description["command"],
+        planned_at=journal.planned_at,
+        is_ended=journal.is_ended,
+        process=find_process(journal.path),
+        journal=str(journal.path),
+    )
 
 
 def remove_old(directory: Path, *, before: datetime) -> None:

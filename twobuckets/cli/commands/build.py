@@ -9,7 +9,7 @@ import click
 
 from twobuckets import artifact
 from twobuckets.cli import command
-from twobuckets.cli.views import artifact as views
+from twobuckets.cli.records import BuildSummary
 from twobuckets.units import format_bytes
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def build(
             "from S3, which is how `twobuckets deploy` does it."
         )
     app.finish(
-        views.BuildSummary(
+        BuildSummary(
             artifacts=1, zipped_bytes=built.zipped_bytes, unzipped_bytes=built.unzipped_bytes
         )
     )

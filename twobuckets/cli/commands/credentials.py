@@ -11,7 +11,7 @@ import click
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION
 from twobuckets.cli.output import json_line
-from twobuckets.cli.views import presign as views
+from twobuckets.cli.records import CredentialsSummary
 from twobuckets.errors import NotFoundError
 from twobuckets.units import format_instant
 from twobuckets.upload.credentials import ScopedCredentials, request_credentials
@@ -76,7 +76,7 @@ def credentials(
     )
     if app.json or form == "env":
         app.out.record(scoped)
-        app.finish(views.CredentialsSummary(expires_at=scoped.expires_at))
+        app.finish(CredentialsSummary(expires_at=scoped.expires_at))
     elif form == "json":
         app.out.raw(json_line(scoped) + "\n")
     else:

@@ -36,7 +36,6 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
       twobuckets --stack intake deploy
     """
     stack = app.require_stack()
-    import twobuckets.cli.views.stack  # noqa: F401 - registers the views
     from twobuckets.stack.plan import apply, discard, require_deployable
     from twobuckets.stack.project import find_place, plan_project
 

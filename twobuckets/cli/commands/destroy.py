@@ -41,7 +41,6 @@ def destroy(app: App, delete_data: bool, dry_run: bool, yes: bool) -> None:
       twobuckets --stack intake destroy --delete-data
     """
     stack_name = app.require_stack()
-    import twobuckets.cli.views.stack  # noqa: F401 - registers the views
     from twobuckets.stack.destroy import delete_stack, find_buckets, require_destroyable
 
     stack = require_destroyable(app.aws.cloudformation, stack_name)

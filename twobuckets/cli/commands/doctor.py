@@ -69,7 +69,6 @@ def doctor(
     the processor for objects that it was never told of. Objects on which the processor failed are
     woken only when --check names them: fix the processor first.
     """
-    import twobuckets.cli.views.doctor  # noqa: F401 - registers how findings look
     from twobuckets import doctor as room
     from twobuckets.doctor.findings import Severity
     from twobuckets.doctor.summary import Tally

@@ -9,7 +9,7 @@ import click
 
 from twobuckets.artifact import starter
 from twobuckets.cli import command
-from twobuckets.cli.views import artifact as views
+from twobuckets.cli.records import InitSummary
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def init(app: App, directory: Path) -> None:
     app.out.stream(written)
     for line in _next_steps(directory):
         app.out.note(line)
-    app.finish(views.InitSummary(files=len(written)))
+    app.finish(InitSummary(files=len(written)))
 
 
 def _next_steps(directory: Path) -> list[str]:

@@ -11,7 +11,6 @@ import click
 from twobuckets import local as local_
 from twobuckets.cli import Group
 from twobuckets.cli.options import yes_option
-from twobuckets.cli.views import local as _views  # noqa: F401 - registers the views
 from twobuckets.errors import NotFoundError
 
 if TYPE_CHECKING:

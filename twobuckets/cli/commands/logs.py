@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from twobuckets.cli import command
 from twobuckets.cli.options import INSTANT
+from twobuckets.cli.records import LogsSummary
+from twobuckets.cli.times import shown
 from twobuckets.errors import NotFoundError, UsageError
-from twobuckets.units import format_instant
+from twobuckets.logs.lines import Entry, FailedInvocation, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 @click.option("--request-id", metavar="ID", help="All lines of one request and its retries.")
 @click.option("--failed", is_flag=True, help="Failures only, with their traces.")
 @click.option("--raw", is_flag=True, help="The log's own lines as they are.")
-@click.option("--utc", is_flag=True, help="Times in UTC instead of this machine's zone.")
 @click.pass_obj
 def logs(
     app: App,
@@ -42,15 +44,14 @@ def logs(
     request_id: str | None,
     failed: bool,
     raw: bool,
-    utc: bool,
 ) -> None:
     """Show what the processor logged, across all streams, in time order.
 
     One line for each file's outcome, and what else the processor and Lambda said. A processor
     that is not ours is shown as well: by its own lines and Lambda's.
 
-    Times are in this machine's zone, and so are those that --since and --until take, unless they
-    end in Z, for UTC, or in an offset. An age, such as 90s, 15m or 2d, counts back from now.
+    --since and --until take an age, such as 90s, 15m or 2d, today, yesterday, a weekday, or a date
+    and time, which is in UTC unless it has an offset or --local is given.
 
     \b
       twobuckets logs --failed --since 1d
@@ -62,7 +63,6 @@ def logs(
         raise UsageError("--follow has no end, and --until sets one", hint="Leave one of them out.")
     if until is not None and until < since:
         raise UsageError("--until lies before --since, so nothing can lie in between")
-    import twobuckets.cli.views.logs as views
     from twobuckets.logs.selection import Selection, iter_selected
 
     group = _require_log_group(app)
@@ -71,28 +71,45 @@ def logs(
         found = _follow(app, group, selection, since)
     else:
         found = iter_selected(app.aws.logs, group, selection, start_at=since, end_at=until)
-    # None is the zone of this machine as it was at each instant: half a year ago, an hour off.
-    zone = UTC if utc else None
     with_trace = failed or request_id is not None or key is not None
     counts: Counter[str] = Counter()
     with contextlib.nullcontext() if follow else app.out.bulk():
         for event, entry in found:
-            counts[views.count_as(entry)] += 1
+            counts[_count_as(entry)] += 1
             if app.json:
                 app.out.record(event if raw else entry)
             elif raw and not app.out.is_terminal:
                 app.out.raw(event.message.rstrip("\r\n") + "\n")
             else:
-                said = event if raw else entry
-                app.out.record(views.Shown(said, zone, with_trace))
+                app.out.record(event if raw else entry if with_trace else _without_trace(entry))
     if not counts and not app.json and not app.out.is_terminal:
         # A pipe gets no summary, and nothing at all would leave open whether anything was read.
-        app.out.note(f"No matching entries in {group} since {format_instant(since)} (see --since)")
+        app.out.note(f"No matching entries in {group} since {shown(since)} (see --since)")
     app.finish(
-        views.LogsSummary(
-            log_group=group, entries=counts.total(), outcomes=dict(counts), start_at=since
-        )
+        LogsSummary(log_group=group, entries=counts.total(), outcomes=dict(counts), start_at=since)
     )
+
+
+def _count_as(entry: Entry) -> str:
+    """Return the name under which an entry is counted in the summary."""
+    match entry:
+        case Outcome():
+            return entry.outcome
+        case FailedInvocation():
+            return "failed-invocation"
+        case _:
+            return "line"
+
+
+def _without_trace(entry: Entry) -> Entry:
+    """Return an entry as one line: an error's trace is shown where somebody looks at errors."""
+    match entry:
+        case Outcome(error=error) if error is not None:
+            return entry._replace(error=error._replace(trace=""))
+        case FailedInvocation(error=error):
+            return replace(entry, error=error._replace(trace=""))
+        case _:
+            return entry
 
 
 def _require_log_group(app: App) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION, SIZE
+from twobuckets.cli.records import LsSummary
+from twobuckets.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,17 +27,6 @@ Row = TypeVar("Row")
 
 # One page of S3's: the first rows are shown as soon as they are there.
 _BATCH = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class LsSummary:
-    """What was listed, together; `cost_month_usd` is an estimate at list prices."""
-
-    type_name: ClassVar[str] = "summary"
-    bucket: str
-    count: int
-    size_bytes: int
-    cost_month_usd: float
 
 
 @dataclass(slots=True)
@@ -93,7 +84,7 @@ def ls(
         raise _explained(error, listing) from error
     if total.unreadable:
         app.out.warn(
-            f"The parts of {total.unreadable:,} uploads could not be read: access denied. "
+            f"The parts of {counted(total.unreadable, 'upload')} could not be read: access denied. "
             "The identity in use needs s3:ListMultipartUploadParts."
         )
     _finish(app, bucket, place, total)
@@ -194,10 +185,9 @@ def _finish(app: App, bucket: str, place: str, total: _Sum) -> None:
     from twobuckets.prices import format_usd
     from twobuckets.units import format_bytes
 
-    thing = "incomplete upload" if place == "uploads" else "object"
-    things = thing if total.count == 1 else thing + "s"
+    things = counted(total.count, "incomplete upload" if place == "uploads" else "object")
     app.out.note(
-        f"{total.count:,} {things}, {format_bytes(total.size_bytes)} in {bucket}, "
+        f"{things}, {format_bytes(total.size_bytes)} in {bucket}, "
         f"{format_usd(total.month_usd)} a month at list price"
     )
 

@@ -10,7 +10,7 @@ import click
 
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION, SIZE
-from twobuckets.cli.views import presign as views
+from twobuckets.cli.records import PresignSummary
 from twobuckets.errors import UsageError
 from twobuckets.units import format_bytes
 from twobuckets.upload import presign as presign_
@@ -100,7 +100,7 @@ def presign(
     app.out.stream(requests)
     for line in _unbound(terms, keys, post=post, parts=parts):
         app.out.note(line)
-    app.finish(views.PresignSummary(requests=len(requests), expires_at=life.expires_at))
+    app.finish(PresignSummary(requests=len(requests), expires_at=life.expires_at))
 
 
 def _unbound(terms: Terms, keys: S3Keys, *, post: bool, parts: int | None) -> list[str]:

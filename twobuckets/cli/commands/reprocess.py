@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,26 +33,6 @@ _WORKERS: Final = 32
 _JOB_PAUSE: Final = 15.0
 _KEPT: Final = timedelta(days=30)
 """How long the journal of an ended run is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunStatus:
-    """A run on record: what was asked for, when, and where its journal is."""
-
-    command: str
-    planned_at: datetime
-    is_ended: bool
-    process: int | None
-    """The process that works on it."""
-    journal: str
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPermissions:
-    """What the role of a batch job needs, as two policy documents."""
-
-    trust: dict[str, Any]
-    permissions: dict[str, Any]
 
 
 @command("reprocess")
@@ -135,7 +114,7 @@ def reprocess(
       twobuckets reprocess --failed --since 2h --canary 5
       twobuckets reprocess --prefix scans/ --dry-run
     """
-    from twobuckets.cli.views import reprocess as views
+    from twobuckets.cli.views.progress import reprocess_progress
     from twobuckets.prices import US_EAST_1
     from twobuckets.reprocess.run import BATCH_OBJECTS, Rate, summarize
 
@@ -177,7 +156,7 @@ def reprocess(
         elif planned.moves + planned.copies >= BATCH_OBJECTS:
             app.out.note("So many objects go faster with --batch: S3 itself copies them")
         workers = min(concurrency, _WORKERS)
-        with views.progress(app.out, planned.objects) as advance:
+        with reprocess_progress(app.out, planned.objects) as advance:
             run = Run(
                 app, sender, journal, Rate(rate), workers, timeout, advance, failures, unnamed
             )
@@ -317,15 +296,7 @@ def _show_status(app: App) -> None:
     if journal is None:
         raise NotFoundError("No reprocess run of this pipeline is on record here")
     with journal:
-        app.out.record(
-            RunStatus(
-                journal.description["command"],
-                journal.planned_at,
-                journal.is_ended,
-                journal_.find_process(journal.path),
-                str(journal.path),
-            )
-        )
+        app.out.record(journal_.status_of(journal))
         app.out.stream(journal.counts())
         app.finish(summarize_run(journal))
 
@@ -352,7 +323,7 @@ def _hand_over(
         return True
     if journal.job_id in (None, batch.NOT_KNOWN):
         if role_arn is None:
-            app.out.record(BatchPermissions(**batch.permissions(place)))
+            app.out.record(batch.permissions(place))
             raise UsageError(
                 "S3 Batch Operations needs a role that may copy; its trust and permissions are "
                 "the documents above",

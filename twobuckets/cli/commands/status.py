@@ -32,7 +32,6 @@ def status(app: App) -> None:
     \b
       twobuckets --stack intake status
     """
-    import twobuckets.cli.views.status  # noqa: F401 - registers the views
     from twobuckets.pipeline.status import StatusSummary, count_unread
 
     pipeline = _require_pipeline(app)

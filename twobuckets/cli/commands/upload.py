@@ -15,10 +15,11 @@ from twobuckets import settings as settings_
 from twobuckets.cli import command
 from twobuckets.cli.failure_list import FailureList, failed_to_option
 from twobuckets.cli.options import DURATION, SIZE, dry_run_option
-from twobuckets.cli.views import upload as views
+from twobuckets.cli.views.progress import upload_progress
 from twobuckets.cli.waiting import GOOD_ENDS, Outcomes
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.text import shell_word
+from twobuckets.units import counted
 from twobuckets.upload.files import STDIN, Failed, File, Listed, Selection, find_files
 from twobuckets.upload.journal import Journal
 from twobuckets.upload.parts import count_parts_in_flight, require_part_bytes
@@ -194,8 +195,7 @@ class Uploads:
         try:
             self._outcomes.wait()
         except KeyboardInterrupt:
-            count = self._outcomes.waiting
-            files = "1 uploaded file is" if count == 1 else f"{count:,} uploaded files are"
+            files = counted(self._outcomes.waiting, "uploaded file is", "uploaded files are")
             self._app.out.note(f"Stopped waiting. {files} in S3 all the same; what comes of it:")
             self._app.out.note(f"{self._app.program} logs --follow")
             raise
@@ -225,7 +225,7 @@ def _upload(
     }
     if concurrency is not None:
         limits["most"] = concurrency
-    with app.connect(**limits) as sender, views.progress(app.out) as progress:
+    with app.connect(**limits) as sender, upload_progress(app.out) as progress:
         run = Run(
             wishes,
             _open_journal(app, wishes.bucket),
@@ -253,7 +253,7 @@ def _upload(
                     outcomes.add(record)
         except KeyboardInterrupt:
             count = uploading.summary(app.now() - started_at).uploaded
-            app.out.note(f"Interrupted: {count:,} file{'' if count == 1 else 's'} uploaded")
+            app.out.note(f"Interrupted: {counted(count, 'file')} uploaded")
             raise
         finally:
             _tell_what_stays(app, uploading, wishes)

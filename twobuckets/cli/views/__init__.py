@@ -1,13 +1,15 @@
-"""How each record looks to a person: one file a room, loaded with the command that shows it.
+"""How each record looks to a person: one file a room, loaded with the first record that it shows.
 
-A room registers its records: `@human.register` for the terminal and, where a pipe should get
-something else than the same text, `@plain.register`. None shows nothing.
+A file has a table, `VIEWS`: what a terminal shows for a record and, where a pipe should get
+something else than the same text, what a pipe gets. None shows nothing. `FILES` says in which file
+the records of which modules are looked for.
 """
 
 from __future__ import annotations
 
-from functools import singledispatch
-from typing import TYPE_CHECKING
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from rich.text import Text
 
@@ -16,22 +18,82 @@ from twobuckets.text import visible
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+FILES: Final = {
+    "twobuckets.artifact": "artifact",
+    "twobuckets.cli": "commands",
+    "twobuckets.doctor": "doctor",
+    "twobuckets.local": "local",
+    "twobuckets.logs": "logs",
+    "twobuckets.logs.waiting": "waiting",
+    "twobuckets.cli.reprocess_run": "reprocess",
+    "twobuckets.pipeline": "status",
+    "twobuckets.reprocess": "reprocess",
+    "twobuckets.stack": "stack",
+    "twobuckets.upload": "upload",
+    "twobuckets.upload.credentials": "presign",
+    "twobuckets.upload.presign": "presign",
+}
+"""The module, or package, that defines a record → the file here that shows it."""
 
-@singledispatch
+
+class View(NamedTuple):
+    """How one kind of record looks: on a terminal and, where that differs, in a pipe."""
+
+    human: Callable[[Any], RenderableType | None]
+    plain: Callable[[Any], str | None] | None = None
+
+
+Views: TypeAlias = Mapping[type, View]
+
+# Records come by the hundred thousand.
+_FOUND: Final[dict[type, View]] = {}
+
+
 def human(record: object) -> RenderableType | None:
     """Return what a terminal shows for a record."""
-    raise TypeError(f"{type(record).__name__} has no view")
+    return _view_of(type(record)).human(record)
 
 
-@singledispatch
 def plain(record: object) -> str | None:
     """Return the line, or lines, that a pipe gets for a record."""
-    view = human(record)
-    if view is None or isinstance(view, Text):
-        return view.plain if view is not None else None
+    view = _view_of(type(record))
+    if view.plain is not None:
+        return view.plain(record)
+    shown = view.human(record)
+    if shown is None or isinstance(shown, Text):
+        return shown.plain if shown is not None else None
     raise TypeError(f"{type(record).__name__} has a view for terminals only")
+
+
+def views_of(file: str) -> Views:
+    """Return the table of one of `FILES`."""
+    views: Views = importlib.import_module(f"{__name__}.{file}").VIEWS
+    return views
+
+
+def _view_of(record_type: type) -> View:
+    view = _FOUND.get(record_type)
+    if view is None:
+        view = _FOUND[record_type] = _find_view(record_type)
+    return view
+
+
+def _find_view(record_type: type) -> View:
+    module = record_type.__module__
+    while module not in FILES:
+        module = module.rpartition(".")[0]
+        if not module:
+            raise TypeError(f"{record_type.__name__} has no view")
+    try:
+        return views_of(FILES[module])[record_type]
+    except KeyError:
+        raise TypeError(f"{record_type.__name__} has no view") from None
 
 
 def remote(text: str, style: str = "") -> Text:
     """Return text that came from outside as one line that is no markup and moves no cursor."""
     return Text(visible(text), style=style)
+
+
+def nothing(_: object) -> None:
+    """Show nothing: the records before it said it all."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Final
 
 from rich.text import Text
 
@@ -14,42 +13,16 @@ from twobuckets.artifact import (
     Content,
 )
 from twobuckets.artifact.starter import WrittenFile
-from twobuckets.cli.views import human, remote
+from twobuckets.cli.views import View, Views, remote
 from twobuckets.units import format_bytes
 
 _SHOWN_CONTENTS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class InitSummary:
-    """What `init` did."""
-
-    type_name: ClassVar[str] = "summary"
-    files: int
-
-
-@dataclass(frozen=True, slots=True)
-class BuildSummary:
-    """What `build` did."""
-
-    type_name: ClassVar[str] = "summary"
-    artifacts: int
-    zipped_bytes: int
-    unzipped_bytes: int
-
-
-@human.register(InitSummary)
-@human.register(BuildSummary)
-def _nothing(_: object) -> None:
-    """Show nothing: the records before it said it all."""
-
-
-@human.register(WrittenFile)
 def _written(record: WrittenFile) -> Text:
     return Text.assemble("wrote ", remote(str(record.path), "bold"))
 
 
-@human.register(Artifact)
 def _artifact(record: Artifact) -> Text:
     machine = "this machine" if record.architecture == "native" else record.architecture
     lines = [
@@ -79,3 +52,9 @@ def _size(name: str, size_bytes: int, limit_bytes: int, what: str) -> Text:
 
 def _content(content: Content) -> Text:
     return Text.assemble(f"  {format_bytes(content.size_bytes):>10}  ", remote(content.path))
+
+
+VIEWS: Final[Views] = {
+    WrittenFile: View(_written),
+    Artifact: View(_artifact),
+}

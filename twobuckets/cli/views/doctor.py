@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from twobuckets.cli.views import human, plain
+from twobuckets.cli.times import shown
+from twobuckets.cli.views import View, Views
 from twobuckets.doctor import CheckListing, ChecksSummary
 from twobuckets.doctor.findings import Finding, Severity
 from twobuckets.doctor.remedies import Action, Applied
 from twobuckets.doctor.summary import DoctorSummary
 from twobuckets.prices import format_usd
 from twobuckets.text import shell_word, visible
-from twobuckets.units import format_bytes, format_duration, format_instant
+from twobuckets.units import counted, format_bytes, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,6 @@ _BAR_WIDTH: Final = 40
 _LABEL_WIDTH: Final = 14
 
 
-@human.register(Finding)
 def _finding(finding: Finding) -> Text:
     text = Text()
     text.append(f"{finding.severity.value:<8} ", style=_STYLES[finding.severity])
@@ -72,11 +72,10 @@ def _facts(finding: Finding) -> str:
     if finding.cost_month_usd is not None and finding.cost_month_usd >= _WORTH_TELLING:
         facts.append(f"about {format_usd(finding.cost_month_usd)} a month")
     if finding.oldest_at is not None:
-        facts.append(f"since {format_instant(finding.oldest_at)[:16]}Z")
+        facts.append(f"since {shown(finding.oldest_at, precision='minutes')}")
     return ", ".join(facts)
 
 
-@plain.register(Finding)
 def _finding_line(finding: Finding) -> str:
     fields = [finding.severity.value, finding.check, finding.subject, _facts(finding) or "-"]
     words = [finding.detail, finding.error]
@@ -90,24 +89,20 @@ def _word(example: str) -> str:
     return shell_word(example, otherwise=visible(example))
 
 
-@human.register(CheckListing)
 def _check(check: CheckListing) -> Text:
     text = Text(f"{check.name:<24}", style="bold")
     text.append(f" {check.family:<9} {'--fix' if check.fixable else '':<6} {check.says}", style="")
     return text
 
 
-@human.register(ChecksSummary)
 def _checks_there_are(summary: ChecksSummary) -> Text:
-    return Text(f"{summary.checks} checks")
+    return Text(counted(summary.checks, "check"))
 
 
-@plain.register(ChecksSummary)
 def _no_checks_line(_: ChecksSummary) -> None:
     """Lines are checks only."""
 
 
-@human.register(Action)
 def _action(action: Action) -> Text:
     text = Text("would ", style="bold")
     text.append(f"{visible(action.says)}  {visible(action.subject)}")
@@ -116,7 +111,6 @@ def _action(action: Action) -> Text:
     return text
 
 
-@human.register(Applied)
 def _applied(applied: Applied) -> Text:
     text = Text("done  " if not applied.failed_count else "FAILED ", style="bold")
     text.append(f"{visible(applied.says)}  {visible(applied.subject)}: {applied.done:,} done")
@@ -131,15 +125,13 @@ def _applied(applied: Applied) -> Text:
     return text
 
 
-@human.register(DoctorSummary)
 def _summary(summary: DoctorSummary) -> Text:
     text = Text()
     text.append_text(_bars("Staged, by age", summary.ages or {}))
     causes = {check.removeprefix("stuck-"): n for check, n in (summary.causes or {}).items()}
     text.append_text(_bars("Stuck, by cause", causes))
     if summary.staged is not None:
-        objects = "1 object" if summary.staged == 1 else f"{summary.staged:,} objects"
-        text.append(f"{objects} in staging")
+        text.append(f"{counted(summary.staged, 'object')} in staging")
         text.append(f" ({format_bytes(summary.staged_bytes or 0)}), {summary.stuck:,} stuck")
         text.append(f"{_since(summary)}\n")
     text.append(_verdict(summary), style="bold")
@@ -173,7 +165,7 @@ def _verdict(summary: DoctorSummary) -> str:
         (summary.notices, "notice", "notices"),
         (summary.unknown, "check could not run", "checks could not run"),
     )
-    said = [f"{count:,} {one if count == 1 else more}" for count, one, more in counts if count]
+    said = [counted(count, one, many) for count, one, many in counts if count]
     return ", ".join(said) or _fine(summary)
 
 
@@ -182,10 +174,18 @@ def _fine(summary: DoctorSummary) -> str:
     fine = "Nothing is wrong so far" if summary.staged else "Nothing is wrong"
     if not summary.findings:
         return f"{fine}."
-    notes = "1 note" if summary.findings == 1 else f"{summary.findings:,} notes"
-    return f"{fine}; {notes}."
+    return f"{fine}; {counted(summary.findings, 'note')}."
 
 
-@plain.register(DoctorSummary)
 def _summary_lines(_: DoctorSummary) -> None:
     """The exit status says it; lines are findings only."""
+
+
+VIEWS: Final[Views] = {
+    Finding: View(_finding, _finding_line),
+    CheckListing: View(_check),
+    ChecksSummary: View(_checks_there_are, _no_checks_line),
+    Action: View(_action),
+    Applied: View(_applied),
+    DoctorSummary: View(_summary, _summary_lines),
+}

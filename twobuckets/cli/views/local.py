@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.text import Text
 
-from twobuckets.cli.views import human, remote
+from twobuckets.cli.views import View, Views, remote
 from twobuckets.local import Status
 
 
-@human.register(Status)
-def _(status: Status) -> Text:
+def _status(status: Status) -> Text:
     if status.running:
         head = Text("The embedded AWS runs at ").append(str(status.endpoint_url), "bold green")
         head.append(f" (process {status.pid})")
@@ -23,3 +24,8 @@ def _(status: Status) -> Text:
     if status.waiting:
         lines.append(Text(f"  {status.waiting:,} invocations have not ended yet", "yellow"))
     return Text("\n").join(lines)
+
+
+VIEWS: Final[Views] = {
+    Status: View(_status),
+}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, ClassVar, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, get_args
 
 from rich.text import Text
 
-from twobuckets.cli.views import human, plain
+from twobuckets.cli.times import shown
+from twobuckets.cli.views import View, Views
 from twobuckets.logs.events import LogEvent
 from twobuckets.logs.lines import (
     Entry,
@@ -22,7 +22,7 @@ from twobuckets.logs.lines import (
     PlatformLine,
 )
 from twobuckets.text import visible
-from twobuckets.units import format_bytes, format_instant
+from twobuckets.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,43 +38,6 @@ _LEVEL_STYLES: Final = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow", 
 _WIDTH: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """An entry or event as it is to be shown: its trace if asked for, its time in `zone`.
-
-    That is UTC, or None for this machine's.
-    """
-
-    said: Entry | LogEvent
-    zone: timezone | None
-    with_trace: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LogsSummary:
-    """How much was shown; `outcomes` counts outcomes, `failed-invocation` and `line` by name.
-
-    Nothing from before `start_at` was looked at.
-    """
-
-    type_name: ClassVar[str] = "summary"
-    log_group: str
-    entries: int
-    outcomes: dict[str, int]
-    start_at: datetime
-
-
-def count_as(entry: Entry) -> str:
-    """Return the name under which an entry is counted in the summary."""
-    match entry:
-        case Outcome():
-            return entry.outcome
-        case FailedInvocation():
-            return "failed-invocation"
-        case _:
-            return "line"
-
-
 def _shortened(message: str) -> str:
     """Return what a line of Lambda's in JSON says in two words: its kind and how it ended."""
     try:
@@ -85,47 +48,24 @@ def _shortened(message: str) -> str:
         return message
 
 
-@human.register(LogsSummary)
-def _(summary: LogsSummary) -> Text:
-    if not summary.entries:
-        since = format_instant(summary.start_at)[:16]
-        return Text(
-            f"No matching entries in {visible(summary.log_group)}\nsince {since}Z (see --since).",
-            style="dim",
-        )
-    parts = [f"{count:,} {visible(name)}" for name, count in sorted(summary.outcomes.items())]
-    return Text(", ".join(parts), style="dim")
+def _entry(entry: Entry | LogEvent) -> Text:
+    return Text.assemble(*_parts(entry))
 
 
-@plain.register(LogsSummary)
-def _(_: LogsSummary) -> None:
-    return None
-
-
-@human.register(Shown)
-def _(shown: Shown) -> Text:
-    return Text.assemble(*_parts(shown))
-
-
-@plain.register(Shown)
-def _(shown: Shown) -> str:
+def _entry_line(entry: Entry | LogEvent) -> str:
     # Without a Text, which takes longer than everything else done for a line.
-    return "".join(text for text, _ in _parts(shown))
+    return "".join(text for text, _ in _parts(entry))
 
 
 Part = tuple[str, str]
 """A piece of a line that is safe to show, and its style."""
 
 
-def _parts(shown: Shown) -> Iterator[Part]:
-    said = shown.said
+def _parts(said: Entry | LogEvent) -> Iterator[Part]:
     if isinstance(said, LogEvent):
         yield "\n".join(visible(line) for line in said.message.splitlines()), ""
         return
-    at = said.logged_at.astimezone(shown.zone)
-    # As --since reads it again.
-    ends = " " if shown.zone is None else "Z "
-    yield f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}{ends}", "dim"
+    yield shown(said.logged_at, precision="milliseconds") + " ", "dim"
     match said:
         case Outcome():
             yield from _outcome(said)
@@ -145,7 +85,7 @@ def _parts(shown: Shown) -> Iterator[Part]:
             first, *more = said.message.splitlines() or [""]
             yield visible(first), ""
             yield from _indented(more)
-    if shown.with_trace and isinstance(said, Outcome | FailedInvocation) and said.error:
+    if isinstance(said, Outcome | FailedInvocation) and said.error:
         yield from _indented(said.error.trace.splitlines())
 
 
@@ -191,3 +131,8 @@ def _duration(duration: timedelta) -> str:
 def _indented(lines: list[str]) -> Iterator[Part]:
     for text in lines:
         yield f"\n    {visible(text)}", "dim"
+
+
+_VIEW: Final = View(_entry, _entry_line)
+
+VIEWS: Final[Views] = dict.fromkeys((*get_args(Entry), LogEvent), _VIEW)

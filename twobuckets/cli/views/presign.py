@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import Final
 
 from rich.text import Text
 
-from twobuckets.cli.views import human, remote
+from twobuckets.cli.times import shown
+from twobuckets.cli.views import View, Views, remote
 from twobuckets.text import shell_word, visible
-from twobuckets.units import format_bytes, format_instant
+from twobuckets.units import counted, format_bytes, format_instant
 from twobuckets.upload.credentials import ScopedCredentials
 from twobuckets.upload.presign import PresignedRequest, StartedUpload
 
 
-@dataclass(frozen=True, slots=True)
-class PresignSummary:
-    """What `presign` did."""
-
-    type_name: ClassVar[str] = "summary"
-    requests: int
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialsSummary:
-    """What `credentials` did."""
-
-    type_name: ClassVar[str] = "summary"
-    expires_at: datetime
-
-
-@human.register(PresignSummary)
-@human.register(CredentialsSummary)
-def _nothing(_: object) -> None:
-    """Show nothing: the records before it said it all."""
-
-
-@human.register(PresignedRequest)
 def _request(record: PresignedRequest) -> Text:
     # Pasted as a whole, the lines upload: what is for another day is a comment.
     mark = "# " if record.purpose in ("abort", "list-parts") else ""
@@ -66,19 +42,19 @@ def _purpose(record: PresignedRequest) -> str:
             return purpose
 
 
-@human.register(StartedUpload)
 def _started(record: StartedUpload) -> Text:
-    cut = "" if record.part_bytes is None else f" of {record.part_bytes} bytes"
+    cut = counted(record.parts, "part")
+    if record.part_bytes is not None:
+        cut += f" of {counted(record.part_bytes, 'byte')}"
     comment = _comment(
-        f"{_word(f's3://{record.bucket}/{record.key}')}, upload id {_word(record.upload_id)},"
-        f" {record.parts} parts{cut}, until ",
+        f"{_word(f's3://{record.bucket}/{record.key}')}, upload id {_word(record.upload_id)}, "
+        f"{cut}, until ",
         record.expires_at,
         end="" if record.split is None else "\n",
     )
     return Text.assemble(comment, record.split or "")
 
 
-@human.register(ScopedCredentials)
 def _credentials(record: ScopedCredentials) -> Text:
     variables = {
         "AWS_ACCESS_KEY_ID": record.access_key_id,
@@ -101,4 +77,11 @@ def _word(remote_text: str) -> str:
 
 def _comment(text: str, expires_at: datetime, end: str = "\n") -> Text:
     # One line, as `remote` makes it, so that nothing of a key can become a command.
-    return Text.assemble(Text("# ", "dim"), remote(text + format_instant(expires_at), "dim"), end)
+    return Text.assemble(Text("# ", "dim"), remote(text + shown(expires_at), "dim"), end)
+
+
+VIEWS: Final[Views] = {
+    PresignedRequest: View(_request),
+    StartedUpload: View(_started),
+    ScopedCredentials: View(_credentials),
+}

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from typing import TYPE_CHECKING
+from typing import Final
 
 from rich.text import Text
 
-from twobuckets.cli.commands.reprocess import BatchPermissions, RunStatus
 from twobuckets.cli.reprocess_run import OutcomeGroup, Summary
-from twobuckets.cli.views import human
+from twobuckets.cli.times import shown
+from twobuckets.cli.views import View, Views
 from twobuckets.prices import format_usd
-from twobuckets.reprocess.batch import BatchJob
-from twobuckets.reprocess.journal import Count, Item, Reprocessed, State
+from twobuckets.reprocess.batch import BatchJob, BatchPermissions
+from twobuckets.reprocess.journal import Count, Item, Reprocessed, RunStatus, State
 from twobuckets.reprocess.run import Planned
 from twobuckets.text import visible
-from twobuckets.units import format_bytes, format_instant
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rich.progress import Task
-
-    from twobuckets.cli.output import Output
+from twobuckets.units import counted, format_bytes
 
 _STYLES = {State.DONE: "green", State.FAILED: "bold red", State.LEFT: "yellow"}
 _WORDS = {
@@ -34,41 +26,35 @@ _WORDS = {
 }
 
 
-@human.register(Planned)
-def _(plan: Planned) -> Text:
+def _planned(plan: Planned) -> Text:
     lines = []
     if plan.moves:
-        versions = _counted(plan.moves, "archived version is", "archived versions are")
+        versions = counted(plan.moves, "archived version is", "archived versions are")
         lines.append(f"{versions} moved back to staging")
     if plan.copies:
-        copies = _counted(
+        copies = counted(
             plan.copies, "is copied to staging and stays", "are copied to staging and stay"
         )
         lines.append(f"{copies} in the archive until the processor has replaced what is there")
     if plan.wakes:
-        waits = _counted(plan.wakes, "waits", "wait")
+        waits = counted(plan.wakes, "waits", "wait")
         lines.append(f"{waits} in staging: the processor is woken for each")
     if plan.restores:
-        lines.append(f"{_counted(plan.restores, 'is', 'are')} asked back from Glacier")
+        lines.append(f"{counted(plan.restores, 'is', 'are')} asked back from Glacier")
     lines += [
-        f"{_counted(count, 'is', 'are')} skipped: {visible(why)}"
+        f"{counted(count, 'is', 'are')} skipped: {visible(why)}"
         for why, count in plan.skipped.items()
     ]
     if plan.objects:
         lines.append(
-            f"{_counted(plan.objects, 'object', 'objects')}, {format_bytes(plan.total_bytes)}; "
-            f"about {_counted(plan.requests, 'request', 'requests')}, "
+            f"{counted(plan.objects, 'object')}, {format_bytes(plan.total_bytes)}; "
+            f"about {counted(plan.requests, 'request')}, "
             f"{format_usd(plan.cost_usd)} at us-east-1 list prices, without what the function costs"
         )
     return Text("\n".join(lines) if lines else "Nothing to reprocess.")
 
 
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
-
-
-@human.register(Item)
-def _(item: Item) -> Text:
+def _item(item: Item) -> Text:
     line = Text(f"{item.kind:8}", style="yellow" if item.kind == "skip" else "")
     line.append(visible(item.key))
     if item.reason:
@@ -76,8 +62,7 @@ def _(item: Item) -> Text:
     return line
 
 
-@human.register(Reprocessed)
-def _(result: Reprocessed) -> Text:
+def _reprocessed(result: Reprocessed) -> Text:
     word = _WORDS.get((result.kind, result.state), str(result.state))
     line = Text(f"{word:12}", style=_STYLES.get(result.state, ""))
     line.append(visible(result.key))
@@ -86,8 +71,7 @@ def _(result: Reprocessed) -> Text:
     return line
 
 
-@human.register(BatchJob)
-def _(job: BatchJob) -> Text:
+def _batch_job(job: BatchJob) -> Text:
     line = Text(f"S3 Batch Operations job {visible(job.job_id)}: {visible(job.status)}")
     line.append(f", {job.succeeded:,} of {job.tasks:,} copied, {job.failed:,} failed")
     if job.reason:
@@ -95,13 +79,11 @@ def _(job: BatchJob) -> Text:
     return line
 
 
-@human.register(BatchPermissions)
-def _(needs: BatchPermissions) -> Text:
+def _batch_permissions(needs: BatchPermissions) -> Text:
     return Text(json.dumps({"trust": needs.trust, "permissions": needs.permissions}, indent=2))
 
 
-@human.register(RunStatus)
-def _(status: RunStatus) -> Text:
+def _run_status(status: RunStatus) -> Text:
     if status.is_ended:
         end = "ended"
     elif status.process is not None:
@@ -110,19 +92,17 @@ def _(status: RunStatus) -> Text:
         end = "not ended; the same command, or --resume, goes on"
     return Text(
         f"twobuckets {visible(status.command)}\n"
-        f"planned {format_instant(status.planned_at)}, {end}\njournal {visible(status.journal)}"
+        f"planned {shown(status.planned_at)}, {end}\njournal {visible(status.journal)}"
     )
 
 
-@human.register(Count)
-def _(count: Count) -> Text:
+def _count(count: Count) -> Text:
     line = Text(f"{count.objects:>10,} {count.kind:8}{count.state:8}")
     line.append(f"{format_bytes(count.bytes):>12}  {visible(count.reason or '')}")
     return line
 
 
-@human.register(OutcomeGroup)
-def _(group: OutcomeGroup) -> Text:
+def _outcome_group(group: OutcomeGroup) -> Text:
     line = Text(f"{group.objects:>10,} × {group.fate:12}")
     line.stylize("green" if group.fate == "archived" else "red")
     if group.error is not None:
@@ -131,8 +111,7 @@ def _(group: OutcomeGroup) -> Text:
     return line
 
 
-@human.register(Summary)
-def _(summary: Summary) -> Text:
+def _summary(summary: Summary) -> Text:
     parts = [f"{summary.done:,} done"]
     if summary.failed:
         parts.append(f"{summary.failed:,} failed")
@@ -148,21 +127,14 @@ def _(summary: Summary) -> Text:
     return Text("\n".join(lines))
 
 
-@contextlib.contextmanager
-def progress(out: Output, objects: int) -> Iterator[Callable[[], None]]:
-    """Yield what counts one object on: a bar with rate and time left, where somebody sees it."""
-    if not out.shows_progress:
-        yield lambda: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TimeRemainingColumn
-
-    class Speed(ProgressColumn):
-        """Objects a second."""
-
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:,.0f}/s")
-
-    columns = (BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with out.progress("reprocessing", *columns) as live:
-        task = live.add_task("", total=objects)
-        yield lambda: live.advance(task)
+VIEWS: Final[Views] = {
+    Planned: View(_planned),
+    Item: View(_item),
+    Reprocessed: View(_reprocessed),
+    BatchJob: View(_batch_job),
+    BatchPermissions: View(_batch_permissions),
+    RunStatus: View(_run_status),
+    Count: View(_count),
+    OutcomeGroup: View(_outcome_group),
+    Summary: View(_summary),
+}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.text import Text
 
-from twobuckets.cli.views import human, plain
+from twobuckets.cli.views import View, Views
 from twobuckets.stack.destroy import Contents, DestroySummary
 from twobuckets.stack.events import StackEvent
 from twobuckets.stack.plan import Action, DeploySummary, ParameterChange, Plan, ResourceChange
 from twobuckets.text import shell_word, visible
-from twobuckets.units import format_bytes
+from twobuckets.units import counted, format_bytes
 
 _SIGNS = {
     Action.ADD: ("+", "green", "is added"),
@@ -22,8 +24,7 @@ _SIGNS = {
 _SHORT_HASH = 12
 
 
-@human.register(Plan)
-def _(plan: Plan) -> Text:
+def _plan(plan: Plan) -> Text:
     name = visible(plan.stack)
     if not plan.changes:
         return Text(f"The stack {name} is up to date: no change.")
@@ -68,8 +69,7 @@ def _shown(value: str | None) -> str:
     return visible(value[:_SHORT_HASH] + "….zip" if is_artifact else value)
 
 
-@human.register(StackEvent)
-def _(event: StackEvent) -> Text | None:
+def _stack_event(event: StackEvent) -> Text | None:
     if event.status.endswith("_IN_PROGRESS") and not event.is_of_stack:
         return None
     style = _status_style(event.status)
@@ -81,8 +81,7 @@ def _(event: StackEvent) -> Text | None:
     return line
 
 
-@plain.register(StackEvent)
-def _(event: StackEvent) -> str:
+def _stack_event_line(event: StackEvent) -> str:
     parts = [f"{event.happened_at:%H:%M:%S}Z", event.status, visible(event.resource)]
     return "  ".join([*parts, visible(event.reason)] if event.reason else parts)
 
@@ -93,8 +92,7 @@ def _status_style(status: str) -> str:
     return "green" if status.endswith("_COMPLETE") else "cyan"
 
 
-@human.register(DeploySummary)
-def _(summary: DeploySummary) -> Text | None:
+def _deploy_summary(summary: DeploySummary) -> Text | None:
     name = visible(summary.stack)
     match summary.outcome:
         case "deployed":
@@ -111,13 +109,12 @@ def _(summary: DeploySummary) -> Text | None:
             return Text("Nothing was changed.")
 
 
-@human.register(Contents)
-def _(contents: Contents) -> Text:
+def _contents(contents: Contents) -> Text:
     counts = [
-        _count(contents.objects, "object"),
-        _count(contents.noncurrent_versions, "noncurrent version"),
-        _count(contents.delete_markers, "delete marker"),
-        _count(contents.incomplete_uploads, "incomplete upload"),
+        _some(contents.objects, "object"),
+        _some(contents.noncurrent_versions, "noncurrent version"),
+        _some(contents.delete_markers, "delete marker"),
+        _some(contents.incomplete_uploads, "incomplete upload"),
     ]
     held = ", ".join(count for count in counts if count)
     line = Text(f"  {visible(contents.bucket)}: ")
@@ -127,18 +124,26 @@ def _(contents: Contents) -> Text:
     return line.append(f" ({format_bytes(contents.size_bytes)})" if contents.size_bytes else "")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}" if number else ""
+def _some(number: int, what: str) -> str:
+    return counted(number, what) if number else ""
 
 
-@human.register(DestroySummary)
-def _(summary: DestroySummary) -> Text:
+def _destroy_summary(summary: DestroySummary) -> Text:
     if summary.outcome != "destroyed":
         return Text("Nothing was changed.")
     removed = [
-        _count(summary.versions, "version"),
-        _count(summary.uploads, "incomplete upload"),
+        _some(summary.versions, "version"),
+        _some(summary.uploads, "incomplete upload"),
     ]
     said = ", ".join(part for part in removed if part)
     line = Text().append(f"Destroyed {visible(summary.stack)}", style="bold green")
     return line.append(f", with {said}." if said else ".")
+
+
+VIEWS: Final[Views] = {
+    Plan: View(_plan),
+    StackEvent: View(_stack_event, _stack_event_line),
+    DeploySummary: View(_deploy_summary),
+    Contents: View(_contents),
+    DestroySummary: View(_destroy_summary),
+}

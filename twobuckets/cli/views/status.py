@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from twobuckets.cli.views import human
+from twobuckets.cli.views import View, Views
 from twobuckets.pipeline.status import (
     AGES,
     BucketStatus,
@@ -26,7 +26,7 @@ from twobuckets.pipeline.status import (
     WiringStatus,
 )
 from twobuckets.text import visible
-from twobuckets.units import format_bytes, format_duration
+from twobuckets.units import counted, format_bytes, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,8 +61,7 @@ def _fact(value: bool | Unread, yes: str, no: str, *, bad: str = _BAD) -> Text:
     return Text(yes, _OK) if value else Text(no, bad)
 
 
-@human.register(StackStatus)
-def _(stack: StackStatus) -> Text:
+def _stack_status(stack: StackStatus) -> Text:
     is_well = stack.status.endswith("_COMPLETE") and "ROLLBACK" not in stack.status
     line = _line(
         "Stack",
@@ -73,8 +72,7 @@ def _(stack: StackStatus) -> Text:
     return line.append(f"\n{'':{_LABEL}}{visible(stack.reason)}") if stack.reason else line
 
 
-@human.register(BucketStatus)
-def _(bucket: BucketStatus) -> Text:
+def _bucket_status(bucket: BucketStatus) -> Text:
     encryption = bucket.encryption
     facts = [
         _fact(bucket.is_private, "private", "PUBLIC ACCESS NOT BLOCKED"),
@@ -112,8 +110,7 @@ def _rules(bucket: BucketStatus) -> list[Text]:
     return rules
 
 
-@human.register(StagingStatus)
-def _(staging: StagingStatus) -> Text:
+def _staging_status(staging: StagingStatus) -> Text:
     staged, uploads = staging.staged, staging.uploads
     lines = []
     if isinstance(staged, Unread):
@@ -123,19 +120,15 @@ def _(staging: StagingStatus) -> Text:
     else:
         more = "" if staged.is_all else "more than "
         oldest = f"oldest {_ago(staged.oldest_at)}" if staged.oldest_at else ""
-        objects = _counted(staged.objects, "object")
+        objects = counted(staged.objects, "object")
         count = Text(f"{more}{objects}, {format_bytes(staged.size_bytes)}", "bold")
         lines += [_line("", count, oldest), _line("", _ages(staged.by_age))]
     if isinstance(uploads, Unread):
         lines.append(_line("", Text("incomplete uploads ").append_text(_unread(uploads))))
     elif uploads.uploads:
         oldest = f", oldest {_ago(uploads.oldest_at)}" if uploads.oldest_at else ""
-        lines.append(_line("", _counted(uploads.uploads, "incomplete upload") + oldest))
+        lines.append(_line("", counted(uploads.uploads, "incomplete upload") + oldest))
     return _lines(lines)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _ages(by_age: Sequence[int]) -> Text:
@@ -158,8 +151,7 @@ def _sparkline(counts: Sequence[int]) -> str:
     return "".join(_bar(count, highest) if count else "." for count in counts)
 
 
-@human.register(FunctionStatus)
-def _(function: FunctionStatus) -> Text:
+def _function_status(function: FunctionStatus) -> Text:
     name = Text(visible(function.function))
     found = function.configuration
     if isinstance(found, Unread):
@@ -201,8 +193,7 @@ def _code(deployed: str, built: str | None) -> Text:
     return Text(f"code {short}, NOT the artifact built here ({built[:_SHORT_HASH]})", "yellow")
 
 
-@human.register(WiringStatus)
-def _(wiring: WiringStatus) -> Text:
+def _wiring_status(wiring: WiringStatus) -> Text:
     if isinstance(wiring.events, Unread):
         woken = Text("notification ").append_text(_unread(wiring.events))
     elif wiring.events:
@@ -222,8 +213,7 @@ def _(wiring: WiringStatus) -> Text:
     return _lines(lines)
 
 
-@human.register(OutcomesStatus)
-def _(outcomes: OutcomesStatus) -> Text:
+def _outcomes_status(outcomes: OutcomesStatus) -> Text:
     if not outcomes.counts:
         return _line("Last hour", "no outcomes")
     counts = [
@@ -234,24 +224,21 @@ def _(outcomes: OutcomesStatus) -> Text:
     return line.append(f"  {_sparkline(outcomes.over_time)}")
 
 
-@human.register(FailureQueueStatus)
-def _(queue: FailureQueueStatus) -> Text:
+def _failure_queue_status(queue: FailureQueueStatus) -> Text:
     if isinstance(queue.waiting, Unread):
         return _line("Given up", _unread(queue.waiting))
     name = visible(queue.queue_url.rpartition("/")[2])
     depth = queue.waiting + queue.taken
     if not depth:
         return _line("Given up", Text("nothing", _OK).append(f" in {name}"))
-    return _line("Given up", Text(_counted(depth, "event"), _BAD).append(f" in {name}"))
+    return _line("Given up", Text(counted(depth, "event"), _BAD).append(f" in {name}"))
 
 
-@human.register(PartUnread)
-def _(part: PartUnread) -> Text:
+def _part_unread(part: PartUnread) -> Text:
     return _line(part.part, _unread(Unread(part.reason, part.action)))
 
 
-@human.register(SettingsStatus)
-def _(settings: SettingsStatus) -> Text:
+def _settings_status(settings: SettingsStatus) -> Text:
     by_origin: dict[str, list[str]] = {}
     for setting in settings.settings:
         stack, is_output, _ = setting.origin.partition(", output ")
@@ -291,8 +278,7 @@ def _value(value: object) -> str:
     return str(value)
 
 
-@human.register(StatusSummary)
-def _(summary: StatusSummary) -> Text | None:
+def _status_summary(summary: StatusSummary) -> Text | None:
     if not summary.unread:
         return None
     return Text(f"{summary.unread} of the above could not be read.", _BAD)
@@ -307,3 +293,17 @@ def _ago(instant: datetime | None) -> str:
     if instant is None:
         return "?"
     return f"{format_duration(max(datetime.now(UTC) - instant, timedelta(0)))} ago"
+
+
+VIEWS: Final[Views] = {
+    StackStatus: View(_stack_status),
+    BucketStatus: View(_bucket_status),
+    StagingStatus: View(_staging_status),
+    FunctionStatus: View(_function_status),
+    WiringStatus: View(_wiring_status),
+    OutcomesStatus: View(_outcomes_status),
+    FailureQueueStatus: View(_failure_queue_status),
+    PartUnread: View(_part_unread),
+    SettingsStatus: View(_settings_status),
+    StatusSummary: View(_status_summary),
+}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.text import Text
 
-from twobuckets.cli.views import human
+from twobuckets.cli.views import View, Views
 from twobuckets.logs.waiting import Fate
 from twobuckets.text import visible
 from twobuckets.units import format_duration
@@ -12,8 +14,7 @@ from twobuckets.units import format_duration
 _STYLES = {"archived": "green", "failed": "bold red", "rejected": "red"}
 
 
-@human.register(Fate)
-def _(fate: Fate) -> Text:
+def _fate(fate: Fate) -> Text:
     line = Text(f"{fate.fate:12}", style=_STYLES.get(fate.fate, "yellow"))
     line.append(visible(fate.key))
     if fate.error is not None:
@@ -24,3 +25,8 @@ def _(fate: Fate) -> Text:
         line.append("  Lambda tries it again", style="dim")
     line.append(f"  {format_duration(fate.waited)}", style="dim")
     return line
+
+
+VIEWS: Final[Views] = {
+    Fate: View(_fate),
+}
