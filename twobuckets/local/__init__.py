@@ -39,14 +39,18 @@ from twobuckets.local.lifecycle import (
     start,
     stop,
 )
+from twobuckets.local.programs import Call, call_of, reserve_closed_port
 
 __all__ = [
+    "Call",
     "Server",
     "Status",
+    "call_of",
     "ensure_running",
     "exclusively",
     "find_running",
     "find_status",
+    "reserve_closed_port",
     "start",
     "stop",
 ]

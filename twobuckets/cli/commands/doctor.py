@@ -185,11 +185,10 @@ def _wake(app: App, site: Site) -> Callable[[StagedObject], None]:
 def _aws_cli(app: App) -> str:
     """The beginning of an AWS CLI command that means the same account and region.
 
-    The embedded AWS has credentials that only this program knows. The endpoint is named as well,
-    for versions that don't take it from the environment: these would go to AWS.
+    The embedded AWS has credentials that only this program knows.
     """
     if app.settings.is_local:
-        return f"twobuckets local exec aws --endpoint-url {app.aws.s3.meta.endpoint_url}"
+        return "twobuckets local exec aws"
     words = ["aws"]
     for name in ("profile", "region", "endpoint_url"):
         value = app.flags.get(name) or getattr(app.settings, name)

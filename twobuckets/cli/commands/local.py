@@ -14,8 +14,6 @@ from twobuckets.cli.options import yes_option
 from twobuckets.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from twobuckets.cli.app import App
 
 NOT_RUNNING = 4
@@ -76,8 +74,13 @@ def status(app: App) -> None:
 def execute(app: App, command: tuple[str, ...]) -> None:
     """Run a program against the embedded AWS.
 
-    Its endpoint, region and credentials are in the command's environment, and nothing of yours:
-    `twobuckets local exec aws s3 ls`. Starts the embedded AWS when it does not run.
+    `twobuckets local exec aws s3 ls` starts the embedded AWS when it does not run. Endpoint, region
+    and credentials are in the program's environment, and nothing of yours.
+
+    Any AWS CLI, s5cmd, rclone (`:s3:BUCKET`), boto3 and the SDKs that know `AWS_ENDPOINT_URL` work
+    as they are. A program that knows none of it fails instead of reaching AWS: whatever leaves this
+    machine has to pass a proxy that is closed. One that ignores proxies too gets as far as AWS's
+    door, with a key that is valid only here.
     """
     program = shutil.which(command[0])
     if program is None:
@@ -86,21 +89,5 @@ def execute(app: App, command: tuple[str, ...]) -> None:
             hint="The AWS CLI is `aws`: `pip install awscli` installs it.",
         )
     server, _ = local_.ensure_running(app.local_state, environ=app.environ)
-    os.execve(program, command, _environ_of(server, app.environ))  # noqa: S606 - what it is for
-
-
-def _environ_of(server: local_.Server, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment that leads every AWS client to the embedded AWS and nowhere else."""
-    return {
-        **{name: value for name, value in environ.items() if not name.startswith("AWS_")},
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        "AWS_REGION": server.region,
-        "AWS_DEFAULT_REGION": server.region,
-        "AWS_ENDPOINT_URL": server.endpoint_url,
-        # No file of yours may name another endpoint, and no proxy leads to this machine.
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
+    call = local_.call_of(server, command, app.environ, closed_port=local_.reserve_closed_port())
+    os.execve(program, call.arguments, call.environment)  # noqa: S606 - what it is for
