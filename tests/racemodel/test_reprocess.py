@@ -123,7 +123,7 @@ ARCHIVED = (*UPLOADED, *[2] * 14)
 GUARDS = {
     "nothing is put over a file that waits": Guard(
         moving,
-        (("self._staging, item.key, if_absent=True)", "self._staging, item.key)"),),
+        (("self._staging, item.key, if_absent=True\n", "self._staging, item.key\n"),),
         # The second upload comes between the look at both buckets and the copy.
         Scenario(TWO, (*ARCHIVED, *[0] * 4, 1, *[0] * 9)),
     ),

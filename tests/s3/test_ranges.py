@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twobuckets.s3.ranges import Gap, Marker, Page, Ranges, Slice
+from twobuckets.s3.answers import Marker
+from twobuckets.s3.ranges import Gap, Page, Ranges, Slice
 
 keys = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12),

@@ -7,19 +7,19 @@ it keeps many of them going at once.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from twobuckets.errors import AccessError
 from twobuckets.reprocess.plan import (
     Found,
-    head,
-    list_versions,
     require_found,
     require_versions,
 )
-from twobuckets.s3.answers import decode_key
 from twobuckets.s3.engine import Request, Response, SendError
-from twobuckets.s3.xmltext import find_text
+from twobuckets.s3.operations import VERSIONS, head_object
+
+if TYPE_CHECKING:
+    from twobuckets.s3.answers import Marker
 
 Answer = Response | SendError
 T = TypeVar("T")
@@ -41,11 +41,11 @@ def checked(answer: Answer) -> Answer:
 
 def look(bucket: str, key: str, version_ids: list[str]) -> Talk[list[Found]]:
     """Return those of a key's versions that are there, with all that HEAD says of them."""
-    requests = [head(bucket, key, version_id) for version_id in version_ids]
+    requests = [head_object(bucket, key, version_id) for version_id in version_ids]
     answers = (yield requests) if requests else []
     found = [
         # A 400 says that the credentials are over: these ids are ones that S3 gave.
-        require_found(head(bucket, key), checked(answer))
+        require_found(head_object(bucket, key), checked(answer))
         for answer in answers
     ]
     return [version for version in found if version is not None]
@@ -57,21 +57,13 @@ def list_stack(bucket: str, key: str) -> Talk[list[Found]]:
     Raises AccessError or TwoBucketsError when they can't be listed.
     """
     stack: list[Found] = []
-    after: tuple[str, str] | None = None
+    after: Marker | None = None
     while True:
-        request = list_versions(bucket, key, after=after)
+        # Its prefix is the key, and S3 lists in the order of keys: the key's own come first.
+        request = VERSIONS.page(bucket, prefix=key, after=after)
         (answer,) = yield [request]
         stack += require_versions(key, request, checked(answer))
         assert isinstance(answer, Response)
-        after = _next_page(answer.body)
-        if after is None or after[0] != key:
+        after = VERSIONS.following(answer.body)
+        if after is None or after.key != key:
             return stack
-
-
-def _next_page(body: bytes) -> tuple[str, str] | None:
-    """Return after which key and version id the next page begins; None of the last one."""
-    if find_text(body, b"IsTruncated") != "true":
-        return None
-    encoded = b"<EncodingType>url</EncodingType>" in body
-    key = decode_key(find_text(body, b"NextKeyMarker"), encoded=encoded)
-    return key, find_text(body, b"NextVersionIdMarker")

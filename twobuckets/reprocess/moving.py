@@ -14,13 +14,11 @@ journal, and gathers the deletes into batches.
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
-from urllib.parse import quote, urlencode
 
 from twobuckets.reprocess.conversation import Answer, Talk, checked
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
@@ -36,19 +34,17 @@ from twobuckets.reprocess.overtaken import (
     find_overtaken,
     settle_job,
 )
-from twobuckets.reprocess.plan import CHECKSUMS, NO_VERSION, Kind, head, require_found
-from twobuckets.s3.engine import Request, Response, SendError
-from twobuckets.s3.objects import (
+from twobuckets.reprocess.plan import NO_VERSION, Kind, require_found
+from twobuckets.s3 import operations
+from twobuckets.s3.deletes import (
     DELETE_ATTEMPTS,
-    LONGEST_COPY_BYTES,
     MOST_DELETES,
-    ObjectVersion,
-    copy_request,
-    iter_delete_requests,
+    iter_delete_batches,
     passes,
     read_deletes,
 )
-from twobuckets.s3.xmltext import escape, find_text
+from twobuckets.s3.engine import Request, Response, SendError
+from twobuckets.s3.operations import LONGEST_COPY_BYTES, CompletedPart, ObjectVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -67,8 +63,6 @@ _DELETE_PAUSE: Final = timedelta(seconds=0.2)
 _FLUSH_SECONDS: Final = 0.25
 # What describes an object to those who fetch it, and not the file to those who compare it.
 _KEPT: Final = ("expires", "x-amz-website-redirect-location")
-# Where from, and that it still is what was planned: the first headers of a copy.
-_SOURCE_HEADERS: Final = 2
 
 VERSION_GONE: Final = "the archived version is gone: moved or deleted by somebody else"
 
@@ -134,7 +128,7 @@ class Mover:
 
     def _learn_clock(self) -> None:
         """Compare clocks: when an object was begun is later compared with S3's LastModified."""
-        for _, answer in self._sender.send_all([Request("HEAD", self._staging)]):
+        for _, answer in self._sender.send_all([operations.head_bucket(self._staging)]):
             if isinstance(answer, Response) and "date" in answer.headers:
                 self._offset = parsedate_to_datetime(answer.headers["date"]) - self._now()
 
@@ -196,7 +190,7 @@ class Mover:
     def _move(self, item: Item, began_at: float) -> Talk[list[Change]]:
         """Bring one archived version to staging, once."""
         if item.upload_id is not None:
-            yield [_abort(self._staging, item.key, item.upload_id)]
+            yield [operations.abort_multipart_upload(self._staging, item.key, item.upload_id)]
         echo = item.state is State.BEGUN
         since = _instant(item.began_at or began_at)
         if echo and item.job:
@@ -207,7 +201,11 @@ class Mover:
         if item.size > LONGEST_COPY_BYTES:
             answer = yield from self._copy_large(item)
         else:
-            (answer,) = yield [self._copy_request(item)]
+            (answer,) = yield [
+                operations.copy_object(
+                    self._archive, _source(item), self._staging, item.key, if_absent=True
+                )
+            ]
         if isinstance(answer, Response) and answer.ok:
             return [(yield from self._compare(item, answer))]
         # The refusal, or the silence, may be about a first attempt that did arrive; and a failed
@@ -221,9 +219,6 @@ class Mover:
             return []
         return [self._refused(item, answer)]
 
-    def _copy_request(self, item: Item) -> Request:
-        return copy_request(self._archive, _source(item), self._staging, item.key, if_absent=True)
-
     def _compare(self, item: Item, answer: Response) -> Talk[Change]:
         """Prove that what arrived is what was archived, before anything is deleted."""
         staged_version_id = answer.headers.get("x-amz-version-id")
@@ -232,15 +227,14 @@ class Mover:
             # The same bytes were archived again meanwhile, and those were copied: both stay.
             left = yield from self._take_back(item, staged_version_id)
             return left or Change(item.id, State.DONE, None, staged_version_id)
-        result = _parse_result(answer.body)
-        if result.get("ETag") == item.etag:
+        if operations.read_etag(answer) == item.etag:
             return (yield from self._arrived(item, staged_version_id))
         # A copy of a multipart object, or under another key of encryption, gets another ETag.
-        (looked,) = yield [head(self._archive, item.key, item.version_id)]
-        source = require_found(head(self._archive, item.key), checked(looked))
+        (looked,) = yield [operations.head_object(self._archive, item.key, item.version_id)]
+        source = require_found(operations.head_object(self._archive, item.key), checked(looked))
         if source is not None and source.checksum is not None:
             name, _, value = source.checksum.partition(":")
-            arrived = result.get("Checksum" + name.upper())
+            arrived = operations.read_checksums(answer).get("Checksum" + name.upper())
             if arrived == value:
                 return (yield from self._arrived(item, staged_version_id))
             if arrived is not None:
@@ -248,8 +242,8 @@ class Mover:
                     item.id, State.FAILED, f"the copy in staging differs: {name} {arrived}, "
                     f"archived {value}", staged_version_id,
                 )  # fmt: skip
-        (looked,) = yield [head(self._staging, item.key, staged_version_id)]
-        staged = require_found(head(self._staging, item.key), checked(looked))
+        (looked,) = yield [operations.head_object(self._staging, item.key, staged_version_id)]
+        staged = require_found(operations.head_object(self._staging, item.key), checked(looked))
         if source is not None and staged is not None and staged.size == source.size:
             return (yield from self._arrived(item, staged_version_id))
         return Change(
@@ -310,14 +304,14 @@ class Mover:
     def _settle(self, item: Item, since: datetime) -> Talk[Change | None]:
         """Find out whether an earlier attempt's copy arrived; None when it did not."""
         looks = [
-            head(self._archive, item.key, item.version_id),
-            head(self._staging, item.key),
-            head(self._archive, item.key),
+            operations.head_object(self._archive, item.key, item.version_id),
+            operations.head_object(self._staging, item.key),
+            operations.head_object(self._archive, item.key),
         ]
         answers = yield looks
         # The version id is one that S3 gave: here a 400 says that the credentials are over, and
         # an answer to HEAD has no body that could say so.
-        looks[0] = head(self._archive, item.key)
+        looks[0] = operations.head_object(self._archive, item.key)
         source, staged, current = (
             require_found(look, checked(answer))
             for look, answer in zip(looks, answers, strict=True)
@@ -364,12 +358,12 @@ class Mover:
         changes = []
         for attempt in range(1, DELETE_ATTEMPTS + 1):
             versions = [_version(item) for item in items]
-            requests = list(iter_delete_requests(self._archive, versions))
-            answers = yield requests
+            batches = list(iter_delete_batches(self._archive, versions))
+            answers = yield [batch.request for batch in batches]
             results = {
                 (result.key, result.version_id): (result, passes(result, answer))
-                for request, answer in zip(requests, answers, strict=True)
-                for result in read_deletes(request, checked(answer))
+                for batch, answer in zip(batches, answers, strict=True)
+                for result in read_deletes(batch, checked(answer))
             }
             again = []
             for item in items:
@@ -386,69 +380,54 @@ class Mover:
 
     def _copy_large(self, item: Item) -> Talk[Answer]:
         """Copy more than CopyObject takes: part by part, every part with the pin."""
-        look = head(self._archive, item.key, item.version_id)
-        tagging = Request("GET", self._archive, item.key, query=self._versioned(item, "tagging"))
+        look = operations.head_object(self._archive, item.key, item.version_id)
+        tagging = operations.get_object_tagging(self._archive, item.key, item.version_id)
         answers = yield [look, tagging]
         source = require_found(look, checked(answers[0]))
         tags = checked(answers[1])
         if source is None or isinstance(tags, SendError) or not tags.ok:
             return answers[0] if source is None else tags
         assert isinstance(answers[0], Response)
-        headers = [*source.described, ("x-amz-checksum-algorithm", "CRC64NVME")]
+        headers = [*source.described]
         headers += [
             (name, answers[0].headers[name]) for name in _KEPT if name in answers[0].headers
         ]
-        headers.append(("x-amz-checksum-type", "FULL_OBJECT"))
-        if tag_set := _parse_tags(tags.body):
+        if tag_set := operations.read_tags(tags):
             headers.append(("x-amz-tagging", tag_set))
         (created,) = yield [
-            Request(
-                "POST", self._staging, item.key, query=(("uploads", ""),), headers=tuple(headers)
-            )
+            operations.create_multipart_upload(self._staging, item.key, headers=headers)
         ]
-        upload_id = "" if isinstance(created, SendError) else find_text(created.body, b"UploadId")
+        upload_id = "" if isinstance(created, SendError) else operations.read_upload_id(created)
         if not upload_id:
             return created
         self._journal.note_upload(item, upload_id)
         size = max(_COPY_PART_BYTES, -(-item.size // _MAX_PARTS))
         parts = yield [
-            Request(
-                "PUT",
+            operations.upload_part_copy(
+                self._archive,
+                _source(item),
                 self._staging,
                 item.key,
-                query=(("partNumber", str(number)), ("uploadId", upload_id)),
-                headers=(
-                    *self._copy_request(item).headers[:_SOURCE_HEADERS],
-                    ("x-amz-copy-source-range", f"bytes={at}-{min(at + size, item.size) - 1}"),
-                ),
+                upload_id,
+                number,
+                offset=at,
+                length=min(size, item.size - at),
             )
             for number, at in enumerate(range(0, item.size, size), 1)
         ]
         failed = [p for p in parts if isinstance(p, SendError) or not p.ok]
         if failed:
-            yield [_abort(self._staging, item.key, upload_id)]
+            yield [operations.abort_multipart_upload(self._staging, item.key, upload_id)]
             return failed[0]
-        listed = "".join(
-            _listed_part(number, cast("Response", part)) for number, part in enumerate(parts, 1)
-        )
-        body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        listed = [_copied(number, cast("Response", part)) for number, part in enumerate(parts, 1)]
         (completed,) = yield [
-            Request(
-                "POST",
-                self._staging,
-                item.key,
-                query=(("uploadId", upload_id),),
-                headers=(("content-type", "application/xml"), ("if-none-match", "*")),
-                body=body,
+            operations.complete_multipart_upload(
+                self._staging, item.key, upload_id, listed, if_absent=True
             )
         ]
         if isinstance(completed, SendError) or not completed.ok:
-            yield [_abort(self._staging, item.key, upload_id)]
+            yield [operations.abort_multipart_upload(self._staging, item.key, upload_id)]
         return completed
-
-    def _versioned(self, item: Item, query: str) -> tuple[tuple[str, str], ...]:
-        version = () if item.version_id is None else (("versionId", item.version_id),)
-        return ((query, ""), *version)
 
 
 def _ask(talk: _Talk, answers: list[Answer] | None = None) -> Iterator[Request]:
@@ -470,15 +449,10 @@ def _left(item: Item, overtaken: Overtaken) -> Change:
     return Change(item.id, State.FAILED if overtaken.failed else State.LEFT, overtaken.reason)
 
 
-def _listed_part(number: int, part: Response) -> str:
-    """Return a part as CompleteMultipartUpload wants it named."""
-    result = _parse_result(part.body)
-    checksum = result.get("ChecksumCRC64NVME")
-    return (
-        f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(result['ETag'])}</ETag>"
-        + (f"<ChecksumCRC64NVME>{checksum}</ChecksumCRC64NVME>" if checksum else "")
-        + "</Part>"
-    )
+def _copied(number: int, part: Response) -> CompletedPart:
+    """Return a part that was copied, as S3 says it stored it."""
+    crc64nvme = operations.read_checksums(part).get("ChecksumCRC64NVME", "")
+    return CompletedPart(number, operations.read_etag(part), crc64nvme)
 
 
 def _source(item: Item) -> ObjectVersion:
@@ -494,10 +468,6 @@ def _source(item: Item) -> ObjectVersion:
 def _version(item: Item) -> ObjectVersion:
     """Return what to delete: exactly the archived version that was copied."""
     return ObjectVersion(item.key, item.version_id or "")
-
-
-def _abort(bucket: str, key: str, upload_id: str) -> Request:
-    return Request("DELETE", bucket, key, query=(("uploadId", upload_id),))
 
 
 def _not_deleted(item: Item, reason: str) -> Change:
@@ -519,23 +489,3 @@ def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
             page = []
     if page:
         yield page
-
-
-def _parse_result(body: bytes) -> dict[str, str]:
-    """Return ETag (without quotes) and checksums of a copy's or complete's answer."""
-    found = {"ETag": find_text(body, b"ETag").strip('"')}
-    for name in ("Checksum" + checksum.upper() for checksum in CHECKSUMS):
-        if value := find_text(body, name.encode()):
-            found[name] = value
-    return found
-
-
-def _parse_tags(body: bytes) -> str:
-    """Return a tag set in the form of the x-amz-tagging header."""
-    return urlencode(
-        [
-            (find_text(tag, b"Key"), find_text(tag, b"Value"))
-            for tag in re.findall(rb"<Tag>(.*?)</Tag>", body, re.DOTALL)
-        ],
-        quote_via=quote,
-    )

@@ -20,13 +20,14 @@ from twobuckets.reprocess.conversation import (
     list_stack,
     look,
 )
-from twobuckets.reprocess.plan import NO_VERSION, Found, head, require_found
+from twobuckets.reprocess.plan import NO_VERSION, Found, require_found
 from twobuckets.s3.engine import Response, SendError
-from twobuckets.s3.objects import (
+from twobuckets.s3.operations import (
     LONGEST_COPY_BYTES,
     ObjectVersion,
-    copy_request,
-    delete_request,
+    copy_object,
+    delete_object,
+    head_object,
 )
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def find_overtaken(
     """
     if item.version_id in NO_VERSION:
         return None
-    request = head(archive, item.key)
+    request = head_object(archive, item.key)
     (answer,) = yield [request]
     # Asked once for each object that is moved, and hardly ever anything else.
     if isinstance(answer, Response) and answer.headers.get("x-amz-version-id") == item.version_id:
@@ -197,7 +198,7 @@ def _bring_to_light(
     if not is_ours or newer.size > LONGEST_COPY_BYTES:
         return Overtaken(hidden + "; look whether it is to be processed")
     version = ObjectVersion(newer.key, newer.version_id or "", newer.etag)
-    (answer,) = yield [copy_request(staging, version, staging, newer.key, if_absent=True)]
+    (answer,) = yield [copy_object(staging, version, staging, newer.key, if_absent=True)]
     answer = checked(answer)
     if isinstance(answer, SendError) or answer.status == 412:
         return None  # look again
@@ -263,14 +264,14 @@ def _take_back(item: Item, ids: list[str], staging: str, archive: str) -> Talk[s
 
     Both hold what the archived version holds, which stays. Returns what went wrong, "" for nothing.
     """
-    answers = yield [delete_request(staging, ObjectVersion(item.key, id_)) for id_ in ids]
+    answers = yield [delete_object(staging, ObjectVersion(item.key, id_)) for id_ in ids]
     if problem := _first_problem(answers):
         return f"; the copy in staging could not be taken back: {problem}"
     above = yield from _look_above(item, archive, ids)
     archived = [] if above is None else [v for v in above.copies if _origin_of(v) in ids]
     if archived:
         answers = yield [
-            delete_request(archive, ObjectVersion(item.key, version.version_id or ""))
+            delete_object(archive, ObjectVersion(item.key, version.version_id or ""))
             for version in archived
         ]
         if problem := _first_problem(answers):

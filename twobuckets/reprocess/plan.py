@@ -13,14 +13,20 @@ import itertools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from twobuckets.aws import ClientError, explain, explain_refusal
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
-from twobuckets.s3.answers import AnswerError, parse_versions
+from twobuckets.s3.answers import AnswerError
 from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.listing import ListingError, iter_versions
-from twobuckets.s3.xmltext import find_text
+from twobuckets.s3.operations import (
+    VERSIONS,
+    get_bucket_versioning,
+    head_object,
+    read_etag,
+    read_versioning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -281,28 +287,35 @@ def plan_keys(
     Raises AccessError when a bucket may not be read, UnreachableError when S3 does not answer.
     """
 
-    def requests() -> Iterator[Request]:
-        for want in wanted:
-            if rules.selects_key(want.key):
-                yield head(archive, want.key, want.version_id, tag=_Lookup(want))
+    lookups: dict[Request, _Lookup] = {}
 
-    flight = sender.send_all(requests())
+    def note(request: Request, lookup: _Lookup) -> Request:
+        lookups[request] = lookup
+        return request
+
+    requests = (
+        note(head_object(archive, want.key, want.version_id), _Lookup(want))
+        for want in wanted
+        if rules.selects_key(want.key)
+    )
+
+    flight = sender.send_all(requests)
     for request, answer in flight:
-        lookup = cast("_Lookup", request.tag)
+        lookup = lookups.pop(request)
         wanted_key = lookup.wanted.key
         if not request.key:
             staged = _find_latest(wanted_key, request, answer)
         elif request.bucket == archive:
             # Only a look at staging that comes later shows what was there when it was archived.
             lookup.archived = require_found(request, answer)
-            flight.add(head(staging, wanted_key, tag=lookup))
+            flight.add(note(head_object(staging, wanted_key), lookup))
             continue
         else:
             staged = require_found(request, answer) or _find_marker(request, answer)
             if staged is None and lookup.archived is not None:
                 # For some minutes after versions were first enabled, S3 may not find what is there
                 # (S3 user guide, "Enabling versioning on buckets"). Its listings do.
-                flight.add(list_versions(staging, wanted_key, most=1, tag=lookup))
+                flight.add(note(VERSIONS.page(staging, prefix=wanted_key, most=1), lookup))
                 continue
         action = decide(
             wanted_key,
@@ -321,15 +334,13 @@ def keeps_versions(sender: Sender, bucket: str) -> bool:
     Raises AccessError when that may not be read, UnreachableError when S3 does not answer.
     """
     what = f"read whether {bucket} keeps versions"
-    (answer,) = (
-        a for _, a in sender.send_all([Request("GET", bucket, query=(("versioning", ""),))])
-    )
+    (answer,) = (a for _, a in sender.send_all([get_bucket_versioning(bucket)]))
     if isinstance(answer, SendError):
         raise UnreachableError(f"Could not {what}: {answer.cause}")
     if not answer.ok:
         code = answer.code or str(answer.status)
         raise explain_refusal(code, answer.message, "GetBucketVersioning", what)
-    return find_text(answer.body, b"Status") == "Enabled"
+    return read_versioning(answer)
 
 
 def iter_archived(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
@@ -399,14 +410,6 @@ class _Lookup:
     archived: Found | None = None
 
 
-def head(bucket: str, key: str, version_id: str | None = None, *, tag: object = None) -> Request:
-    """Return the request that looks at one object, with its checksum where it has one."""
-    query = (("versionId", version_id),) if version_id is not None else ()
-    return Request(
-        "HEAD", bucket, key, query=query, headers=(("x-amz-checksum-mode", "ENABLED"),), tag=tag
-    )
-
-
 def require_found(request: Request, answer: Response | SendError) -> Found | None:
     """Return what a HEAD found, None for nothing. Raises AccessError or TwoBucketsError."""
     where = f"s3://{request.bucket}/{request.key}"
@@ -428,7 +431,7 @@ def require_found(request: Request, answer: Response | SendError) -> Found | Non
     return Found(
         key=request.key,
         version_id=headers.get("x-amz-version-id"),
-        etag=headers.get("etag", "").strip('"'),
+        etag=read_etag(answer),
         size=int(headers.get("content-length", "0")),
         modified_at=parsedate_to_datetime(headers["last-modified"]),
         storage_class=headers.get("x-amz-storage-class", "STANDARD"),
@@ -438,24 +441,6 @@ def require_found(request: Request, answer: Response | SendError) -> Found | Non
         described=tuple(sorted((n, v) for n, v in headers.items() if _describes(n))),
         origin=headers.get(ORIGIN_HEADER),
     )
-
-
-def list_versions(
-    bucket: str,
-    key: str,
-    *,
-    after: tuple[str, str] | None = None,
-    most: int = 1000,
-    tag: object = None,
-) -> Request:
-    """Return the request that lists a key's versions, `after` a key and version id, at most `most`.
-
-    Its prefix is the key, and S3 lists in the order of keys: what is asked for comes first.
-    """
-    query = [("versions", ""), ("encoding-type", "url"), ("prefix", key), ("max-keys", str(most))]
-    if after is not None:
-        query += [("key-marker", after[0]), ("version-id-marker", after[1])]
-    return Request("GET", bucket, query=tuple(query), tag=tag)
 
 
 def require_versions(key: str, request: Request, answer: Response | SendError) -> list[Found]:
@@ -470,11 +455,10 @@ def require_versions(key: str, request: Request, answer: Response | SendError) -
         code = answer.code or str(answer.status)
         raise explain_refusal(code, answer.message, "ListObjectVersions", what)
     try:
-        rows = [row for row in parse_versions(answer.body) if row.key == key]
+        rows = [row for row in VERSIONS.rows(answer.body) if row.key == key]
     except (AnswerError, KeyError, ValueError) as error:
         raise TwoBucketsError(f"Could not {what}: {error}") from error
-    # Some implementations list all delete markers after all versions.
-    return [found_in_listing(row) for row in sorted(rows, key=lambda row: not row.is_latest)]
+    return [found_in_listing(row) for row in rows]
 
 
 def _find_latest(key: str, request: Request, answer: Response | SendError) -> Found | None:

@@ -5,12 +5,21 @@ A document that declares anything is refused, so that no entity is ever expanded
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
 from twobuckets.s3.xmltext import unescape
+
+
+class Marker(NamedTuple):
+    """Where a listing goes on: after this key, or after this version or upload of the key."""
+
+    key: str = ""
+    id: str = ""
 
 
 class ListedObject(NamedTuple):
@@ -45,7 +54,8 @@ class ListedVersion(NamedTuple):
 class ListedUpload(NamedTuple):
     """An incomplete multipart upload as ListMultipartUploads lists it.
 
-    `initiator` is the display name or, where AWS gives none, the ARN or id.
+    `initiator` is the display name or, where AWS gives none, the ARN or id. What checksums it was
+    begun with is "" where S3 does not say.
     """
 
     key: str
@@ -53,6 +63,22 @@ class ListedUpload(NamedTuple):
     initiated_at: datetime
     initiator: str
     storage_class: str
+    initiator_id: str = ""
+    checksum_algorithm: str = ""
+    checksum_type: str = ""
+
+
+class ListedPart(NamedTuple):
+    """A part of an incomplete upload as ListParts lists it; `etag` is without its quotes.
+
+    `crc64nvme` is "" where S3 has none, `modified_at` None where it does not say.
+    """
+
+    number: int
+    size_bytes: int
+    etag: str
+    crc64nvme: str
+    modified_at: datetime | None
 
 
 class DeleteResult(NamedTuple):
@@ -154,8 +180,25 @@ def parse_uploads(body: bytes) -> list[ListedUpload]:
             datetime.fromisoformat(row["Initiated"]),
             row.get("Initiator/DisplayName") or row.get("Initiator/ID", ""),
             row.get("StorageClass", "STANDARD"),
+            row.get("Initiator/ID", ""),
+            row.get("ChecksumAlgorithm", ""),
+            row.get("ChecksumType", ""),
         )
         for row in _find_rows(body, "Upload")
+    ]
+
+
+def parse_parts(body: bytes) -> list[ListedPart]:
+    """Return the rows of a ListParts page. Raises AnswerError if it is none."""
+    return [
+        ListedPart(
+            int(row["PartNumber"]),
+            int(row["Size"]),
+            row.get("ETag", "").strip('"'),
+            row.get("ChecksumCRC64NVME", ""),
+            datetime.fromisoformat(row["LastModified"]) if "LastModified" in row else None,
+        )
+        for row in _find_rows(body, "Part")
     ]
 
 
@@ -170,6 +213,15 @@ def parse_delete_results(body: bytes) -> list[DeleteResult]:
         )
         for tag, row in _find_tagged_rows(body, {"Deleted", "Error"})
     ]
+
+
+@lru_cache(maxsize=8)
+def parse_time(text: str) -> datetime | None:
+    """Return the instant that a header names, aware, in UTC; None for anything else."""
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _parse(body: bytes) -> ET.Element:

@@ -17,17 +17,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from twobuckets.s3.answers import Marker
+
 PROBE_KEYS = 1
 _FRACTION_CHARACTERS = 8
 _MOST_GUESSES = 48
 _ENOUGH_PAGES = 32
-
-
-class Marker(NamedTuple):
-    """Where a listing goes on: after this key, or after this version or upload of the key."""
-
-    key: str = ""
-    id: str = ""
 
 
 class Page(NamedTuple):

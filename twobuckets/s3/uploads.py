@@ -1,21 +1,18 @@
 """Incomplete multipart uploads with what they hold so far: one ListParts each, many at a time."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import NamedTuple
 
-from twobuckets.s3.answers import ListedUpload
-from twobuckets.s3.engine import Request, Response, Sender, SendError
+from twobuckets.s3 import operations
+from twobuckets.s3.answers import AnswerError, ListedUpload
+from twobuckets.s3.engine import Request, Sender, SendError
 from twobuckets.s3.listing import ListingError, iter_uploads
-from twobuckets.s3.xmltext import find_text
+from twobuckets.s3.operations import PartsPage
 
 # So many uploads are asked for their parts together, and then told in order.
 _BATCH = 500
-_SIZES = re.compile(rb"<Size>(\d+)</Size>")
-_TIMES = re.compile(rb"<LastModified>([^<]+)</LastModified>")
 
 
 class IncompleteUpload(NamedTuple):
@@ -61,7 +58,7 @@ def read_parts(
     """Return each upload with its parts so far, None where it is gone. Raises ListingError."""
     held = _read_parts(sender, bucket, uploads)
     return [
-        IncompleteUpload(*upload, *held[number]) if number in held else None
+        _with_parts(upload, held[number]) if number in held else None
         for number, upload in enumerate(uploads)
     ]
 
@@ -74,14 +71,30 @@ class _Held(NamedTuple):
     newest_part_at: datetime | None
 
 
+def _with_parts(upload: ListedUpload, held: _Held) -> IncompleteUpload:
+    return IncompleteUpload(
+        upload.key,
+        upload.upload_id,
+        upload.initiated_at,
+        upload.initiator,
+        upload.storage_class,
+        *held,
+    )
+
+
 def _read_parts(sender: Sender, bucket: str, uploads: Sequence[ListedUpload]) -> dict[int, _Held]:
     held: dict[int, _Held] = {}
-    flight = sender.send_all(
-        _list_parts(bucket, upload, number) for number, upload in enumerate(uploads)
-    )
+    sent: dict[Request, int] = {}
+
+    def ask(number: int, after: str = "") -> Request:
+        upload = uploads[number]
+        request = operations.list_parts(bucket, upload.key, upload.upload_id, after)
+        sent[request] = number
+        return request
+
+    flight = sender.send_all(map(ask, range(len(uploads))))
     for request, answer in flight:
-        number = request.tag
-        assert isinstance(number, int)
+        number = sent.pop(request)
         if isinstance(answer, SendError):
             raise ListingError(bucket, answer)
         if answer.status == 404 and answer.code in ("NoSuchUpload", ""):
@@ -92,44 +105,23 @@ def _read_parts(sender: Sender, bucket: str, uploads: Sequence[ListedUpload]) ->
             continue
         if not answer.ok:
             raise ListingError(bucket, answer)
-        before = held.get(number)
-        held[number] = now = _add_page(before, answer)
-        marker = find_text(answer.body, b"NextPartNumberMarker")
-        # No more parts are possible than 10,000 on ten pages; a page that adds none ends it.
-        goes_on = b"<IsTruncated>true</IsTruncated>" in answer.body
-        if goes_on and marker and now.parts != (before.parts if before else 0):
-            flight.add(_list_parts(bucket, uploads[number], number, marker))
+        try:
+            page = operations.read_parts(answer)
+        except (AnswerError, KeyError, ValueError) as error:
+            raise ListingError(bucket, error) from error
+        held[number] = _add_page(held.get(number), page)
+        if page.next_number:
+            flight.add(ask(number, page.next_number))
     return held
 
 
-def _list_parts(bucket: str, upload: ListedUpload, number: int, after: str = "") -> Request:
-    query = [("max-parts", "1000"), ("uploadId", upload.upload_id)]
-    if after:
-        query.append(("part-number-marker", after))
-    return Request("GET", bucket, upload.key, query=tuple(query), tag=number)
-
-
-def _add_page(before: _Held | None, answer: Response) -> _Held:
-    sizes = [int(size) for size in _SIZES.findall(answer.body)]
-    parts = len(sizes) + (before.parts or 0 if before else 0)
-    stored_bytes = sum(sizes) + (before.stored_bytes or 0 if before else 0)
-    times = [datetime.fromisoformat(time.decode()) for time in _TIMES.findall(answer.body)]
-    if before is not None and before.newest_part_at is not None:
-        times.append(before.newest_part_at)
-    # S3 tells these in the headers (S3 API reference, ListParts).
-    date = answer.headers.get("x-amz-abort-date")
-    return _Held(
-        parts,
-        stored_bytes,
-        _parse_date(date) if date else None,
-        answer.headers.get("x-amz-abort-rule-id"),
-        max(times, default=None),
-    )
-
-
-def _parse_date(text: str) -> datetime | None:
-    try:
-        parsed = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return parsed if parsed.tzinfo else None
+def _add_page(before: _Held | None, page: PartsPage) -> _Held:
+    times = [part.modified_at for part in page.parts if part.modified_at is not None]
+    parts, stored_bytes = len(page.parts), sum(part.size_bytes for part in page.parts)
+    if before is not None:
+        parts += before.parts or 0
+        stored_bytes += before.stored_bytes or 0
+        if before.newest_part_at is not None:
+            times.append(before.newest_part_at)
+    newest_part_at = max(times, default=None)
+    return _Held(parts, stored_bytes, page.abort_at, page.abort_rule, newest_part_at)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.aws import ClientError, attempt, error_code, explain
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
-from twobuckets.s3.engine import Request, Response
+from twobuckets.s3.deletes import MOST_DELETES, iter_deletes
+from twobuckets.s3.engine import Response
 from twobuckets.s3.listing import ListingError, iter_uploads, iter_versions
-from twobuckets.s3.objects import MOST_DELETES, ObjectVersion, iter_deletes
+from twobuckets.s3.operations import ObjectVersion, abort_multipart_upload
 from twobuckets.stack.events import (
     StackEvent,
     events_of_last_operation,
@@ -215,8 +216,7 @@ def _delete(sender: Sender, bucket: str, versions: Iterable[ListedVersion]) -> I
 def _abort_uploads(sender: Sender, bucket: str) -> Iterator[Removed]:
     with _listing("ListMultipartUploads", bucket):
         aborts = (
-            Request("DELETE", bucket, u.key, query=(("uploadId", u.upload_id),))
-            for u in iter_uploads(sender, bucket)
+            abort_multipart_upload(bucket, u.key, u.upload_id) for u in iter_uploads(sender, bucket)
         )
         for request, answer in sender.send_all(aborts):
             # A 404: completed or aborted by somebody else; the next look finds what came of it.

@@ -8,15 +8,9 @@ from hypothesis import strategies as st
 
 from tests.s3.engine.test_sender import sender_to
 from tests.s3.scripted import answer, refuse, serving
+from twobuckets.s3.deletes import iter_delete_batches, iter_deletes, read_deletes
 from twobuckets.s3.engine import Response
-from twobuckets.s3.objects import (
-    ObjectVersion,
-    copy_request,
-    delete_request,
-    iter_delete_requests,
-    iter_deletes,
-    read_deletes,
-)
+from twobuckets.s3.operations import ObjectVersion, copy_object, delete_object
 
 xml_texts = st.text(
     st.characters(
@@ -30,7 +24,7 @@ xml_texts = st.text(
 
 
 def test_a_copy_names_one_exact_version_and_its_conditions():
-    request = copy_request(
+    request = copy_object(
         "archive", ObjectVersion("a b/ü?&.txt", "v+1", "abc"), "staging", "k", if_absent=True
     )
     assert (request.method, request.bucket, request.key) == ("PUT", "staging", "k")
@@ -48,7 +42,7 @@ def read_batch(body):
 @given(st.lists(st.builds(ObjectVersion, xml_texts, st.sampled_from(["", "v1"]), st.just(""))))
 def test_every_key_survives_the_xml_of_a_batch(versions):
     named = []
-    for request in iter_delete_requests("b", versions):
+    for request, _ in iter_delete_batches("b", versions):
         named += [
             ObjectVersion(item["Key"], item.get("VersionId", ""))
             for item in read_batch(request.body)
@@ -58,15 +52,16 @@ def test_every_key_survives_the_xml_of_a_batch(versions):
 
 def test_a_key_that_xml_cannot_carry_is_deleted_alone():
     versions = [ObjectVersion("a", "1"), ObjectVersion("b\x01", "2", "e"), ObjectVersion("c")]
-    batch, single = iter_delete_requests("b", versions)
-    assert batch.tag == (versions[0], versions[2])
+    batch, (single, alone) = iter_delete_batches("b", versions)
+    assert batch.versions == (versions[0], versions[2])
+    assert alone == (versions[1],)
     assert (single.method, single.key, single.query) == ("DELETE", "b\x01", (("versionId", "2"),))
     assert dict(single.headers) == {"if-match": '"e"'}
 
 
 def test_batches_have_a_thousand_keys_at_most():
-    requests = iter_delete_requests("b", (ObjectVersion(f"{n}") for n in range(2500)))
-    assert [len(read_batch(request.body)) for request in requests] == [1000, 1000, 500]
+    batches = iter_delete_batches("b", (ObjectVersion(f"{n}") for n in range(2500)))
+    assert [len(read_batch(batch.request.body)) for batch in batches] == [1000, 1000, 500]
 
 
 def deleting(script):
@@ -129,15 +124,15 @@ def test_a_refused_batch_is_the_result_of_each_of_its_keys():
 def test_an_answer_that_expands_entities_is_not_read():
     rows = b"<DeleteResult><Deleted><Key>&a;</Key></Deleted></DeleteResult>"
     body = b'<!DOCTYPE x [<!ENTITY a "b">]>' + rows
-    request = next(iter_delete_requests("b", [ObjectVersion("b")]))
-    [found] = read_deletes(request, Response(200, b"HTTP/1.1 200 OK", body))
+    batch = next(iter_delete_batches("b", [ObjectVersion("b")]))
+    [found] = read_deletes(batch, Response(200, b"HTTP/1.1 200 OK", body))
     assert found.code == "NoAnswer"
 
 
 def test_the_checksum_of_a_batch_is_sent():
-    request = next(iter_delete_requests("b", [ObjectVersion("k")]))
-    assert re.fullmatch(r"[A-Za-z0-9+/]{22}==", dict(request.headers)["content-md5"])
+    batch = next(iter_delete_batches("b", [ObjectVersion("k")]))
+    assert re.fullmatch(r"[A-Za-z0-9+/]{22}==", dict(batch.request.headers)["content-md5"])
 
 
 def test_deleting_without_a_version_names_none():
-    assert delete_request("b", ObjectVersion("k")).query == ()
+    assert delete_object("b", ObjectVersion("k")).query == ()

@@ -1,4 +1,4 @@
-"""Requests about objects that already lie in S3: copy one exact version, delete exact versions."""
+"""Deletes exact versions of objects by the thousand, and says what became of each."""
 
 import base64
 import hashlib
@@ -7,17 +7,14 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
-from urllib.parse import quote
 
 from twobuckets.s3.answers import AnswerError, DeleteResult, parse_delete_results
 from twobuckets.s3.engine import Request, Response, Sender, SendError
+from twobuckets.s3.operations import ObjectVersion, delete_object, delete_objects
 from twobuckets.s3.xmltext import escape
 
 MOST_DELETES = 1000
 """Keys that one DeleteObjects takes (S3 API reference, DeleteObjects)."""
-
-LONGEST_COPY_BYTES = 5 * 1024**3
-"""CopyObject takes no larger object (S3 API reference, CopyObject)."""
 
 # What XML 1.0 cannot carry, not even as a character reference.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -26,57 +23,15 @@ DELETE_ATTEMPTS = 6
 """How often the delete of one version is tried while S3 says "not now" for it."""
 
 
-class ObjectVersion(NamedTuple):
-    """One version of an object; without a version id, whichever is current.
+class DeleteBatch(NamedTuple):
+    """A request that deletes versions, and the versions that it names."""
 
-    With an `etag` (without quotes), S3 acts only if the version still has it.
-    """
-
-    key: str
-    version_id: str = ""
-    etag: str = ""
+    request: Request
+    versions: tuple[ObjectVersion, ...]
 
 
-def copy_request(
-    source_bucket: str,
-    source: ObjectVersion,
-    bucket: str,
-    key: str,
-    *,
-    if_absent: bool = False,
-    headers: tuple[tuple[str, str], ...] = (),
-    tag: object = None,
-) -> Request:
-    """Return a CopyObject of one exact version, up to LONGEST_COPY_BYTES.
-
-    Metadata and content type come along. With `if_absent`, S3 refuses with 412 when the key has
-    a current object (`If-None-Match: *`). `headers` are added as they are.
-    """
-    place = quote(f"{source_bucket}/{source.key}", safe="/-._~")
-    if source.version_id:
-        place += f"?versionId={quote(source.version_id, safe='-._~')}"
-    more = [("x-amz-copy-source", place)]
-    if source.etag:
-        more.append(("x-amz-copy-source-if-match", f'"{source.etag}"'))
-    if if_absent:
-        more.append(("if-none-match", "*"))
-    return Request("PUT", bucket, key, headers=(*more, *headers), tag=tag)
-
-
-def delete_request(bucket: str, version: ObjectVersion, *, tag: object = None) -> Request:
-    """Return a DeleteObject of one exact version."""
-    return Request(
-        "DELETE",
-        bucket,
-        version.key,
-        query=(("versionId", version.version_id),) if version.version_id else (),
-        headers=(("if-match", f'"{version.etag}"'),) if version.etag else (),
-        tag=tag,
-    )
-
-
-def iter_delete_requests(bucket: str, versions: Iterable[ObjectVersion]) -> Iterator[Request]:
-    """Return DeleteObjects requests of up to MOST_DELETES versions each; `tag` has the versions.
+def iter_delete_batches(bucket: str, versions: Iterable[ObjectVersion]) -> Iterator[DeleteBatch]:
+    """Yield DeleteObjects requests of up to MOST_DELETES versions each.
 
     A key that XML cannot carry gets a DeleteObject of its own. `read_deletes` reads the answers.
     """
@@ -85,13 +40,12 @@ def iter_delete_requests(bucket: str, versions: Iterable[ObjectVersion]) -> Iter
         yield from _batch(bucket, batch)
 
 
-def read_deletes(request: Request, answer: Response | SendError) -> list[DeleteResult]:
-    """Return what became of each version that a delete request names.
+def read_deletes(batch: DeleteBatch, answer: Response | SendError) -> list[DeleteResult]:
+    """Return what became of each version of a batch.
 
     A version that S3 does not mention has the code "NoAnswer", as have all when there was none.
     """
-    versions = request.tag
-    assert isinstance(versions, tuple)
+    request, versions = batch
     if isinstance(answer, SendError):
         return [_refused(version, "NoAnswer", str(answer)) for version in versions]
     # Deleting what is gone already is a success, as DeleteObjects itself counts it.
@@ -126,12 +80,18 @@ def iter_deletes(
 
     A version for which S3 says "not now" is tried again, later and later.
     """
-    flight = sender.send_all(iter_delete_requests(bucket, versions))
+    sent: dict[Request, DeleteBatch] = {}
+
+    def note(batch: DeleteBatch) -> Request:
+        sent[batch.request] = batch
+        return batch.request
+
+    flight = sender.send_all(map(note, iter_delete_batches(bucket, versions)))
     attempts: dict[ObjectVersion, int] = {}
     for request, answer in flight:
         again = []
-        assert isinstance(request.tag, tuple)
-        for version, result in zip(request.tag, read_deletes(request, answer), strict=True):
+        batch = sent.pop(request)
+        for version, result in zip(batch.versions, read_deletes(batch, answer), strict=True):
             tried = attempts.pop(version, 0) + 1
             if passes(result, answer) and tried < DELETE_ATTEMPTS:
                 attempts[version] = tried
@@ -139,30 +99,21 @@ def iter_deletes(
             else:
                 yield result
         pause = timedelta(seconds=0.2 * 2 ** max((attempts[v] for v in again), default=0))
-        for repeat in iter_delete_requests(bucket, again):
-            flight.add(repeat, after=pause)
+        for repeat in iter_delete_batches(bucket, again):
+            flight.add(note(repeat), after=pause)
 
 
-def _batch(bucket: str, versions: tuple[ObjectVersion, ...]) -> Iterator[Request]:
+def _batch(bucket: str, versions: tuple[ObjectVersion, ...]) -> Iterator[DeleteBatch]:
     together = tuple(version for version in versions if not _NOT_XML.search(version.key))
     if together:
         body = f"<Delete>{''.join(map(_write_object, together))}</Delete>".encode()
         # S3 asks for a checksum of this body; every implementation knows this oldest one.
         digest = hashlib.md5(body, usedforsecurity=False).digest()
-        yield Request(
-            "POST",
-            bucket,
-            query=(("delete", ""),),
-            headers=(
-                ("content-md5", base64.b64encode(digest).decode()),
-                ("content-type", "application/xml"),
-            ),
-            body=body,
-            tag=together,
-        )
+        md5 = base64.b64encode(digest).decode()
+        yield DeleteBatch(delete_objects(bucket, body, md5), together)
     for version in versions:
         if _NOT_XML.search(version.key):
-            yield delete_request(bucket, version, tag=(version,))
+            yield DeleteBatch(delete_object(bucket, version), (version,))
 
 
 def _write_object(version: ObjectVersion) -> str:
