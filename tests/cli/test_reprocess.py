@@ -235,7 +235,8 @@ def test_after_ctrl_c_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.M
 def silent_log(received: Received) -> bytes:
     """S3 with one object in the archive, and a log that may not be read."""
     line = received.head.partition("\r\n")[0]
-    described = ("Last-Modified: Mon, 04 May 2026 12:00:00 GMT", 'ETag: "e"')
+    etag = "0123456789abcdef0123456789abcdef"
+    described = ("Last-Modified: Mon, 04 May 2026 12:00:00 GMT", f'ETag: "{etag}"')
     if line.startswith("POST / "):
         return answer(400, b'{"__type": "AccessDeniedException", "message": "no"}')
     if line.startswith("POST"):
@@ -246,8 +247,10 @@ def silent_log(received: Received) -> bytes:
     if "versions" in line:
         return answer(200, b"<V></V>")
     if line.startswith("PUT"):
-        copied = b"<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
-        return answer(200, copied, "x-amz-version-id: s1", "x-amz-copy-source-version-id: v1")
+        copied = f"<CopyObjectResult><ETag>&quot;{etag}&quot;</ETag></CopyObjectResult>"
+        return answer(
+            200, copied.encode(), "x-amz-version-id: s1", "x-amz-copy-source-version-id: v1"
+        )
     if ARCHIVE in line:
         return answer(200, b"", *described, "x-amz-version-id: v1")
     return answer(404)
@@ -263,6 +266,45 @@ def test_waiting_says_why_it_could_not_look(tmp_path: Path, monkeypatch: pytest.
     assert [r["state"] for r in records(result, "reprocessed")] == ["done"]
     assert "outcomes may be late or missing" in result.stderr
     assert "/aws/lambda/secret" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("archived", "copied", "staged", "state"),
+    [
+        ("x-amz-checksum-sha512: AAAA", "<ChecksumSHA512>AAAA</ChecksumSHA512>", "", "done"),
+        ("x-amz-checksum-xxhash3: AAAA", "<ChecksumXXHASH3>BBBB</ChecksumXXHASH3>", "", "failed"),
+        ("x-amz-checksum-sha1: AAAA", "", "x-amz-checksum-sha1: AAAA", "done"),
+        ("x-amz-checksum-md5: AAAA", "", "x-amz-checksum-md5: BBBB", "failed"),
+        # Parts can be cut in many ways.
+        ("x-amz-checksum-sha256: AAAA-2", "<ChecksumSHA256>BBBB</ChecksumSHA256>", "", "left"),
+        ("", "", "", "left"),
+    ],
+)
+def test_an_archived_version_is_deleted_only_once_its_copy_is_proven(
+    monkeypatch: pytest.MonkeyPatch, archived: str, copied: str, staged: str, state: str
+):
+    """Both are of one size, and their ETags are no MD5s."""
+
+    def script(received: Received) -> bytes:
+        line = received.head.partition("\r\n")[0]
+        if line.startswith("PUT"):
+            result = f"<CopyObjectResult><ETag>&quot;a-1&quot;</ETag>{copied}</CopyObjectResult>"
+            ids = ("x-amz-version-id: s1", "x-amz-copy-source-version-id: v1")
+            return answer(200, result.encode(), *ids)
+        described = ["Last-Modified: Mon, 04 May 2026 12:00:00 GMT"]
+        if line.startswith("HEAD") and ARCHIVE in line:
+            return answer(200, b"", *described, 'ETag: "b-2"', "x-amz-version-id: v1", archived)
+        if line.startswith("HEAD") and "versionId=s1" in line:
+            return answer(200, b"", *described, 'ETag: "a-1"', "x-amz-version-id: s1", staged)
+        return silent_log(received)
+
+    with serving(script) as server:
+        name_pair(monkeypatch, server.url)
+        result = run("k", "--yes")
+    [said] = records(result, "reprocessed")
+    assert said["state"] == state, result.output
+    deletes = [received for received in server.received if received.head.startswith("POST")]
+    assert bool(deletes) == (state == "done")
 
 
 @pytest.mark.parametrize("key", ["bad\udcff", "\ud800"])

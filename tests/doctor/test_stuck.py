@@ -187,8 +187,13 @@ def test_a_function_that_is_switched_off_throttles(pair: HandMadePair):
 
 
 def test_an_object_whose_exact_version_is_in_the_archive_was_not_deleted(ours: HandMadePair):
-    (answer, other) = put(ours, "a", "b")
-    for key, version_id in (("a", answer["VersionId"]), ("b", "some-older-version")):
+    (answer, other, torn) = put(ours, "a", "b", "torn")
+    for key, version_id, body in (
+        ("a", answer["VersionId"], b"content"),
+        ("b", "some-older-version", b"content"),
+        # Of this very version, by what was written down, and of its size; and not its bytes.
+        ("torn", torn["VersionId"], b"CONTENT"),
+    ):
         origin = {
             "bucket": STAGING,
             "version_id": version_id,
@@ -197,11 +202,11 @@ def test_an_object_whose_exact_version_is_in_the_archive_was_not_deleted(ours: H
             "staged_at": "",
         }
         ours.s3.put_object(
-            Bucket=ARCHIVE, Key=key, Body=b"content", Metadata={ORIGIN: json.dumps(origin)}
+            Bucket=ARCHIVE, Key=key, Body=body, Metadata={ORIGIN: json.dumps(origin)}
         )
     run = stuck()
     assert run.of("stuck-archived")["objects"] == ["a"]
-    assert run.of("stuck-in-progress")["objects"] == ["b"]
+    assert run.of("stuck-in-progress")["objects"] == ["b", "torn"]
 
 
 def test_without_a_record_of_origin_equal_content_archived_later_is_proof(pair: HandMadePair):

@@ -56,7 +56,7 @@ def covered_in_the_archive(*deaths: int) -> Scenario:
 GUARDS = [
     Guard(
         what="the version and condition of a read",
-        source="        return pin\n",
+        source="        return pin(self.bucket, self.key, self.version_id, self.etag)\n",
         instead='        return {"Bucket": self.bucket, "Key": self.key}\n',
         # The first event finds its version, and then come another one and the same bytes again.
         scenario=Scenario((A, BB, A), (*UPLOADED, *TO_THE_READ, *UPLOAD, *UPLOAD)),
@@ -128,7 +128,8 @@ GUARDS = [
     ),
     Guard(
         what="the verification of a copy that was found",
-        source="return is_same(arrival, seen.origin, staged) and is_equal(staged.head, seen.head)",
+        source="return is_same(arrival, seen.origin, staged) and "
+        "is_equal(s3, staged.described, seen.described)",
         instead="return is_same(arrival, seen.origin, staged)",
         scenario=Scenario(ONE, corrupt_copies=1),
         says="lost",
@@ -136,7 +137,8 @@ GUARDS = [
     ),
     Guard(
         what="the recognition of what is archived",
-        source="return is_same(arrival, seen.origin, staged) and is_equal(staged.head, seen.head)",
+        source="return is_same(arrival, seen.origin, staged) and "
+        "is_equal(s3, staged.described, seen.described)",
         instead="return False",
         scenario=Scenario((Upload(b"A", deaths=(5,)),)),
         says="processed again",

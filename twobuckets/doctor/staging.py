@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.aws import ClientError, error_code
 from twobuckets.doctor.summary import Staged
 from twobuckets.pipeline.lookups import Gone, could_not_look, listing_stopped
+from twobuckets.processor.comparing import Content, Likeness, compare, content_of
 from twobuckets.s3.answers import ListedVersion
 from twobuckets.s3.listing import ListingError, iter_objects, iter_versions
 
@@ -83,24 +84,30 @@ def _iter_current(
 def is_archived(site: Site, staged: StagedObject) -> bool:
     """Tell whether the archive provably holds exactly this staged version.
 
-    Proven by our processor's record of the origin, else by an equal ETag and size of an object
-    archived after the arrival. Under KMS equal content has unequal ETags: then nothing is proven.
-    Raises CouldNotLook.
+    It was archived after the arrival, what S3 tells of both proves equal bytes, and our processor's
+    record of the origin, if there is one, names this version. Where S3 tells nothing to compare by,
+    nothing is proven, whatever the record says. Raises CouldNotLook.
     """
-    head = _head(site, staged.key)
-    if head is None or head["ContentLength"] != staged.size_bytes:
+    archived = _head(site, site.archive, staged.key)
+    if archived is None:
         return False
     # Times of S3 are whole seconds.
-    if head["LastModified"] < staged.arrived_at.replace(microsecond=0):
+    if archived["LastModified"] < staged.arrived_at.replace(microsecond=0):
         return False
-    origin = _origin_of(head.get("Metadata", {}))
-    if origin is None:
-        return str(head["ETag"]).strip('"') == staged.etag
-    return (
-        origin.get("bucket") == site.staging
-        and origin.get("etag") == staged.etag
-        and (origin.get("version_id") or None) == staged.version_id
-    )
+    origin = _origin_of(archived.get("Metadata", {}))
+    if origin is not None and (
+        origin.get("bucket") != site.staging
+        or origin.get("etag") != staged.etag
+        or (origin.get("version_id") or None) != staged.version_id
+    ):
+        return False
+    content = content_of(archived)
+    likeness = compare(Content(staged.size_bytes, staged.etag, {}), content)
+    if likeness is Likeness.UNKNOWN:
+        head = _head(site, site.staging, staged.key, staged.version_id)
+        if head is not None and str(head["ETag"]).strip('"') == staged.etag:
+            likeness = compare(content_of(head), content)
+    return likeness is Likeness.EQUAL
 
 
 def _origin_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
@@ -111,9 +118,10 @@ def _origin_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     return origin if isinstance(origin, dict) else None
 
 
-def _head(site: Site, key: str) -> Any | None:
+def _head(site: Site, bucket: str, key: str, version_id: str | None = None) -> Any | None:
+    version: Any = {} if version_id is None else {"VersionId": version_id}
     try:
-        return site.aws.s3.head_object(Bucket=site.archive, Key=key)
+        return site.aws.s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED", **version)
     except ClientError as error:
         code = error_code(error)
         if code in _ABSENT:

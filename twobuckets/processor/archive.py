@@ -24,6 +24,7 @@ from twobuckets.processor.looking import (
     Origin,
     Place,
     Staged,
+    archived_as,
     code_of,
     find_archived,
     find_place,
@@ -32,12 +33,12 @@ from twobuckets.processor.looking import (
     head_of,
     is_after,
     is_archived,
-    is_equal,
     is_same,
     iter_versions,
     parse_origin,
     require_wanted,
 )
+from twobuckets.processor.proving import is_equal
 from twobuckets.processor.stream import etag_of
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def archive(
         place = find_place(s3, staged)
         if place.is_hidden:
             seen = find_archived(s3, destination.bucket, staged.key)
-        if not (seen and is_archived(arrival, staged, seen)):
+        if not (seen and is_archived(s3, arrival, staged, seen)):
             require_wanted(arrival, staged, place, seen)
         try:
             version_id = _ensure_archived(s3, arrival, staged, destination, seen)
@@ -101,7 +102,7 @@ def finish(s3: S3Client, arrival: Arrival, destination: Destination, seen: Archi
         staged, _ = find_staged(s3, arrival)
     except NotHere:
         return True  # nothing is left of it
-    if not is_archived(arrival, staged, seen):
+    if not is_archived(s3, arrival, staged, seen):
         return False
     try:
         archive(s3, arrival, staged, destination, seen)
@@ -131,7 +132,7 @@ def _ensure_archived(
     destination: Destination,
     seen: Archived | None,
 ) -> str | None:
-    if seen and is_archived(arrival, staged, seen):
+    if seen and is_archived(s3, arrival, staged, seen):
         if seen.version_id is not None:
             _keep_newest_on_top(s3, destination, staged.key, above=None)
         return seen.version_id
@@ -167,7 +168,8 @@ def _require_equal(
     if version_id is not None:
         where["VersionId"] = version_id
     head = head_of(s3, where)
-    if head is None or not is_equal(staged.head, head):
+    copy = head and archived_as(destination.bucket, staged.key, head)
+    if head is None or not copy or not is_equal(s3, staged.described, copy.described):
         found = "the copy is gone" if head is None else f"it has {_shown(head)}"
         raise ArchiveMismatchError(
             "the copy in the archive is not equal to the staged version, which is kept: "
@@ -200,7 +202,7 @@ def _keep_newest_on_top(
                 newest = found
         if top is None or newest is None or newest is top:
             return
-        covering = Archived(top.version_id, top.etag, None, top.head)
+        covering = Archived(top.bucket, key, top.version_id, top.etag, None, top.head)
         try:
             copy_version(s3, newest, destination, newest.head["Metadata"], covering)
         except Exception as error:

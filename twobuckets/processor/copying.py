@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from twobuckets.processor.annotations import require_no_annotations
+from twobuckets.processor.comparing import content_of
 from twobuckets.processor.looking import ORIGIN, Archived, Staged, version_id_of
+from twobuckets.processor.proving import composite_crc, find_whole
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -78,6 +80,9 @@ def copy_version(
         written["MetadataDirective"] = "COPY"
     else:
         written["MetadataDirective"] = "REPLACE"
+    if algorithm := composite_crc(content_of(source.head)):
+        # A copy in one call has a checksum of the whole, and this one can be proven.
+        written["ChecksumAlgorithm"] = algorithm
     copied = s3.copy_object(**where, **source.copy_source, **written, **unchanged)
     return version_id_of(copied)
 
@@ -119,7 +124,7 @@ def _copy_in_parts(
     tags = s3.get_object_tagging(**pinned)["TagSet"]
     if tags:
         written = {**written, "Tagging": urlencode([(tag["Key"], tag["Value"]) for tag in tags])}
-    algorithm, checksum = _whole_checksum(source.head)
+    algorithm, checksum = _whole_checksum(s3, source)
     upload = s3.create_multipart_upload(
         **where, **written, ChecksumAlgorithm=algorithm, ChecksumType="FULL_OBJECT"
     )
@@ -172,10 +177,11 @@ def _copy_parts(
             raise
 
 
-def _whole_checksum(head: Mapping[str, Any]) -> tuple[Any, str | None]:
-    """Return the algorithm for a multipart copy and, if S3 keeps it of the source, its value."""
-    if head.get("ChecksumType") == "FULL_OBJECT":
-        for algorithm in ("CRC64NVME", "CRC32", "CRC32C"):
-            if head.get(f"Checksum{algorithm}"):
-                return algorithm, str(head[f"Checksum{algorithm}"])
+def _whole_checksum(s3: S3Client, source: Staged) -> tuple[Any, str | None]:
+    """Return the algorithm for a multipart copy and, if S3 tells it of the source, its value."""
+    told = content_of(source.head)
+    whole = (find_whole(s3, source.pinned, told) or told).whole_checksums()
+    for algorithm in ("CRC64NVME", "CRC32", "CRC32C"):
+        if algorithm in whole:
+            return algorithm, whole[algorithm]
     return "CRC64NVME", None

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from twobuckets.processor.stream import etag_of, is_md5
+from twobuckets.processor.proving import Described, is_equal
+from twobuckets.processor.stream import etag_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -103,10 +104,12 @@ class Staged:
     @property
     def pinned(self) -> dict[str, Any]:
         """The arguments with which GetObject and HeadObject can meet this version only."""
-        pin: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key, "IfMatch": f'"{self.etag}"'}
-        if self.version_id is not None:
-            pin["VersionId"] = self.version_id
-        return pin
+        return pin(self.bucket, self.key, self.version_id, self.etag)
+
+    @property
+    def described(self) -> Described:
+        """What proves what it holds."""
+        return Described(self.pinned, self.head)
 
     @property
     def copy_source(self) -> dict[str, Any]:
@@ -126,10 +129,23 @@ class Staged:
 class Archived:
     """What the archive holds as the current object of a key."""
 
+    bucket: str
+    key: str
     version_id: str | None
     etag: str
     origin: Origin | None
     head: Mapping[str, Any]
+
+    @property
+    def described(self) -> Described:
+        """What proves what it holds."""
+        return Described(pin(self.bucket, self.key, self.version_id, self.etag), self.head)
+
+
+def pin(bucket: str, key: str, version_id: str | None, etag: str) -> dict[str, Any]:
+    """Return the arguments with which S3 can meet one version only."""
+    where = {"Bucket": bucket, "Key": key, "IfMatch": f'"{etag}"'}
+    return where if version_id is None else {**where, "VersionId": version_id}
 
 
 def find_staged(s3: S3Client, arrival: Arrival) -> tuple[Staged, Place]:
@@ -251,7 +267,13 @@ def find_archived(s3: S3Client, bucket: str, key: str) -> Archived | None:
     head = head_of(s3, {"Bucket": bucket, "Key": key})
     if head is None:
         return None
-    return Archived(version_id_of(head), etag_of(head), parse_origin(head["Metadata"]), head)
+    return archived_as(bucket, key, head)
+
+
+def archived_as(bucket: str, key: str, head: Mapping[str, Any]) -> Archived:
+    """Return an archived version from what a HEAD said of it."""
+    origin = parse_origin(head["Metadata"])
+    return Archived(bucket, key, version_id_of(head), etag_of(head), origin, head)
 
 
 def is_same(arrival: Arrival, origin: Origin | None, staged: Staged | None) -> bool:
@@ -272,22 +294,9 @@ def is_same(arrival: Arrival, origin: Origin | None, staged: Staged | None) -> b
     return staged is not None and origin.staged_at == format_time(staged.last_modified_at)
 
 
-def is_archived(arrival: Arrival, staged: Staged, seen: Archived) -> bool:
+def is_archived(s3: S3Client, arrival: Arrival, staged: Staged, seen: Archived) -> bool:
     """Whether the archive's current object is a whole copy of exactly the staged version."""
-    return is_same(arrival, seen.origin, staged) and is_equal(staged.head, seen.head)
-
-
-def is_equal(staged: Mapping[str, Any], archived: Mapping[str, Any]) -> bool:
-    """Whether two HEADs describe the same content: size, and a checksum or MD5 that both have."""
-    if staged["ContentLength"] != archived["ContentLength"]:
-        return False
-    if staged.get("ChecksumType") == archived.get("ChecksumType") == "FULL_OBJECT":
-        for name in ("ChecksumCRC64NVME", "ChecksumCRC32", "ChecksumCRC32C", "ChecksumSHA256"):
-            if staged.get(name) and archived.get(name):
-                return bool(staged[name] == archived[name])
-    if is_md5(staged) and is_md5(archived):
-        return etag_of(staged) == etag_of(archived)
-    return True
+    return is_same(arrival, seen.origin, staged) and is_equal(s3, staged.described, seen.described)
 
 
 def _staged(arrival: Arrival, head: Mapping[str, Any]) -> Staged:

@@ -195,7 +195,7 @@ class Invocation:
         seen = looking.find_archived(self.s3, destination.bucket, arrival.key)
         progress.size_bytes = staged.size_bytes
         notes: tuple[str, ...] = ()
-        duplicate = seen is not None and looking.is_archived(arrival, staged, seen)
+        duplicate = seen is not None and looking.is_archived(self.s3, arrival, staged, seen)
         if not duplicate:
             looking.require_wanted(arrival, staged, place, seen)
             progress.stage = "processing"

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from twobuckets.processor.comparing import is_md5
+
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -98,17 +100,6 @@ def find_expected(head: Mapping[str, Any]) -> Expected | None:
 def etag_of(head: Mapping[str, Any]) -> str:
     """Return a response's ETag without its quotes."""
     return str(head.get("ETag", "")).strip('"')
-
-
-def is_md5(head: Mapping[str, Any]) -> bool:
-    """Whether the response's ETag is the MD5 of the content."""
-    etag = etag_of(head)
-    return (
-        head.get("ServerSideEncryption", "AES256") == "AES256"
-        and not head.get("SSECustomerAlgorithm")
-        and len(etag) == 32
-        and all(character in "0123456789abcdef" for character in etag)
-    )
 
 
 def _digest_of(algorithm: str) -> _Digest | None:

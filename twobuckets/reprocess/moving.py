@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 
+from twobuckets.processor.comparing import Content, Likeness, compare, content_in_result
 from twobuckets.reprocess.conversation import Answer, Talk, checked
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.overtaken import (
@@ -227,30 +228,35 @@ class Mover:
             # The same bytes were archived again meanwhile, and those were copied: both stay.
             left = yield from self._take_back(item, staged_version_id)
             return left or Change(item.id, State.DONE, None, staged_version_id)
-        if operations.read_etag(answer) == item.etag:
+        result = content_in_result(
+            answer.headers,
+            {"ETag": operations.read_etag(answer), **operations.read_checksums(answer)},
+        )
+        if compare(Content(None, item.etag or "", {}), result) is Likeness.EQUAL:
             return (yield from self._arrived(item, staged_version_id))
         # A copy of a multipart object, or under another key of encryption, gets another ETag.
         (looked,) = yield [operations.head_object(self._archive, item.key, item.version_id)]
         source = require_found(operations.head_object(self._archive, item.key), checked(looked))
-        if source is not None and source.checksum is not None:
-            name, _, value = source.checksum.partition(":")
-            arrived = operations.read_checksums(answer).get("Checksum" + name.upper())
-            if arrived == value:
+        likeness = Likeness.UNKNOWN
+        if source is not None and source.content is not None:
+            likeness = compare(source.content, result)
+        if source is not None and likeness is Likeness.UNKNOWN:
+            (looked,) = yield [operations.head_object(self._staging, item.key, staged_version_id)]
+            staged = require_found(operations.head_object(self._staging, item.key), checked(looked))
+            likeness = Likeness.UNKNOWN if staged is None else staged.is_like(source)
+        match likeness:
+            case Likeness.EQUAL:
                 return (yield from self._arrived(item, staged_version_id))
-            if arrived is not None:
+            case Likeness.DIFFERENT:
                 return Change(
-                    item.id, State.FAILED, f"the copy in staging differs: {name} {arrived}, "
-                    f"archived {value}", staged_version_id,
+                    item.id, State.FAILED, "the copy in staging differs from the archived version, "
+                    "which stays", staged_version_id,
                 )  # fmt: skip
-        (looked,) = yield [operations.head_object(self._staging, item.key, staged_version_id)]
-        staged = require_found(operations.head_object(self._staging, item.key), checked(looked))
-        if source is not None and staged is not None and staged.size == source.size:
-            return (yield from self._arrived(item, staged_version_id))
-        return Change(
-            item.id, State.LEFT,
-            "copied to staging; the archived version stays, because nothing is left to compare "
-            "the copy with", staged_version_id,
-        )  # fmt: skip
+            case Likeness.UNKNOWN:
+                return Change(
+                    item.id, State.LEFT, "copied to staging; the archived version stays, because "
+                    "S3 tells no checksum by which to compare the copy with it", staged_version_id,
+                )  # fmt: skip
 
     def _arrived(
         self, item: Item, staged_version_id: str | None, *, again: bool = False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from twobuckets.processor.comparing import Likeness
 from twobuckets.reprocess.conversation import (
     Answer,
     Talk,
@@ -228,7 +229,8 @@ def _is_made_of(staged: Found, source: Found) -> bool:
     the processor's note of the archived one, which no upload has.
     """
     has_its_note = source.origin is not None and staged.origin == source.origin
-    is_copy = staged.is_copy_of(source) or (has_its_note and staged.size == source.size)
+    is_noted = has_its_note and staged.is_like(source) is not Likeness.DIFFERENT
+    is_copy = staged.is_copy_of(source) or is_noted
     return is_copy and staged.came_from(source)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.aws import ClientError, explain, explain_refusal
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
+from twobuckets.processor.comparing import Content, Likeness, compare, content_in_headers
 from twobuckets.s3.answers import AnswerError
 from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.listing import ListingError, iter_versions
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 # archived objects"). GLACIER_IR can. In INTELLIGENT_TIERING it depends on the tier, which only a
 # HEAD tells.
 FROZEN_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
-CHECKSUMS: Final = ("crc64nvme", "crc32c", "crc32", "sha256", "sha1")
 DESCRIBING_HEADERS: Final = frozenset(
     {"content-type", "content-encoding", "content-language", "content-disposition", "cache-control"}
 )
@@ -84,8 +84,8 @@ class Action:
 class Found:
     """One object version as a listing or HEAD shows it; `etag` without quotes.
 
-    Only a HEAD knows the rest: `checksum` of the whole object, `described`, the headers that a copy
-    keeps, and `origin`, the processor's note of where an archived object came from.
+    Only a HEAD knows the rest: all of `content`, `described`, the headers that a copy keeps, and
+    `origin`, the processor's note of where an archived object came from.
     """
 
     key: str
@@ -97,16 +97,21 @@ class Found:
     is_restored: bool = False
     is_in_archive_tier: bool = False
     is_delete_marker: bool = False
-    checksum: str | None = None
+    content: Content | None = None
     described: tuple[tuple[str, str], ...] = ()
     origin: str | None = None
 
     def is_copy_of(self, other: Found) -> bool:
         """Tell whether both are the same file: bytes as S3 knows them, and what describes them."""
-        if self.size != other.size or self.described != other.described:
-            return False
-        same_checksum = self.checksum is not None and self.checksum == other.checksum
-        return self.etag == other.etag or same_checksum
+        return self.described == other.described and self.is_like(other) is Likeness.EQUAL
+
+    def is_like(self, other: Found) -> Likeness:
+        """Tell whether both hold the same bytes, as far as S3 tells."""
+        return compare(self._content, other._content)
+
+    @property
+    def _content(self) -> Content:
+        return self.content or Content(self.size, self.etag, {})
 
     @property
     def is_frozen(self) -> bool:
@@ -437,7 +442,7 @@ def require_found(request: Request, answer: Response | SendError) -> Found | Non
         storage_class=headers.get("x-amz-storage-class", "STANDARD"),
         is_restored='ongoing-request="false"' in headers.get("x-amz-restore", ""),
         is_in_archive_tier="x-amz-archive-status" in headers,
-        checksum=_whole_checksum(headers),
+        content=content_in_headers(headers),
         described=tuple(sorted((n, v) for n, v in headers.items() if _describes(n))),
         origin=headers.get(ORIGIN_HEADER),
     )
@@ -472,16 +477,6 @@ def _find_marker(request: Request, answer: Response | SendError) -> Found | None
         return None
     long_ago = datetime.min.replace(tzinfo=UTC)
     return Found(request.key, None, "", 0, long_ago, is_delete_marker=True)
-
-
-def _whole_checksum(headers: dict[str, str]) -> str | None:
-    """Return name and value of a checksum over the whole object; a composite one is over parts."""
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    for name in CHECKSUMS:
-        if value := headers.get(f"x-amz-checksum-{name}"):
-            return f"{name}:{value}"
-    return None
 
 
 def _describes(header: str) -> bool:

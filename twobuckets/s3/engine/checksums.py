@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
+from twobuckets.processor.crc import combine
 from twobuckets.s3.engine.bodies import BLOCK_BYTES, FileSlice
 
 Update = Callable[[bytes | memoryview, int], int]
@@ -40,39 +41,11 @@ class Algorithm:
 
     def combine(self, parts: Iterable[tuple[int, int]]) -> int:
         """Return the checksum of the whole from the (checksum, length in bytes) of its parts."""
-        whole = 0
-        # Nearly all parts have one length, and its shift is most of the work.
-        shifts: dict[int, int] = {}
-        for checksum, length in parts:
-            shift = shifts.get(length)
-            if shift is None:
-                shift = shifts[length] = self._shift(length)
-            whole = self._multiply(whole, shift) ^ checksum
-        return whole
+        return combine(parts, polynomial=self.polynomial, bits=self.bits)
 
     def encode(self, checksum: int) -> str:
         """Return a checksum as S3 writes it: base64 of the big-endian bytes."""
         return base64.b64encode(checksum.to_bytes(self.bits // 8, "big")).decode()
-
-    # Arithmetic of polynomials over GF(2) with the bits reflected, as in both CRCs: appending
-    # n zero bytes to a message multiplies its remainder by x to the power of 8n.
-
-    def _multiply(self, left: int, right: int) -> int:
-        product = 0
-        for bit in range(self.bits - 1, -1, -1):
-            if left >> bit & 1:
-                product ^= right
-            right = right >> 1 ^ (self.polynomial if right & 1 else 0)
-        return product
-
-    def _shift(self, length: int) -> int:
-        power, square = 1 << (self.bits - 1), 1 << (self.bits - 9)
-        while length:
-            if length & 1:
-                power = self._multiply(power, square)
-            square = self._multiply(square, square)
-            length >>= 1
-        return power
 
 
 class Trailer:
