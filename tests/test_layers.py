@@ -25,7 +25,8 @@ LEVELS = (
     {"logs"},
     # The noun: what a pipeline's buckets, objects and function are and say means the same to all.
     {"pipeline"},
-    {"s3", "settings", "aws", "parallel"},
+    {"s3", "settings", "aws", "parallel", "lists"},
+    {"records"},
     {"units", "text", "errors", "prices"},
     {"processor"},
 )

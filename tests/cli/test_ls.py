@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 from tests.conftest import put_into_moto
 from tests.s3.scripted import Received, answer, refuse, serving
 from twobuckets.cli import cli, rows
-from twobuckets.cli.output import Output, json_line
+from twobuckets.cli.output import Output
 from twobuckets.prices import US_EAST_1
+from twobuckets.records import json_line
 from twobuckets.s3.answers import ListedObject
 from twobuckets.s3.uploads import IncompleteUpload
 

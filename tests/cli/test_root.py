@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import twobuckets
 from tests import docs
 from twobuckets.cli import COMMANDS, Command, cli
-from twobuckets.cli.output import json_line
+from twobuckets.records import json_line
 
 
 def run(*arguments: str):

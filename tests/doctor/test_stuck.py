@@ -30,7 +30,7 @@ from tests.doctor.conftest import (
     run_doctor,
 )
 from twobuckets.cli.app import App
-from twobuckets.cli.commands.doctor import site_of
+from twobuckets.cli.site import site_of
 from twobuckets.cli.views import human
 from twobuckets.doctor import diagnose, select_checks
 from twobuckets.doctor.staging import iter_stuck

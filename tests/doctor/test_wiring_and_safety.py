@@ -35,7 +35,7 @@ from tests.doctor.conftest import (
 )
 from twobuckets.cli import cli
 from twobuckets.cli.app import App
-from twobuckets.cli.commands.doctor import site_of
+from twobuckets.cli.site import site_of
 from twobuckets.doctor import COULD_NOT_LOOK, FINDERS, list_checks
 from twobuckets.doctor.findings import Check, Finder, Finding, Severity, finder
 from twobuckets.doctor.remedies import FIXABLE

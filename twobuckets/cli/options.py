@@ -55,3 +55,6 @@ yes_option: Final = click.option("--yes", "-y", is_flag=True, help="Do not ask."
 dry_run_option: Final = click.option(
     "--dry-run", is_flag=True, help="Show the plan and change nothing."
 )
+failed_to_option: Final = click.option(
+    "--failed-to", metavar="FILE", help="Write what failed to FILE, for --from-file."
+)

@@ -10,9 +10,9 @@ import click
 
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION
-from twobuckets.cli.output import json_line
 from twobuckets.cli.records import CredentialsSummary
 from twobuckets.errors import NotFoundError
+from twobuckets.records import json_line
 from twobuckets.units import format_instant
 from twobuckets.upload.credentials import ScopedCredentials, request_credentials
 

@@ -9,16 +9,13 @@ import click
 
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION, dry_run_option, yes_option
+from twobuckets.cli.site import site_of, wake_through
 from twobuckets.errors import UsageError
-from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twobuckets.cli.app import App
     from twobuckets.doctor.findings import Finding
     from twobuckets.doctor.site import Site
-    from twobuckets.doctor.staging import StagedObject
 
 
 @command("doctor")
@@ -102,29 +99,6 @@ def doctor(
     click.get_current_context().exit(tally.exit_code)
 
 
-def site_of(
-    app: App,
-    *,
-    older_than: timedelta | None,
-    uploads_older_than: timedelta = timedelta(days=1),
-) -> Site:
-    """Return the pipeline as doctor examines it."""
-    from twobuckets.doctor.site import Site
-
-    return Site(
-        aws=app.aws,
-        settings=app.settings,
-        pipeline=app.pipeline,
-        now=app.now(),
-        connect=app.connect,
-        older_than=older_than,
-        uploads_older_than=uploads_older_than,
-        program=app.program,
-        aws_cli=_aws_cli(app),
-        sleep=app.sleep,
-    )
-
-
 def _fix(
     app: App,
     site: Site,
@@ -136,62 +110,25 @@ def _fix(
 ) -> frozenset[str]:
     """Show the plan, ask, apply it, and return the checks whose findings were mended."""
     from twobuckets.doctor import remedies
+    from twobuckets.doctor.fixing import mended_by, plan_fixes
 
-    planned = list(remedies.plan(site, findings, asked, _wake(app, site)))
-    for item in planned:
-        app.out.record(item.action)
-    fixable = {f.check for f in findings if f.fixable}
-    unasked = {check for check in fixable - asked if remedies.needs_asking(site, check)}
-    for check in sorted(unasked):
+    fixes = plan_fixes(site, findings, asked, wake_through(app, site))
+    app.out.stream(item.action for item in fixes.planned)
+    for check in fixes.only_by_name:
         app.out.note(f"Only when it is named: {site.fix_command(check)}")
-    if not planned:
+    if not fixes.planned:
         app.out.note("There is nothing that --fix can fix here.")
-    if not planned or dry_run or not app.confirm("Apply this?", yes=yes):
+    if not fixes.planned or dry_run or not app.confirm("Apply this?", yes=yes):
         return frozenset()
     applied = []
-    for item in planned:
+    for item in fixes.planned:
         with app.out.waiting(f"Applying {item.action.check} to {item.action.count:,}"):
             applied.append(remedies.apply(item))
         app.out.record(applied[-1])
-    woken = sum(one.done for one in applied if one.check in remedies.WOKEN)
-    if woken:
+    mended = mended_by(applied)
+    if mended.woken:
         app.out.note(
-            f"The processor works on the {woken:,} it was woken for; until it is through, doctor "
-            f"finds them still. What becomes of them: {app.program} logs --follow"
+            f"The processor works on the {mended.woken:,} it was woken for; until it is through, "
+            f"doctor finds them still. What becomes of them: {app.program} logs --follow"
         )
-    incomplete = {one.check for one in applied if one.failed_count or one.left_count}
-    return frozenset(one.check for one in applied) - incomplete
-
-
-def _wake(app: App, site: Site) -> Callable[[StagedObject], None]:
-    """Return what asks the processor for one staged version, as `reprocess` does."""
-    from twobuckets.cli.reprocess_selection import found_of
-    from twobuckets.reprocess.waking import ask
-
-    def wake(staged: StagedObject) -> None:
-        ask(
-            app.aws.functions,
-            found_of(staged),
-            function=str(site.pipeline.function),
-            bucket=site.staging,
-            region=app.aws.region,
-            ours=site.function.is_ours,
-            now=app.now(),
-        )
-
-    return wake
-
-
-def _aws_cli(app: App) -> str:
-    """The beginning of an AWS CLI command that means the same account and region.
-
-    The embedded AWS has credentials that only this program knows.
-    """
-    if app.settings.is_local:
-        return "twobuckets local exec aws"
-    words = ["aws"]
-    for name in ("profile", "region", "endpoint_url"):
-        value = app.flags.get(name) or getattr(app.settings, name)
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", shell_word(value, otherwise=name.upper())]
-    return " ".join(words)
+    return mended.checks

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from twobuckets import settings as settings_
 from twobuckets.cli import command
-from twobuckets.cli.failure_list import FailureList, failed_to_option
-from twobuckets.cli.options import DURATION, INSTANT, dry_run_option, yes_option
-from twobuckets.cli.reprocess_run import Run, summarize_run
-from twobuckets.cli.reprocess_selection import Selection, iter_actions
-from twobuckets.errors import AccessError, NotFoundError, UnreachableError, UsageError
-from twobuckets.units import format_instant
+from twobuckets.cli.options import (
+    DURATION,
+    INSTANT,
+    dry_run_option,
+    failed_to_option,
+    yes_option,
+)
+from twobuckets.cli.site import iter_stuck
+from twobuckets.errors import (
+    AccessError,
+    NotFoundError,
+    UnreachableError,
+    UsageError,
+)
+from twobuckets.units import counted, format_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from twobuckets.cli.app import App
+    from twobuckets.lists import FailureList
     from twobuckets.reprocess.batch import Place
+    from twobuckets.reprocess.choice import Choice, Chooser
     from twobuckets.reprocess.journal import Journal
     from twobuckets.reprocess.run import Planned
+    from twobuckets.reprocess.running import Run, Said
     from twobuckets.s3.engine import Sender
 
 _WORKERS: Final = 32
@@ -85,8 +98,20 @@ _KEPT: Final = timedelta(days=30)
 @click.pass_obj
 def reprocess(
     app: App,
-    /,
-    *,
+    keys: tuple[str, ...],
+    prefix: str | None,
+    from_file: str | None,
+    failed: bool,
+    stuck: bool,
+    older_than: timedelta | None,
+    since: datetime | None,
+    until: datetime | None,
+    match: tuple[str, ...],
+    limit: int | None,
+    version_id: str | None,
+    as_of: datetime | None,
+    keep: bool,
+    restore: bool,
     canary: int | None,
     concurrency: int,
     rate: float | None,
@@ -101,7 +126,6 @@ def reprocess(
     show_status: bool,
     dry_run: bool,
     yes: bool,
-    **selected: Any,
 ) -> None:
     """Get objects processed again.
 
@@ -115,21 +139,39 @@ def reprocess(
       twobuckets reprocess --prefix scans/ --dry-run
     """
     from twobuckets.cli.views.progress import reprocess_progress
+    from twobuckets.lists import FailureList
     from twobuckets.prices import US_EAST_1
+    from twobuckets.reprocess.choice import Choice
     from twobuckets.reprocess.run import BATCH_OBJECTS, Rate, summarize
+    from twobuckets.reprocess.running import Run, summarize_run
 
     if show_status:
         _show_status(app)
         return
     if batch:
         _require_no_pace(canary, rate)
-    selection = Selection(**selected)
+    choice = Choice(
+        keys=keys,
+        prefix=prefix,
+        since=since,
+        until=until,
+        from_file=from_file,
+        failed=failed,
+        stuck=stuck,
+        older_than=older_than,
+        match=match,
+        limit=limit,
+        version_id=version_id,
+        as_of=as_of,
+        keep=keep,
+        restore=restore,
+    )
     unnamed: set[str] = set()
     with (
-        FailureList(None if dry_run else failed_to, app.out) as failures,
+        FailureList(None if dry_run else failed_to, app.out.warn) as failures,
         app.connect(most=concurrency) as sender,
         _open_run(
-            app, sender, selection, unnamed, resume=resume, restart=restart, dry_run=dry_run
+            app, sender, choice, unnamed, resume=resume, restart=restart, dry_run=dry_run
         ) as journal,
     ):
         planned = summarize(journal, US_EAST_1)
@@ -155,12 +197,54 @@ def reprocess(
                 return
         elif planned.moves + planned.copies >= BATCH_OBJECTS:
             app.out.note("So many objects go faster with --batch: S3 itself copies them")
-        workers = min(concurrency, _WORKERS)
         with reprocess_progress(app.out, planned.objects) as advance:
             run = Run(
-                app, sender, journal, Rate(rate), workers, timeout, advance, failures, unnamed
+                aws=app.aws,
+                sender=sender,
+                journal=journal,
+                pipeline=app.pipeline,
+                rate=Rate(rate),
+                workers=min(concurrency, _WORKERS),
+                timeout=timeout,
+                now=app.now,
+                sleep=app.sleep,
+                begun=advance,
+                warn=app.out.warn,
             )
-            run.go(planned.objects, canary=canary, wait=wait)
+            _show(app, run, run.go(planned.objects, canary=canary, wait=wait), failures)
+        failures.complete()
+        app.out.stream(run.groups())
+        app.finish(run.summary(), attention=run.needs_attention or bool(unnamed))
+
+
+def _show(app: App, run: Run, said: Generator[Said, None, None], failures: FailureList) -> None:
+    """Show what a run tells as it goes, and list what somebody has to look after."""
+    from twobuckets.logs.ends import GOOD_ENDS
+    from twobuckets.reprocess.journal import Reprocessed
+    from twobuckets.reprocess.running import FailedObject, Waiting
+
+    try:
+        # Whatever ends the loop, the run ends while its journal is open.
+        with contextlib.closing(said), contextlib.ExitStack() as live:
+            for record in said:
+                if isinstance(record, Waiting):
+                    files = counted(record.objects, "file")
+                    live.enter_context(app.out.waiting(f"Waiting for the processor: {files}"))
+                    continue
+                if isinstance(record, Reprocessed):
+                    live.close()
+                    is_bad = record.state == "failed"
+                else:
+                    is_bad = record.is_final and record.fate not in GOOD_ENDS
+                app.out.record(record)
+                if is_bad:
+                    failures.add(FailedObject(record.key))
+    except KeyboardInterrupt:
+        app.out.note(
+            f"Stopped: {run.summary().done:,} done in this run. The same command, or --resume, "
+            "goes on; --status shows how far it came"
+        )
+        raise
 
 
 def _journals(app: App) -> Path:
@@ -171,7 +255,7 @@ def _journals(app: App) -> Path:
 def _open_run(
     app: App,
     sender: Sender,
-    selection: Selection,
+    choice: Choice,
     unnamed: set[str],
     *,
     resume: bool,
@@ -189,8 +273,8 @@ def _open_run(
     pipeline = app.pipeline
     place = _place(app)
     if not resume:
-        selection.require_one_source()
-    fingerprint = selection.fingerprint(place)
+        choice.require_one_source()
+    fingerprint = choice.fingerprint(place)
     if not dry_run:
         journal_.remove_old(directory, before=app.now() - _KEPT)
     found = None
@@ -211,23 +295,37 @@ def _open_run(
         directory,
         fingerprint=fingerprint,
         description={
-            "command": selection.words(),
+            "command": choice.words(),
             "place": place,
-            "restores": selection.restore,
+            "restores": choice.restore,
         },
         now=app.now(),
     )
     try:
         with app.out.waiting("Looking for what is meant"):
-            journal.add(iter_actions(app, sender, selection, unnamed))
-            if selection.prefix is not None:
-                journal.keep_archived(iter_covered(sender, pipeline.staging, selection.prefix))
+            journal.add(_chooser(app, sender).iter_actions(choice, unnamed))
+            if choice.prefix is not None:
+                journal.keep_archived(iter_covered(sender, pipeline.staging, choice.prefix))
         yield journal
     finally:
         if journal.is_approved:
             journal.close()
         else:
             journal.discard()
+
+
+def _chooser(app: App, sender: Sender) -> Chooser:
+    from twobuckets.reprocess.choice import Chooser
+
+    return Chooser(
+        aws=app.aws,
+        sender=sender,
+        pipeline=app.pipeline,
+        now=app.now,
+        stuck=partial(iter_stuck, app),
+        note=app.out.note,
+        warn=app.out.warn,
+    )
 
 
 def _place(app: App) -> str:
@@ -285,6 +383,7 @@ def _question(planned: Planned) -> str:
 
 def _show_status(app: App) -> None:
     from twobuckets.reprocess import journal as journal_
+    from twobuckets.reprocess.running import summarize_run
 
     try:
         place = _place(app)

@@ -13,11 +13,12 @@ import click
 
 from twobuckets import settings as settings_
 from twobuckets.cli import command
-from twobuckets.cli.failure_list import FailureList, failed_to_option
-from twobuckets.cli.options import DURATION, SIZE, dry_run_option
+from twobuckets.cli.options import DURATION, SIZE, dry_run_option, failed_to_option
 from twobuckets.cli.views.progress import upload_progress
-from twobuckets.cli.waiting import GOOD_ENDS, Outcomes
 from twobuckets.errors import TwoBucketsError, UsageError
+from twobuckets.lists import FailureList
+from twobuckets.logs.ends import GOOD_ENDS, follow_ends
+from twobuckets.logs.waiting import Staged
 from twobuckets.text import shell_word
 from twobuckets.units import counted
 from twobuckets.upload.files import STDIN, Failed, File, Listed, Selection, find_files
@@ -149,7 +150,7 @@ def upload(
         resume=Resume.RESTART if restart else Resume.CONTINUE if resume else Resume.IGNORE,
         prices=app.prices,
     )
-    with FailureList(failed_to, app.out) as failures:
+    with FailureList(failed_to, app.out.warn) as failures:
         outcomes = Uploads(app, timeout, failures) if wait else None
         summary = _upload(app, files, wishes, concurrency, bandwidth_limit, failures, outcomes)
         if outcomes is not None:
@@ -162,50 +163,58 @@ def upload(
 
 
 class Uploads:
-    """Follows uploaded files until each is archived or has failed."""
+    """Follows uploaded files until each is archived or has failed, and lists what failed."""
 
     def __init__(self, app: App, timeout: timedelta, failures: FailureList) -> None:
         self._app = app
+        self._timeout = timeout
         self._failures = failures
         self._paths: dict[str, str] = {}
-        self._outcomes = Outcomes(app, timeout, self._end, tells_retries=True)
+        self._ends = follow_ends(
+            app.aws, app.pipeline, now=app.now, sleep=app.sleep, tells_retries=True
+        )
 
     @property
     def bad(self) -> int:
         """How many files somebody has to look after."""
-        return self._outcomes.bad
+        return self._ends.bad
 
     def add(self, uploaded: Uploaded) -> None:
         """Wait for one more file, and show what is known of the others by now."""
-        from twobuckets.logs.waiting import Staged
-
         self._paths[uploaded.key] = uploaded.path
-        self._outcomes.add(
-            Staged(
-                uploaded.key,
-                uploaded.version_id,
-                uploaded.etag,
-                uploaded.uploaded_at,
-                uploaded.size_bytes,
-            )
+        staged = Staged(
+            uploaded.key,
+            uploaded.version_id,
+            uploaded.etag,
+            uploaded.uploaded_at,
+            uploaded.size_bytes,
         )
+        self._show(self._ends.add(staged))
 
     def wait(self) -> dict[str, int]:
         """Show the rest as it comes; return how many files had each fate."""
+        files = counted(self._ends.waiting, "file")
         try:
-            self._outcomes.wait()
+            with self._app.out.waiting(f"Waiting for the processor: {files}"):
+                self._show(self._ends.wait(self._timeout))
         except KeyboardInterrupt:
-            files = counted(self._outcomes.waiting, "uploaded file is", "uploaded files are")
+            files = counted(self._ends.waiting, "uploaded file is", "uploaded files are")
             self._app.out.note(f"Stopped waiting. {files} in S3 all the same; what comes of it:")
             self._app.out.note(f"{self._app.program} logs --follow")
             raise
-        return dict(self._outcomes.counts)
+        for problem in self._ends.problems:
+            self._app.out.warn(f"{problem.message}; outcomes may be late or missing")
+        return dict(self._ends.counts)
 
-    def _end(self, fate: Fate) -> None:
-        path = self._paths.pop(fate.key, "")
-        if fate.fate not in GOOD_ENDS:
-            reason = fate.error.message if fate.error is not None else fate.detail or fate.fate
-            self._failures.add(Failed(path, fate.key, f"{fate.fate}: {reason}"))
+    def _show(self, fates: Iterable[Fate]) -> None:
+        for fate in fates:
+            self._app.out.record(fate)
+            if not fate.is_final:
+                continue
+            path = self._paths.pop(fate.key, "")
+            if fate.fate not in GOOD_ENDS:
+                reason = fate.error.message if fate.error is not None else fate.detail or fate.fate
+                self._failures.add(Failed(path, fate.key, f"{fate.fate}: {reason}"))
 
 
 def _upload(

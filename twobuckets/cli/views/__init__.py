@@ -25,7 +25,6 @@ FILES: Final = {
     "twobuckets.local": "local",
     "twobuckets.logs": "logs",
     "twobuckets.logs.waiting": "waiting",
-    "twobuckets.cli.reprocess_run": "reprocess",
     "twobuckets.pipeline": "status",
     "twobuckets.reprocess": "reprocess",
     "twobuckets.stack": "stack",

@@ -7,13 +7,13 @@ from typing import Final
 
 from rich.text import Text
 
-from twobuckets.cli.reprocess_run import OutcomeGroup, Summary
 from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views
 from twobuckets.prices import format_usd
 from twobuckets.reprocess.batch import BatchJob, BatchPermissions
 from twobuckets.reprocess.journal import Count, Item, Reprocessed, RunStatus, State
 from twobuckets.reprocess.run import Planned
+from twobuckets.reprocess.running import OutcomeGroup, RunSummary
 from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes
 
@@ -111,7 +111,7 @@ def _outcome_group(group: OutcomeGroup) -> Text:
     return line
 
 
-def _summary(summary: Summary) -> Text:
+def _summary(summary: RunSummary) -> Text:
     parts = [f"{summary.done:,} done"]
     if summary.failed:
         parts.append(f"{summary.failed:,} failed")
@@ -136,5 +136,5 @@ VIEWS: Final[Views] = {
     RunStatus: View(_run_status),
     Count: View(_count),
     OutcomeGroup: View(_outcome_group),
-    Summary: View(_summary),
+    RunSummary: View(_summary),
 }

@@ -1,4 +1,4 @@
-"""`--failed-to FILE`: the list of what failed, which `--from-file` of another run takes."""
+"""Lists of what failed, in files that another run can be fed from."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ import os
 import stat
 from typing import TYPE_CHECKING, Self, TextIO
 
-import click
-
-from twobuckets.cli.output import json_line
 from twobuckets.errors import TwoBucketsError, UsageError
+from twobuckets.records import json_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
-
-    from twobuckets.cli.output import Output
-
-failed_to_option = click.option(
-    "--failed-to", metavar="FILE", help="Write what failed to FILE, for --from-file."
-)
 
 
 class FailureList:
@@ -31,12 +24,13 @@ class FailureList:
     written to `FILE.unfinished`, at once, and stays there however the run ends. What is no regular
     file, such as a pipe, is written to directly.
 
-    Entering raises UsageError when the file can't be written, before anything is done.
+    Entering raises UsageError when the file can't be written, before anything is done. `warn` is
+    told where the failures of a run are that did not come to its end.
     """
 
-    def __init__(self, name: str | None, out: Output) -> None:
+    def __init__(self, name: str | None, warn: Callable[[str], None]) -> None:
         self._name = name
-        self._out = out
+        self._warn = warn
         self._stream: TextIO | None = None
         self._target = ""
         self._unfinished: str | None = None
@@ -117,7 +111,7 @@ class FailureList:
             with contextlib.suppress(OSError):
                 os.unlink(self._unfinished)
         else:
-            self._out.warn(
+            self._warn(
                 f"The run did not come to its end, so {self._name} stays as it was; what failed "
                 f"until then is listed in {self._unfinished}"
             )

@@ -1,0 +1,90 @@
+"""What became of many objects: followed until each has come to an end, and counted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from twobuckets.errors import TwoBucketsError
+from twobuckets.logs.waiting import Policy, Tracker, find_attempts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime, timedelta
+
+    from twobuckets.aws.clients import Aws
+    from twobuckets.logs.waiting import Fate, Staged
+    from twobuckets.settings import Pipeline
+
+GOOD_ENDS: Final = frozenset({"archived", "superseded"})
+"""What nobody has to look after: a newer version of a key has an end of its own."""
+
+
+class Ends:
+    """Yields what becomes of each object, and counts what is final."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.counts: Counter[str] = Counter()
+        """How many objects had each fate."""
+        self._tracker = tracker
+        self._added = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many objects have not come to an end."""
+        return self._added - self.counts.total()
+
+    @property
+    def bad(self) -> int:
+        """How many objects came to an end that somebody has to look after."""
+        return self.counts.total() - sum(self.counts[fate] for fate in GOOD_ENDS)
+
+    @property
+    def problems(self) -> tuple[TwoBucketsError, ...]:
+        """What could not be read on the way, so that outcomes may be late or missing."""
+        return tuple(self._tracker.problems)
+
+    def add(self, staged: Staged) -> Iterator[Fate]:
+        """Wait for one more object, and yield what is known of the others by now."""
+        self._added += 1
+        self._tracker.add(staged)
+        return self._count(self._tracker.poll())
+
+    def wait(self, timeout: timedelta) -> Iterator[Fate]:
+        """Yield the rest as it comes."""
+        return self._count(self._tracker.wait(timeout))
+
+    def _count(self, fates: Iterable[Fate]) -> Iterator[Fate]:
+        for fate in fates:
+            if fate.is_final:
+                self.counts[fate.fate] += 1
+            yield fate
+
+
+def follow_ends(
+    aws: Aws,
+    pipeline: Pipeline,
+    *,
+    now: Callable[[], datetime],
+    sleep: Callable[[float], None],
+    tells_retries: bool = False,
+) -> Ends:
+    """Return what follows objects through a pipeline, with what is known of it."""
+    attempts = Policy().attempts
+    if pipeline.function is not None:
+        # Without the permission, Lambda's own number is right unless somebody changed it.
+        with contextlib.suppress(TwoBucketsError):
+            attempts = find_attempts(aws.functions, pipeline.function)
+    return Ends(
+        Tracker(
+            s3=aws.s3,
+            staging=pipeline.staging,
+            archive=pipeline.archive,
+            logs=aws.logs if pipeline.log_group is not None else None,
+            log_group=pipeline.log_group,
+            now=now,
+            sleep=sleep,
+            policy=Policy(attempts=attempts, tells_retries=tells_retries),
+        )
+    )
