@@ -27,9 +27,6 @@ FILE_NAME: Final = "twobuckets.toml"
 LOCAL: Final = "local"
 """The stack name that means the embedded AWS."""
 
-HANDLER: Final = "twobuckets.processor.handler"
-"""What Lambda calls in a processor of ours; it calls the user's function (`processor.process`)."""
-
 DEFAULT: Final = "default"
 _FLAG: Final = "flag"
 

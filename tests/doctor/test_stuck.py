@@ -36,12 +36,11 @@ from twobuckets.doctor import diagnose, select_checks
 from twobuckets.doctor.staging import iter_stuck
 from twobuckets.doctor.stuck import iter_wakeable
 from twobuckets.doctor.summary import DoctorSummary
+from twobuckets.processor.contract import ORIGIN, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-ORIGIN = "twobuckets-origin"
 
 
 def stuck(*arguments: str) -> Run:
@@ -194,16 +193,8 @@ def test_an_object_whose_exact_version_is_in_the_archive_was_not_deleted(ours: H
         # Of this very version, by what was written down, and of its size; and not its bytes.
         ("torn", torn["VersionId"], b"CONTENT"),
     ):
-        origin = {
-            "bucket": STAGING,
-            "version_id": version_id,
-            "etag": other["ETag"].strip('"'),
-            "sequencer": None,
-            "staged_at": "",
-        }
-        ours.s3.put_object(
-            Bucket=ARCHIVE, Key=key, Body=body, Metadata={ORIGIN: json.dumps(origin)}
-        )
+        note = Origin(STAGING, version_id, other["ETag"].strip('"'), None, "").note()
+        ours.s3.put_object(Bucket=ARCHIVE, Key=key, Body=body, Metadata={ORIGIN: note})
     run = stuck()
     assert run.of("stuck-archived")["objects"] == ["a"]
     assert run.of("stuck-in-progress")["objects"] == ["b", "torn"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import twobuckets.processor
+import twobuckets.processor.runtime
 from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, Pair, make_pair
 from tests.processor.test_handler import AWKWARD_KEYS
 from tests.racemodel.mutants import mutant_of_processor

@@ -13,7 +13,6 @@ from tests.logs.service import EPOCH, outcome_line
 from twobuckets.logs.events import LogEvent
 from twobuckets.logs.lines import (
     FailedInvocation,
-    Failure,
     InvocationReport,
     InvocationStart,
     LogLine,
@@ -23,6 +22,7 @@ from twobuckets.logs.lines import (
     parse_entry,
     parse_outcome,
 )
+from twobuckets.processor.contract import Failure
 
 ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 TRACE = (

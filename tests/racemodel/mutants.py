@@ -33,4 +33,5 @@ def mutant_of_processor(folder: Path, *changes: tuple[str, str, str]) -> ModuleT
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    return importlib.import_module(name)
+    importlib.import_module(f"{name}.runtime")
+    return sys.modules[name]

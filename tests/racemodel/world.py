@@ -15,6 +15,7 @@ from tests.racemodel.actors import Actor, Killed, Scheduler
 from tests.racemodel.laws import LawBroken, Laws
 from tests.racemodel.s3 import S3, Bucket, Client, Stored
 from twobuckets import processor as real_processor
+from twobuckets.processor import contract
 
 STAGING, ARCHIVE = "staging", "archive"
 LAMBDA_TRIES = 3
@@ -308,11 +309,10 @@ def created_event(bucket: Bucket, stored: Stored) -> dict[str, Any]:
 
 def wake_event(bucket: Bucket, stored: Stored) -> dict[str, Any]:
     """Return the event with which a stuck version is woken."""
-    item = {
-        "bucket": bucket.name,
-        "key": stored.key,
-        "version_id": stored.version_id if bucket.versioned else None,
-        "etag": stored.etag,
-        "size": len(stored.body),
-    }
-    return {"twobuckets": 1, "wake": [item]}
+    return contract.wake_event(
+        bucket.name,
+        stored.key,
+        version_id=stored.version_id if bucket.versioned else None,
+        etag=stored.etag,
+        size_bytes=len(stored.body),
+    )

@@ -5,7 +5,6 @@ The job is played by a copy without conditions, as S3 Batch Operations makes it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import boto3
 import pytest
 
 from tests.s3.credentials import FixedCredentials
+from twobuckets.processor.contract import ORIGIN, Origin
 from twobuckets.reprocess.batch import KINDS
 from twobuckets.reprocess.journal import Item, State, create
 from twobuckets.reprocess.moving import Mover
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CopySourceTypeDef
 
-    from twobuckets.reprocess.journal import Journal
+from twobuckets.reprocess.journal import Journal
 
 STAGING, ARCHIVE, KEY = "in-bucket", "done-bucket", "a key & more"
 
@@ -46,9 +46,9 @@ class Intake:
 
     def archive(self, body: str, staged: str) -> str:
         """Archive as the processor does, with its note of what was archived."""
-        note = json.dumps({"version_id": staged})
+        note = Origin(STAGING, staged, "", None, "").note()
         return self.s3.put_object(
-            Bucket=ARCHIVE, Key=KEY, Body=body.encode(), Metadata={"twobuckets-origin": note}
+            Bucket=ARCHIVE, Key=KEY, Body=body.encode(), Metadata={ORIGIN: note}
         )["VersionId"]
 
     def copy(self) -> str:
@@ -146,7 +146,7 @@ def test_what_the_job_did_not_copy_is_copied_from_here(intake: Intake, journal: 
 
 def archive_in_parts(intake: Intake, journal: Journal) -> None:
     """Let the archived version be one of parts, the ETag of which no copy has."""
-    note = {"twobuckets-origin": json.dumps({"version_id": "v0"})}
+    note = {ORIGIN: Origin(STAGING, "v0", "", None, "").note()}
     where: Any = {"Bucket": ARCHIVE, "Key": KEY}
     upload_id = intake.s3.create_multipart_upload(**where, Metadata=note)["UploadId"]
     part = intake.s3.upload_part(**where, UploadId=upload_id, PartNumber=1, Body=b"old")
@@ -167,7 +167,7 @@ def test_a_copy_of_an_object_of_parts_is_known_by_the_processor_s_note(
     intake: Intake, journal: Journal
 ):
     archive_in_parts(intake, journal)
-    note = {"twobuckets-origin": json.dumps({"version_id": "v0"})}
+    note = {ORIGIN: Origin(STAGING, "v0", "", None, "").note()}
     intake.s3.put_object(Bucket=STAGING, Key=KEY, Body=b"old", Metadata=note)
     item = look_after(intake, journal)
     assert (item.kind, item.state) == (Kind.MOVE, State.DONE)

@@ -21,11 +21,7 @@ from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.foreign import find_keys
 from twobuckets.logs.lines import (
-    FAILED,
-    MISSING,
     OUT_OF_MEMORY,
-    REJECTED,
-    SUPERSEDED,
     TIMED_OUT,
     EntryReader,
     FailedInvocation,
@@ -35,6 +31,7 @@ from twobuckets.logs.lines import (
     PlatformLine,
 )
 from twobuckets.pipeline.lookups import CouldNotLook
+from twobuckets.processor.contract import FAILED, MISSING, REJECTED, SUPERSEDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline.function import LONGEST
 from twobuckets.pipeline.lookups import Gone
+from twobuckets.processor import contract
 from twobuckets.text import shell_word
 from twobuckets.units import format_duration
 
@@ -88,7 +89,6 @@ _OUR_PROCESSOR: Final = {
     "log": ("logs:CreateLogStream", "logs:PutLogEvents"),
 }
 _CLOSE_TO_TIMEOUT: Final = 0.8
-ARCHIVE_VARIABLE: Final = "ARCHIVE_BUCKET"
 
 
 @finder("function", Check("function-missing", "The processor does not exist."))
@@ -205,7 +205,7 @@ def find_wrong_environment(site: Site) -> Iterator[Finding]:
 def archive_variables(variables: Mapping[str, str], *, is_ours: bool) -> list[str]:
     """Return the names of the variables that tell the processor its archive bucket."""
     if is_ours:
-        return [ARCHIVE_VARIABLE]
+        return [contract.ARCHIVE_BUCKET]
     return [name for name in variables if "ARCHIVE" in name.upper() and "BUCKET" in name.upper()]
 
 

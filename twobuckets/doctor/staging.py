@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,19 +9,18 @@ from twobuckets.aws import ClientError, error_code
 from twobuckets.doctor.summary import Staged
 from twobuckets.pipeline.lookups import Gone, could_not_look, listing_stopped
 from twobuckets.processor.comparing import Content, Likeness, compare, content_of
+from twobuckets.processor.contract import ORIGIN, read_origin
 from twobuckets.s3.answers import ListedVersion
 from twobuckets.s3.listing import ListingError, iter_objects, iter_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from datetime import datetime
 
     from twobuckets.doctor.site import Site
     from twobuckets.s3.answers import ListedObject
     from twobuckets.s3.engine import Sender
 
-ORIGIN: Final = "twobuckets-origin"
-"""Where our processor writes down which staged version it archived (twobuckets.processor)."""
 _ABSENT: Final = frozenset({"404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed"})
 
 
@@ -94,11 +92,11 @@ def is_archived(site: Site, staged: StagedObject) -> bool:
     # Times of S3 are whole seconds.
     if archived["LastModified"] < staged.arrived_at.replace(microsecond=0):
         return False
-    origin = _origin_of(archived.get("Metadata", {}))
-    if origin is not None and (
-        origin.get("bucket") != site.staging
-        or origin.get("etag") != staged.etag
-        or (origin.get("version_id") or None) != staged.version_id
+    origin = read_origin(archived.get("Metadata", {}).get(ORIGIN))
+    if origin is not None and (origin.bucket, origin.version_id, origin.etag) != (
+        site.staging,
+        staged.version_id,
+        staged.etag,
     ):
         return False
     content = content_of(archived)
@@ -108,14 +106,6 @@ def is_archived(site: Site, staged: StagedObject) -> bool:
         if head is not None and str(head["ETag"]).strip('"') == staged.etag:
             likeness = compare(content_of(head), content)
     return likeness is Likeness.EQUAL
-
-
-def _origin_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    try:
-        origin = json.loads(metadata[ORIGIN])
-    except (KeyError, ValueError):
-        return None
-    return origin if isinstance(origin, dict) else None
 
 
 def _head(site: Site, bucket: str, key: str, version_id: str | None = None) -> Any | None:

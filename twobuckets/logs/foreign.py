@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Sequence
 from urllib.parse import unquote_plus
 
-from twobuckets.logs.lines import Failure
+from twobuckets.processor.contract import Failure
 
 _ERROR_LINE = re.compile(
     r"^([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\w*)(?:: (.*))?$", re.MULTILINE

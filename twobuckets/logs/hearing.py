@@ -16,7 +16,6 @@ from twobuckets.logs.lines import (
     OUTCOME_OR_FAILURE_PATTERN,
     EntryReader,
     FailedInvocation,
-    Failure,
     InvocationReport,
     InvocationStart,
     LogLine,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.logs.events import Follower
+    from twobuckets.processor.contract import Failure
 
 _SAID_INVOCATIONS: Final = 2_000
 _SAID_CHARACTERS: Final = 64_000

@@ -14,17 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from twobuckets.processor.contract import FAILED, Failure, is_outcome_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from twobuckets.logs.events import LogEvent
-
-ARCHIVED: Final = "archived"
-FAILED: Final = "failed"
-REJECTED: Final = "rejected"
-SUPERSEDED: Final = "superseded"
-MISSING: Final = "missing"
-UNSUCCESSFUL: Final = frozenset({FAILED, REJECTED})
 
 TIMED_OUT: Final = "timed-out"
 OUT_OF_MEMORY: Final = "out-of-memory"
@@ -44,20 +39,12 @@ FAILURE_PATTERN: Final = (
 """The same with tracebacks, and with the starts that tell which invocation a line belongs to."""
 
 
-class Failure(NamedTuple):
-    """What went wrong: the exception's type and message, and its trace where there is one."""
-
-    type: str
-    message: str
-    trace: str = ""
-
-
 class Outcome(NamedTuple):
     """What processing did to one object version, as our processor's line says.
 
-    `outcome` is one of ARCHIVED to MISSING. `attempt` counts this request's tries as far as one
-    execution environment, or the EntryReader, saw them. `size_bytes` and what follows `key` are
-    None where the line has none.
+    `outcome` is one of the contract's ARCHIVED to MISSING. `attempt` counts this request's tries as
+    far as one execution environment, or the EntryReader, saw them. `size_bytes` and what follows
+    `key` are None where the line has none.
     """
 
     logged_at: datetime
@@ -376,16 +363,15 @@ def _reason_of(error: Failure) -> str:
 
 def _outcome_of(event: LogEvent, fields: Mapping[str, Any]) -> Outcome | None:
     get = fields.get
-    outcome, key, bucket = get("outcome"), get("key"), get("bucket")
-    if get("twobuckets") != 1 or not isinstance(outcome, str) or not isinstance(key, str):
+    if not is_outcome_line(fields):
         return None
-    error, notes = get("error"), get("notes")
+    bucket, error, notes = get("bucket"), get("error"), get("notes")
     # By position, in the record's order: names would double the time of making one.
     return Outcome(
         event.logged_at,
-        outcome,
+        fields["outcome"],
         bucket if isinstance(bucket, str) else "",
-        key,
+        fields["key"],
         _text(get("version_id")),
         _text(get("etag")),
         _whole(get("size")),

@@ -13,7 +13,6 @@ from urllib.parse import quote, quote_plus
 from twobuckets.logs.events import LogEvent, iter_events
 from twobuckets.logs.lines import (
     FAILURE_PATTERN,
-    UNSUCCESSFUL,
     Entry,
     EntryReader,
     FailedInvocation,
@@ -23,6 +22,7 @@ from twobuckets.logs.lines import (
     Outcome,
     PlatformLine,
 )
+from twobuckets.processor.contract import UNSUCCESSFUL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

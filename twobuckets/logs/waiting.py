@@ -17,17 +17,9 @@ from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.logs.events import Follower
 from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
-from twobuckets.logs.lines import (
-    ARCHIVED,
-    FAILED,
-    MISSING,
-    REJECTED,
-    SUPERSEDED,
-    FailedInvocation,
-    Failure,
-    Outcome,
-)
+from twobuckets.logs.lines import FailedInvocation, Outcome
 from twobuckets.logs.objects import CLOCK_TOLERANCE, Place, find_places
+from twobuckets.processor.contract import ARCHIVED, FAILED, MISSING, REJECTED, SUPERSEDED, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

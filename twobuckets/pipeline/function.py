@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.aws import DENIED_CODES
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.pipeline.policies import statements_of
-from twobuckets.settings import HANDLER, function_name_of, qualifier_of
+from twobuckets.processor.contract import HANDLER
+from twobuckets.settings import function_name_of, qualifier_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,8 +1,9 @@
 """What runs inside Lambda: processes each staged file and archives exactly that version.
 
-The Lambda handler is `twobuckets.processor.handler`; nothing here imports the rest of the package.
+The Lambda handler is `twobuckets.processor.handler`; nothing here imports the rest of the package,
+and of what is here the rest imports `contract`, and the functions that judge versions.
 
-Environment variables:
+Environment variables (their names stand in `contract`):
 
 - `ARCHIVE_BUCKET`: the archive bucket. Required.
 - `TWOBUCKETS_PROCESS`: the user's function as `module:function`, by default `processor:process`.
@@ -52,7 +53,22 @@ s3:GetObjectVersionTagging, s3:GetObjectAnnotation, s3:ListObjectAnnotations; on
 bucket: s3:ListBucket, s3:ListBucketVersions.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from twobuckets.processor.file import File, Reject
-from twobuckets.processor.runtime import handler
+
+if TYPE_CHECKING:
+    from twobuckets.processor.runtime import handler
 
 __all__ = ["File", "Reject", "handler"]
+
+
+def __getattr__(name: str) -> object:
+    # Whoever reads only the contract, as every command does, need not load the runtime for it.
+    if name == "handler":
+        from twobuckets.processor.runtime import handler
+
+        return handler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

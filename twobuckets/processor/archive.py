@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twobuckets.processor.annotations import require_no_annotations
+from twobuckets.processor.contract import ORIGIN, Origin
 from twobuckets.processor.copying import (
     LARGEST_COPY_BYTES,
     Destination,
@@ -18,10 +19,8 @@ from twobuckets.processor.copying import (
     has_condition,
 )
 from twobuckets.processor.looking import (
-    ORIGIN,
     Archived,
     NotHere,
-    Origin,
     Place,
     Staged,
     archived_as,
@@ -35,7 +34,7 @@ from twobuckets.processor.looking import (
     is_archived,
     is_same,
     iter_versions,
-    parse_origin,
+    origin_of,
     require_wanted,
 )
 from twobuckets.processor.proving import is_equal
@@ -143,7 +142,7 @@ def _ensure_archived(
         sequencer=arrival.sequencer,
         staged_at=format_time(staged.last_modified_at),
     )
-    recorded = {**staged.metadata, ORIGIN: origin.metadata_value()}
+    recorded = {**staged.metadata, ORIGIN: origin.note()}
     try:
         if can_be_said_again(staged):
             version_id = copy_version(s3, staged, destination, recorded, seen)
@@ -231,7 +230,7 @@ def _archived_version(s3: S3Client, bucket: str, key: str, version_id: str) -> S
 
 def _came_after(one: Staged, other: Staged) -> bool:
     """Whether the first archived version surely came from a later upload than the second."""
-    a, b = parse_origin(one.head["Metadata"]), parse_origin(other.head["Metadata"])
+    a, b = origin_of(one.head), origin_of(other.head)
     if a is None or b is None or a.bucket != b.bucket:
         return False
     if a.sequencer is None or b.sequencer is None:

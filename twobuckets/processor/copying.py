@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 
 from twobuckets.processor.annotations import require_no_annotations
 from twobuckets.processor.comparing import content_of
-from twobuckets.processor.looking import ORIGIN, Archived, Staged, version_id_of
+from twobuckets.processor.contract import ORIGIN
+from twobuckets.processor.looking import Archived, Staged, version_id_of
 from twobuckets.processor.proving import composite_crc, find_whole
 
 if TYPE_CHECKING:

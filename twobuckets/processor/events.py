@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote_plus
 
+from twobuckets.processor.contract import wanted_by
+
 
 class UnknownEventError(ValueError):
     """An event, or a record in one, that no object can be read from."""
@@ -91,8 +93,8 @@ def _from_body(body: object) -> Iterator[Arrival | Unreadable]:
         raise UnknownEventError(f"expected an S3 event, got {_described(body)}")
     if body.get("Event") == "s3:TestEvent":
         return
-    if body.get("twobuckets") == 1 and isinstance(body.get("wake"), list):
-        yield from (_readable(_from_wake, item) for item in body["wake"])
+    if (wanted := wanted_by(body)) is not None:
+        yield from (_readable(_from_wake, item) for item in wanted)
     elif body.get("source") == "aws.s3" and "detail-type" in body:
         yield _readable(_from_eventbridge, body)
     elif isinstance(body.get("Records"), list):

@@ -7,12 +7,12 @@ from, so that an older one that comes late never becomes the archive's current o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from twobuckets.processor.contract import ORIGIN, Origin, read_origin
 from twobuckets.processor.proving import Described, is_equal
 from twobuckets.processor.stream import etag_of
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from twobuckets.processor.events import Arrival
-
-ORIGIN = "twobuckets-origin"
 
 
 class NotHere(Exception):
@@ -39,45 +37,6 @@ class NotReadableYetError(Exception):
     That can happen in the minutes after versioning was first enabled on a bucket (Amazon S3 user
     guide, "How S3 Versioning works").
     """
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Which staged version an archived object was copied from."""
-
-    bucket: str
-    version_id: str | None
-    etag: str
-    sequencer: str | None
-    staged_at: str
-
-    def metadata_value(self) -> str:
-        """Return the record as it stands in the archived object's metadata."""
-        return json.dumps(
-            {
-                "bucket": self.bucket,
-                "version_id": self.version_id,
-                "etag": self.etag,
-                "sequencer": self.sequencer,
-                "staged_at": self.staged_at,
-            },
-            separators=(",", ":"),
-        )
-
-
-def parse_origin(metadata: Mapping[str, str]) -> Origin | None:
-    """Return the origin record in an archived object's metadata, or None if there is none."""
-    try:
-        fields = json.loads(metadata[ORIGIN])
-        return Origin(
-            bucket=fields["bucket"],
-            version_id=fields["version_id"],
-            etag=fields["etag"],
-            sequencer=fields["sequencer"],
-            staged_at=fields["staged_at"],
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +231,12 @@ def find_archived(s3: S3Client, bucket: str, key: str) -> Archived | None:
 
 def archived_as(bucket: str, key: str, head: Mapping[str, Any]) -> Archived:
     """Return an archived version from what a HEAD said of it."""
-    origin = parse_origin(head["Metadata"])
-    return Archived(bucket, key, version_id_of(head), etag_of(head), origin, head)
+    return Archived(bucket, key, version_id_of(head), etag_of(head), origin_of(head), head)
+
+
+def origin_of(head: Mapping[str, Any]) -> Origin | None:
+    """Return what the note in an object's metadata says, None without one."""
+    return read_origin(head["Metadata"].get(ORIGIN))
 
 
 def is_same(arrival: Arrival, origin: Origin | None, staged: Staged | None) -> bool:

@@ -1,96 +1,25 @@
-"""The outcome line: one JSON object on stdout for each record, the contract with everything else.
+"""What goes into the log: whole lines, with no secret in them.
 
-Consumers take the last line of a version in a request: a record that finishes after its time-out
-was foretold writes a second line.
+Consumers take the last outcome line of a version in a request: a record that finishes after its
+time-out was foretold writes a second line.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 import threading
 import traceback
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 
-ARCHIVED = "archived"
-FAILED = "failed"
-REJECTED = "rejected"
-SUPERSEDED = "superseded"
-MISSING = "missing"
+from twobuckets.processor.contract import Failure
 
 _MESSAGE_CHARACTERS = 2_000
 _TRACE_CHARACTERS = 8_000
 _HERE = os.path.dirname(__file__)
 _writing = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What went wrong, free of secrets and short enough for a log line."""
-
-    type: str
-    message: str
-    trace: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What processing did to one object version."""
-
-    outcome: str
-    bucket: str
-    key: str
-    version_id: str | None
-    etag: str | None
-    size_bytes: int | None
-    duration_ms: int
-    request_id: str | None
-    attempt: int
-    error: Failure | None = None
-    reason: str | None = None
-    duplicate: bool = False
-    archive_version_id: str | None = None
-    sequencer: str | None = None
-    notes: tuple[str, ...] = ()
-
-    def line(self) -> str:
-        """Return the outcome as one line of JSON in ASCII, with the present time."""
-        fields: dict[str, object] = {
-            "twobuckets": 1,
-            "outcome": self.outcome,
-            "bucket": self.bucket,
-            "key": self.key,
-            "version_id": self.version_id,
-            "etag": self.etag,
-            "size": self.size_bytes,
-            "duration_ms": self.duration_ms,
-            "request_id": self.request_id,
-            "attempt": self.attempt,
-            "error": None,
-            # What Lambda filters a log by; it takes a line for INFO unless both are there and valid
-            # (Lambda developer guide, "Log-level filtering").
-            "level": "ERROR" if self.outcome in (FAILED, REJECTED) else "INFO",
-            "timestamp": now_text(),
-        }
-        if self.error is not None:
-            fields["error"] = {
-                "type": self.error.type,
-                "message": self.error.message,
-                "trace": self.error.trace,
-            }
-        extras = {
-            "reason": self.reason,
-            "duplicate": self.duplicate or None,
-            "archive_version_id": self.archive_version_id,
-            "sequencer": self.sequencer,
-            "notes": list(self.notes) or None,
-        }
-        fields.update({name: value for name, value in extras.items() if value is not None})
-        return json.dumps(fields, separators=(",", ":"))
 
 
 def now_text() -> str:

@@ -15,13 +15,13 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twobuckets.processor import archive as archive_
-from twobuckets.processor import looking
-from twobuckets.processor import outcome as outcome_
+from twobuckets.processor import contract, looking
+from twobuckets.processor.contract import Failure, Outcome
 from twobuckets.processor.copying import Destination
 from twobuckets.processor.events import Arrival, Unreadable, parse_event
 from twobuckets.processor.file import File, Reject
 from twobuckets.processor.looking import Archived, NotHere, Staged
-from twobuckets.processor.outcome import Failure, Outcome, failure_of, now_text, write_line
+from twobuckets.processor.outcome import failure_of, now_text, write_line
 from twobuckets.processor.stream import RangeReader, find_expected, open_stream
 
 if TYPE_CHECKING:
@@ -52,16 +52,18 @@ class Settings:
 
 def find_settings(environ: Mapping[str, str]) -> Settings:
     """Return the settings; raise ConfigurationError naming the variable that is wrong."""
-    bucket = environ.get("ARCHIVE_BUCKET", "")
+    bucket = environ.get(contract.ARCHIVE_BUCKET, "")
     if not bucket:
-        raise ConfigurationError("ARCHIVE_BUCKET is not set: it names the archive bucket")
+        raise ConfigurationError(
+            f"{contract.ARCHIVE_BUCKET} is not set: it names the archive bucket"
+        )
     return Settings(
         archive_bucket=bucket,
-        process=environ.get("TWOBUCKETS_PROCESS") or "processor:process",
-        record_concurrency=_whole_number(environ, "TWOBUCKETS_RECORD_CONCURRENCY", 1, 64),
-        copy_concurrency=_whole_number(environ, "TWOBUCKETS_COPY_CONCURRENCY", 8, 64),
-        storage_class=environ.get("TWOBUCKETS_ARCHIVE_STORAGE_CLASS") or None,
-        deadline_margin_seconds=_whole_number(environ, "TWOBUCKETS_DEADLINE_MARGIN", 3, 300),
+        process=environ.get(contract.PROCESS) or contract.DEFAULT_PROCESS,
+        record_concurrency=_whole_number(environ, contract.RECORD_CONCURRENCY, 1, 64),
+        copy_concurrency=_whole_number(environ, contract.COPY_CONCURRENCY, 8, 64),
+        storage_class=environ.get(contract.STORAGE_CLASS) or None,
+        deadline_margin_seconds=_whole_number(environ, contract.DEADLINE_MARGIN, 3, 300),
     )
 
 
@@ -76,7 +78,7 @@ def load_process(name: str) -> Process:
     """Return the user's function; raise ConfigurationError if `module:function` names none."""
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
-        raise ConfigurationError(f"TWOBUCKETS_PROCESS is {name!r}, expected module:function")
+        raise ConfigurationError(f"{contract.PROCESS} is {name!r}, expected module:function")
     try:
         process = getattr(import_module(module_name), function_name, None)
     except BaseException as error:
@@ -148,16 +150,16 @@ class Invocation:
         except Reject as refusal:
             shown = failure_of(refusal)
             outcome = self._outcome(
-                progress, outcome_.REJECTED, error=Failure(shown.type, shown.message)
+                progress, contract.REJECTED, error=Failure(shown.type, shown.message)
             )
         except BaseException as error:  # noqa: BLE001 - `process` may raise even SystemExit
-            outcome = self._outcome(progress, outcome_.FAILED, error=failure_of(error))
+            outcome = self._outcome(progress, contract.FAILED, error=failure_of(error))
         finally:
             progress.is_settled = True
             for stream in progress.streams:
                 _close(stream)
             progress.streams.clear()
-        write_line(outcome.line())
+        write_line(outcome.line(now_text()))
         return outcome
 
     def _settle(self, progress: Progress) -> Outcome:
@@ -169,8 +171,9 @@ class Invocation:
         )
         if arrival.bucket == destination.bucket:
             raise ConfigurationError(
-                f"ARCHIVE_BUCKET is the bucket that the event is about, {arrival.bucket!r}: "
-                "archiving into it would wake the function again and delete the only copy"
+                f"{contract.ARCHIVE_BUCKET} is the bucket that the event is about, "
+                f"{arrival.bucket!r}: archiving into it would wake the function again and delete "
+                "the only copy"
             )
         progress.stage = "looking"
         try:
@@ -183,7 +186,7 @@ class Invocation:
             progress.size_bytes = int(seen.head["ContentLength"])
             return self._outcome(
                 progress,
-                outcome_.ARCHIVED,
+                contract.ARCHIVED,
                 duplicate=True,
                 archive_version_id=seen.version_id,
             )
@@ -204,7 +207,7 @@ class Invocation:
         version_id = archive_.archive(self.s3, arrival, staged, destination, seen)
         return self._outcome(
             progress,
-            outcome_.ARCHIVED,
+            contract.ARCHIVED,
             duplicate=duplicate,
             archive_version_id=version_id,
             notes=notes,
@@ -290,7 +293,8 @@ class Invocation:
                     f"not done: {progress}. Raise the time-out, or split the work."
                 )
                 error = Failure("TimeoutForeseen", message)
-                write_line(self._outcome(progress, outcome_.FAILED, error=error).line())
+                foretold = self._outcome(progress, contract.FAILED, error=error)
+                write_line(foretold.line(now_text()))
 
 
 def handler(event: object, context: object) -> dict[str, Any]:
@@ -318,7 +322,7 @@ def handler(event: object, context: object) -> dict[str, Any]:
             outcomes = _run_all(invocation, records)
     for record in unreadable:
         write_line(_problem_line(record.reason, request_id))
-    failed = [outcome for outcome in outcomes if outcome.outcome == outcome_.FAILED]
+    failed = [outcome for outcome in outcomes if outcome.outcome == contract.FAILED]
     if batch.from_sqs:
         return _batch_item_failures(arrivals, outcomes, unreadable)
     if failed or unreadable:
@@ -342,7 +346,7 @@ def _batch_item_failures(
     failed = {
         arrival.message_id: None
         for arrival, outcome in zip(arrivals, outcomes, strict=True)
-        if outcome.outcome == outcome_.FAILED
+        if outcome.outcome == contract.FAILED
     }
     failed.update((record.message_id, None) for record in unreadable)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}

@@ -8,12 +8,12 @@ nothing else, and the archived version that it was made of stays.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.processor.comparing import Likeness
+from twobuckets.processor.contract import read_origin
 from twobuckets.reprocess.conversation import (
     Answer,
     Talk,
@@ -292,12 +292,8 @@ def _first_problem(answers: list[Answer]) -> str:
 
 def _origin_of(archived: Found) -> str | None:
     """Return the staged version that an archived object was made of, as the processor notes it."""
-    try:
-        origin = json.loads(archived.origin or "")
-    except ValueError:
-        return None
-    version_id = origin.get("version_id") if isinstance(origin, dict) else None
-    return version_id if isinstance(version_id, str) else None
+    origin = read_origin(archived.origin)
+    return None if origin is None else origin.version_id
 
 
 def _explain(above: _Above) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.aws import ClientError, explain, explain_refusal
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
 from twobuckets.processor.comparing import Content, Likeness, compare, content_in_headers
+from twobuckets.processor.contract import ORIGIN
 from twobuckets.s3.answers import AnswerError
 from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.listing import ListingError, iter_versions
@@ -43,8 +44,7 @@ FROZEN_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 DESCRIBING_HEADERS: Final = frozenset(
     {"content-type", "content-encoding", "content-language", "content-disposition", "cache-control"}
 )
-ORIGIN_HEADER: Final = "x-amz-meta-twobuckets-origin"
-"""The processor's own note in an archived object; never part of what somebody uploaded."""
+ORIGIN_HEADER: Final = f"x-amz-meta-{ORIGIN}"
 NO_VERSION: Final = (None, "null")
 
 

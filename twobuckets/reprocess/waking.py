@@ -13,8 +13,8 @@ from urllib.parse import quote_plus
 from twobuckets.aws import ClientError, attempt
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.parallel import map_unordered
+from twobuckets.processor import contract
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
-from twobuckets.settings import HANDLER
 from twobuckets.units import format_instant
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 def is_ours(functions: LambdaClient, function: str) -> bool:
     """Tell whether a function runs this project's processor."""
-    return functions.get_function_configuration(FunctionName=function).get("Handler") == HANDLER
+    return (
+        functions.get_function_configuration(FunctionName=function).get("Handler")
+        == contract.HANDLER
+    )
 
 
 def wake_event(
@@ -40,14 +43,9 @@ def wake_event(
     (S3 user guide, "Event message structure").
     """
     if ours:
-        wake = {
-            "bucket": bucket,
-            "key": item.key,
-            "version_id": item.version_id,
-            "etag": item.etag,
-            "size": item.size,
-        }
-        return {"twobuckets": 1, "wake": [wake]}
+        return contract.wake_event(
+            bucket, item.key, version_id=item.version_id, etag=item.etag, size_bytes=item.size
+        )
     staged = {"key": quote_plus(item.key, safe="/"), "size": item.size, "eTag": item.etag}
     if item.version_id is not None:
         staged["versionId"] = item.version_id

@@ -14,7 +14,6 @@ from twobuckets.logs.events import LogEvent
 from twobuckets.logs.lines import (
     Entry,
     FailedInvocation,
-    Failure,
     InvocationReport,
     InvocationStart,
     LogLine,
@@ -26,6 +25,8 @@ from twobuckets.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from twobuckets.processor.contract import Failure
 
 _STYLES: Final = {
     "archived": "green",
