@@ -1,18 +1,46 @@
-"""The generated parts of the README: `cog -r README.md` writes them, `cog --check` compares."""
+"""The generated parts of the manual: `python -m tests.docs` writes them, `cog --check` compares."""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import enum
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePath
+from typing import Final
 
 import click
+from cfnlint.decode import cfn_yaml
 from click.testing import CliRunner
 
-from twobuckets.cli import cli
+from twobuckets import local, manual
+from twobuckets.cli import cli, global_options, rows, views
+from twobuckets.cli import records as records_
 from twobuckets.doctor import list_checks
+from twobuckets.manual import TOPICS
+from twobuckets.prices import US_EAST_1
+from twobuckets.processor.contract import FAILED, Failure, Outcome
+from twobuckets.records import type_of
+from twobuckets.s3.answers import ListedObject
+from twobuckets.s3.uploads import IncompleteUpload
 from twobuckets.settings import Settings
+from twobuckets.stack.template import template_text
 from twobuckets.units import format_duration
 
 WIDTH = 88
+PAGES = sorted(p for p in Path(manual.__file__).parent.iterdir() if p.suffix in (".md", ".1"))
+README = Path(__file__).parents[1] / "README.md"
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 def command_help() -> str:
@@ -47,7 +75,14 @@ def _help(path: tuple[str, ...]) -> str:
         .stdout
     )
     lines = "\n".join(line.rstrip() for line in shown.splitlines())
-    return f"\n### {' '.join(['twobuckets', *path])}\n\n```text\n{lines}\n```\n"
+    return f"\n## {' '.join(['twobuckets', *path])}\n\n```text\n{lines}\n```\n"
+
+
+def topics_list() -> str:
+    """Return the manual's pages, in the order of reading, as Markdown for the README."""
+    return "\n".join(
+        ["", *(f"- [{t.topic}](twobuckets/manual/{t.topic}.md): {t.says}" for t in TOPICS), ""]
+    )
 
 
 def settings_table() -> str:
@@ -79,3 +114,257 @@ def _shown(default: object) -> str:
     if hasattr(default, "total_seconds"):
         return f"`{format_duration(default)}`"  # type: ignore[arg-type]
     return f"`{default}`"
+
+
+def gaps_table() -> str:
+    """Return what the embedded AWS does otherwise than AWS as Markdown, from its docstring."""
+    lines = (inspect.getdoc(local) or "").splitlines()
+    table = "\n".join(lines[next(i for i, line in enumerate(lines) if line.startswith("|")) :])
+    return "\n" + re.sub(r"\n(?!\|)\s*", " ", table) + "\n"
+
+
+def outcome_line() -> str:
+    """Return an outcome line of a failure, laid out, as Markdown."""
+    outcome = Outcome(
+        outcome=FAILED,
+        bucket="intake-staging",
+        key="in/report.csv",
+        version_id="3HL4kqtJvjVBH40Nrjfkd",
+        etag="9b2cf535f27731c974343645a3985328",
+        size_bytes=2048,
+        duration_ms=120,
+        request_id="5f0e1c9a-7d53-4c53-9d4d-1b1b8e1f2a77",
+        attempt=1,
+        error=Failure("KeyError", "'id'", "Traceback (most recent call last): ..."),
+        sequencer="0055AED6DCD90281E5",
+    )
+    shown = json.loads(outcome.line("2026-05-04T12:00:00.000+00:00"))
+    return f"\n```json\n{json.dumps(shown, indent=2)}\n```\n"
+
+
+def processor_permissions() -> str:
+    """Return what the template lets the processor do as Markdown."""
+    resources = cfn_yaml.loads(template_text())["Resources"]
+    (policy,) = resources["ProcessorRole"]["Properties"]["Policies"]
+    table = ["", "| on | actions |", "|---|---|"]
+    for statement in policy["PolicyDocument"]["Statement"]:
+        actions, places = statement["Action"], statement["Resource"]
+        shown = ", ".join(f"`{a}`" for a in ([actions] if isinstance(actions, str) else actions))
+        places = places if isinstance(places, list) else [places]
+        table.append(f"| {' and '.join(map(_place, places))} | {shown} |")
+    return "\n".join([*table, ""])
+
+
+_PLACES = {
+    "StagingBucketName}/*": "staging's objects",
+    "ArchiveBucketName}/*": "the archive's objects",
+    "StagingBucketName}": "the staging bucket",
+    "ArchiveBucketName}": "the archive bucket",
+    "ProcessorLog": "its log group",
+    "FailureQueue": "the failure queue",
+}
+
+
+def _place(resource: object) -> str:
+    return next(says for name, says in _PLACES.items() if name in str(resource))
+
+
+# Commands, the view files of the records that they show, and the records that they make themselves.
+_SHOWN_BY: Final = (
+    ("init, build", ("artifact",), (records_.InitSummary, records_.BuildSummary)),
+    ("deploy, destroy", ("stack",), ()),
+    ("upload", ("upload",), (records_.Progressed,)),
+    (
+        "presign, credentials",
+        ("presign",),
+        (records_.PresignSummary, records_.CredentialsSummary),
+    ),
+    ("upload --wait, reprocess --wait", ("waiting",), ()),
+    ("status", ("status",), ()),
+    ("ls", (), (records_.LsSummary,)),
+    ("logs", ("logs",), (records_.LogsSummary,)),
+    ("doctor", ("doctor",), ()),
+    ("reprocess", ("reprocess",), ()),
+    ("local", ("local",), ()),
+    ("help", ("manual",), (records_.HelpSummary,)),
+)
+
+
+def records() -> str:
+    """Return every JSON record with its fields as Markdown, by the commands that write it.
+
+    Raises AssertionError when a record of the program is in none of the lists here.
+    """
+    files = [file for _, shown, _ in _SHOWN_BY for file in shown]
+    assert sorted([*files, "commands"]) == sorted(set(views.FILES.values())), "_SHOWN_BY"
+    own = [record for _, _, made in _SHOWN_BY for record in made]
+    known = [
+        r for r in vars(records_).values() if getattr(r, "__module__", "") == records_.__name__
+    ]
+    assert set(own) == set(known), "_SHOWN_BY"
+    lines: list[str] = []
+    for commands, shown, made in _SHOWN_BY:
+        lines += ["", f"### {commands}", ""]
+        lines += _listed() if commands == "ls" else ()
+        shown_types = [record for file in shown for record in views.views_of(file)]
+        lines += map(
+            _record, sorted((*shown_types, *made), key=lambda r: _type_of_class(r) == "summary")
+        )
+    return "\n".join([*lines, ""])
+
+
+def _type_of_class(record: type) -> str:
+    """Return the `"type"` of a class of records."""
+    return type_of(record.__new__(record)) if not issubclass(record, tuple) else _kebab(record)
+
+
+def _kebab(record: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", record.__name__).lower()
+
+
+def _record(record: type) -> str:
+    says = " ".join((inspect.getdoc(record) or "").split())
+    says = says.replace("None", "null").replace("True", "true").replace("False", "false")
+    held = "; ".join(f"`{name}` {kind}" for name, kind in _fields(record))
+    return f"- **`{_type_of_class(record)}`**: {says} Fields: {held}."
+
+
+def _fields(record: type) -> Iterator[tuple[str, str]]:
+    hints = typing.get_type_hints(record, localns=_names_for_types(record))
+    names = getattr(record, "_fields", None) or [f.name for f in dataclasses.fields(record)]
+    for name in names:
+        yield name, _kind(hints[name])
+
+
+def _names_for_types(record: type) -> dict[str, object]:
+    """Return what the record's module imports for type checkers only."""
+    names: dict[str, object] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(sys.modules[record.__module__]))):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for imported in node.body:
+                if isinstance(imported, ast.ImportFrom) and imported.module is not None:
+                    module = importlib.import_module(imported.module)
+                    names |= {
+                        a.asname or a.name: getattr(module, a.name, object) for a in imported.names
+                    }
+    return names
+
+
+_KINDS: dict[object, str] = {
+    str: "text",
+    int: "number",
+    float: "number",
+    bool: "true or false",
+    datetime: "instant",
+    timedelta: "seconds",
+    type(None): "null",
+}
+
+
+def _kind(hint: typing.Any) -> str:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint in _KINDS:
+        return _KINDS[hint]
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(dict.fromkeys(map(_kind, inner)))
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin is not None and issubclass(origin, Mapping):
+        return f"object of {_kind(inner[1])}"
+    if origin is not None:
+        return f"list of {_kind(inner[0])}"
+    if issubclass(hint, enum.Enum):
+        return " or ".join(f"`{member.value}`" for member in hint)
+    if issubclass(hint, PurePath):
+        return "text"
+    if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields"):
+        return "{" + ", ".join(f"`{name}` {kind}" for name, kind in _fields(hint)) + "}"
+    return "value"
+
+
+def _listed() -> Iterator[str]:
+    """Yield the rows of `ls`, which are no records, by what is written of one."""
+    listed = ListedObject("in/a.csv", 1, NOON, "etag", "STANDARD")
+    upload = IncompleteUpload(
+        key="in/a.csv",
+        upload_id="id",
+        initiated_at=NOON,
+        initiator="arn",
+        storage_class="STANDARD",
+        parts=1,
+        stored_bytes=1,
+        abort_at=NOON,
+        abort_rule="rule",
+    )
+    for says, line in (
+        ("An object; `age` in staging only.", rows.object_json([listed], now=NOON)),
+        (
+            "An incomplete upload; what is not known is null.",
+            rows.upload_json([upload], now=NOON, prices=US_EAST_1),
+        ),
+    ):
+        row = json.loads(line)
+        name = row.pop("type")
+        held = "; ".join(f"`{field}` {_kind_of_value(field, row[field])}" for field in row)
+        yield f"- **`{name}`**: {says} Fields: {held}."
+
+
+def _kind_of_value(field: str, value: object) -> str:
+    if field.endswith("_at"):
+        return "instant"
+    return "seconds" if field == "age" else _KINDS[type(value)]
+
+
+def man_page() -> str:
+    """Return the commands and their options in roff, from what the program says of itself."""
+    root = click.Context(cli, info_name="twobuckets")
+    lines = [".SH GLOBAL OPTIONS", "Accepted before and after the command's name."]
+    for option in global_options():
+        lines += _man_option(option, root)
+    lines.append(".SH COMMANDS")
+    for path in command_paths()[1:]:
+        command, context = _command(path)
+        if isinstance(command, click.Group):
+            continue
+        pieces = " ".join(command.collect_usage_pieces(context))
+        lines += [f'.SS "{_roff(" ".join(path))} {_roff(pieces)}"', *_man_text(command.help or "")]
+        for parameter in command.params:
+            if parameter.expose_value:
+                lines += _man_option(parameter, context)
+    return "\n".join(["", *lines, ""])
+
+
+def _command(path: tuple[str, ...]) -> tuple[click.Command, click.Context]:
+    command: click.Command = cli
+    context = click.Context(cli, info_name="twobuckets")
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(context, name)
+        assert found is not None
+        command, context = found, click.Context(found, info_name=name, parent=context)
+    return command, context
+
+
+def _man_option(parameter: click.Parameter, context: click.Context) -> list[str]:
+    shown = parameter.get_help_record(context)
+    if shown is None or not shown[1]:
+        return []
+    return [".TP", f".B {_roff(shown[0])}", _roff(shown[1])]
+
+
+def _man_text(text: str) -> Iterator[str]:
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if paragraph.startswith("\b\n"):
+            yield from (".nf", *map(_roff, paragraph.splitlines()[1:]), ".fi")
+        else:
+            yield from (".PP", _roff(" ".join(paragraph.split())))
+
+
+def _roff(text: str) -> str:
+    """Return text that roff shows as it is."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
+    return "\\&" + escaped if escaped.startswith((".", "'")) else escaped
+
+
+if __name__ == "__main__":
+    subprocess.run([sys.executable, "-m", "cogapp", "-r", README, *PAGES], check=True)

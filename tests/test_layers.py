@@ -27,7 +27,7 @@ LEVELS = (
     {"pipeline"},
     {"s3", "settings", "aws", "parallel", "lists"},
     {"records"},
-    {"units", "text", "errors", "prices"},
+    {"units", "text", "errors", "prices", "manual"},
     {"processor"},
 )
 # Top-level packages that only these places import (a prefix of the dotted module's name).

@@ -1,4 +1,4 @@
-"""The README's table of permissions: an identity that has them, and no others, gets through."""
+"""The manual's table of permissions: an identity that has them, and no others, gets through."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner, Result
 
+from twobuckets import manual
 from twobuckets.cli import cli
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from twobuckets import local
     from twobuckets.aws.clients import Aws
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(manual.__file__).with_name("permissions.md")
 SERVICES = "cloudformation|cloudwatch|iam|lambda|logs|s3|sqs|sts"
 
 
 def actions_of(command: str) -> list[str]:
     """Return the actions in the command's row; a service holds on until the next one is named."""
-    rows = README.read_text("utf-8").partition("## Permissions")[2].splitlines()
+    rows = PAGE.read_text("utf-8").splitlines()
     cell = next(row for row in rows if row.startswith(f"| {command} |")).split("|")[2]
     actions = []
     service = ""
@@ -65,7 +66,7 @@ def run_as(
 ALWAYS = ["cloudformation:DescribeStacks"]
 
 
-def test_the_actions_in_the_readme_are_enough(run_as: Callable[..., Result], embedded: Aws):
+def test_the_actions_in_the_manual_are_enough(run_as: Callable[..., Result], embedded: Aws):
     deploy, status = actions_of("`deploy`"), actions_of("`status`")
     destroy = actions_of("`destroy`")
     for actions, arguments in (

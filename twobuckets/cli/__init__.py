@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "doctor": "Find what is stuck, orphaned or broken, and why.",
     "reprocess": "Get objects processed again.",
     "local": "Run the embedded AWS on this machine.",
+    "help": "Show the manual.",
 }
 """In the order that `--help` shows."""
 
@@ -140,12 +141,15 @@ class Command(click.Command):
             self.params = own
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Say where the global options are described."""
+        """Say which page of the manual tells more, and where the global options are described."""
+        from twobuckets.manual import topic_of
+
         super().format_epilog(ctx, formatter)
+        program, name, *_ = ctx.command_path.split()
         formatter.write_paragraph()
-        formatter.write_text(
-            f"Global options (--stack, --json, ...): see `{ctx.find_root().command_path} --help`."
-        )
+        if topic := topic_of(name):
+            formatter.write_text(f"Manual: `{program} help {topic}`.")
+        formatter.write_text(f"Global options (--stack, --json, ...): see `{program} --help`.")
 
 
 class Group(Command, click.Group):

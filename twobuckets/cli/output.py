@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
+
+import click
 
 from twobuckets.records import json_line
 from twobuckets.text import is_hidden, visible
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 # A pipe holds as much on Linux; more at once makes nothing faster.
 _BULK_CHARACTERS = 64 * 1024
+_PAGE_COLUMNS = 100
 
 
 class Output:
@@ -75,6 +79,26 @@ class Output:
         text = plain(record)
         if text is not None:
             self._write(_harmless(text) + "\n")
+
+    def page(self, record: object) -> None:
+        """Show one record in the pager of whoever reads at a terminal, as `record` does elsewhere.
+
+        Lines are no longer than is good to read, however wide the terminal is.
+        """
+        if not self.is_terminal or not sys.stdin.isatty():
+            self.record(record)
+            return
+        from rich.theme import Theme
+
+        from twobuckets.cli.views import human
+
+        console = self._console(sys.stdout)
+        # rich's own words in backquotes are on black, whatever colour the terminal has.
+        with console.use_theme(Theme({"markdown.code": "bold cyan"})), console.capture() as shown:
+            console.print(human(record), width=min(console.width, _PAGE_COLUMNS))
+        # As Git does: colours, and no waiting at the end of what fits on the screen.
+        os.environ.setdefault("LESS", "-FRX")
+        click.echo_via_pager(shown.get(), color=self._color or None)
 
     def stream(self, records: Iterable[object]) -> None:
         """Show records as they come."""

@@ -68,6 +68,14 @@ class LogsSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class HelpSummary:
+    """How many topics, or pages, `help` showed."""
+
+    type_name: ClassVar[str] = "summary"
+    topics: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progressed:
     """How far a run is, told now and then; `total_bytes` is what was found so far."""
 

@@ -25,6 +25,7 @@ FILES: Final = {
     "twobuckets.local": "local",
     "twobuckets.logs": "logs",
     "twobuckets.logs.waiting": "waiting",
+    "twobuckets.manual": "manual",
     "twobuckets.pipeline": "status",
     "twobuckets.reprocess": "reprocess",
     "twobuckets.stack": "stack",

@@ -9,6 +9,7 @@ from rich.text import Text
 from twobuckets.cli.records import (
     BuildSummary,
     CredentialsSummary,
+    HelpSummary,
     InitSummary,
     LogsSummary,
     PresignSummary,
@@ -32,6 +33,7 @@ def _logs_summary(summary: LogsSummary) -> Text:
 VIEWS: Final[Views] = {
     BuildSummary: View(nothing),
     CredentialsSummary: View(nothing),
+    HelpSummary: View(nothing),
     InitSummary: View(nothing),
     LogsSummary: View(_logs_summary, nothing),
     PresignSummary: View(nothing),
