@@ -98,8 +98,11 @@ class Pipeline:
 
     def outcomes(self) -> list[dict[str, Any]]:
         """The outcome lines written since."""
-        lines = self._capsys.readouterr().out.splitlines()
-        return [line for line in map(json.loads, lines) if line.get("twobuckets") == 1]
+        return [line for line in self.written() if line.get("twobuckets") == 1]
+
+    def written(self) -> list[dict[str, Any]]:
+        """All lines written since."""
+        return [json.loads(line) for line in self._capsys.readouterr().out.splitlines()]
 
     def staged(self) -> dict[str, bytes]:
         return self._contents(STAGING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twobuckets.processor.events import Arrival, UnknownEventError, Unreadable, parse_event
+from twobuckets.processor.events import (
+    Arrival,
+    Ignored,
+    UnknownEventError,
+    Unreadable,
+    parse_event,
+)
 
 SAMPLES = Path(__file__).parent.parent / "events"
+FORMS = sorted(path.stem for path in (SAMPLES / "forms").glob("*.json"))
 
 
 def sample(name: str) -> Any:
     return json.loads((SAMPLES / f"{name}.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_reads_as_it_should(name: str) -> None:
+    form = sample(f"forms/{name}")
+    batch = parse_event(form["event"])
+    answer = "tasks" if batch.job else "items" if batch.from_sqs else "raise"
+    assert answer == form["answer"], form["why"]
+    assert len(batch.records) == len(form["reads"]), (form["why"], batch.records)
+    for record, expected in zip(batch.records, form["reads"], strict=True):
+        kind = expected.pop("is")
+        if isinstance(record, Unreadable):
+            assert kind == "unreadable", record
+            assert expected["says"] in record.reason
+            assert "hunter2" not in record.reason
+            assert record.item_id == expected["item_id"]
+        else:
+            assert kind == ("arrival" if isinstance(record, Arrival) else "ignored")
+            assert asdict(record) == expected
+
+
+def test_there_are_forms_of_every_way_that_leads_here() -> None:
+    assert len(FORMS) >= 60
+    ways = {name.split("-")[0] for name in FORMS}
+    assert ways == {"s3", "ignored", "eventbridge", "sns", "sqs", "pipes", "batch", "wake"}
 
 
 def test_a_notification_of_s3_names_a_version() -> None:
@@ -43,7 +76,7 @@ def test_a_notification_without_versions_has_no_version_id() -> None:
 def test_a_batch_of_sqs_keeps_each_messages_id_and_count() -> None:
     batch = parse_event(sample("sqs-with-s3"))
     assert batch.from_sqs
-    assert [(r.key, r.message_id, r.attempt) for r in batch.records if isinstance(r, Arrival)] == [
+    assert [(r.key, r.item_id, r.attempt) for r in batch.records if isinstance(r, Arrival)] == [
         ("a b.csv", "059f36b4-87a3-44ab-83d2-661975830a7d", 1),
         ("c.csv", "2e1424d4-f796-459a-8184-9c92662be6da", 3),
     ]
@@ -94,7 +127,6 @@ def test_anything_else_is_an_error_that_names_what_arrived(event: object, says: 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"eventName": "ObjectRemoved:Delete"}, "ObjectRemoved:Delete"),
         ({"eventVersion": "3.0"}, "3.0"),
         ({"eventSource": "aws:sns"}, "aws:sns"),
         ({"s3": {}}, "KeyError"),
@@ -121,7 +153,7 @@ def test_a_message_that_is_not_json_fails_alone() -> None:
     event["Records"][0]["body"] = "not JSON"
     bad, good = parse_event(event).records
     assert isinstance(bad, Unreadable)
-    assert bad.message_id == "059f36b4-87a3-44ab-83d2-661975830a7d"
+    assert bad.item_id == "059f36b4-87a3-44ab-83d2-661975830a7d"
     assert isinstance(good, Arrival)
 
 
@@ -130,8 +162,14 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["Records", "s3", "object", "key", "body", "eventSource", "wake"]),
-            inner,
+            st.sampled_from(
+                [
+                    *("Records", "s3", "object", "key", "body", "eventSource", "wake", "Sns"),
+                    *("EventSource", "Message", "Type", "tasks", "invocationSchemaVersion"),
+                    *("source", "detail-type", "detail", "bucket", "attributes", "twobuckets"),
+                ]
+            ),
+            inner | st.sampled_from(["aws:sqs", "aws:sns", "aws:s3", "aws.s3", "Notification", 1]),
             max_size=4,
         )
     ),
@@ -145,4 +183,4 @@ def test_no_json_at_all_makes_the_parser_stumble(event: object) -> None:
         batch = parse_event(event)
     except UnknownEventError:
         return
-    assert all(isinstance(record, Arrival | Unreadable) for record in batch.records)
+    assert all(isinstance(record, Arrival | Ignored | Unreadable) for record in batch.records)

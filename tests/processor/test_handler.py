@@ -249,6 +249,98 @@ def test_only_the_failed_messages_of_a_queue_come_back(pipeline: Pipeline) -> No
     assert set(pipeline.archived()) == {"good", "also good"}
 
 
+def deletion_of(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "eventName": "ObjectRemoved:Delete"}
+
+
+def fails_if_bad(file: File) -> None:
+    if file.key == "bad":
+        raise ValueError("no luck")
+    if file.key == "rejected":
+        raise Reject("never")
+
+
+def test_what_is_no_arrival_is_one_line_and_no_failure(pipeline: Pipeline) -> None:
+    record = pipeline.upload("a")
+    pipeline.process_with(fails_if_bad)
+    event = {"Records": [deletion_of(record), record, deletion_of(record)]}
+    assert handler(event, pipeline.context) == {"archived": 1, "ignored": 2}
+    [plain] = [line for line in pipeline.written() if "outcome" not in line]
+    assert plain["message"] == "ignored what is no arrival: ObjectRemoved:Delete (2)"
+    assert plain["level"] == "INFO"
+    assert set(pipeline.archived()) == {"a"}
+
+
+def through_sns(event: object) -> dict[str, Any]:
+    sent = {"Type": "Notification", "MessageId": "n", "Message": json.dumps(event)}
+    return {"Records": [{"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": sent}]}
+
+
+def test_a_file_that_comes_through_sns_is_archived_and_a_failed_one_is_retried(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.process_with(fails_if_bad)
+    good, bad = ({"Records": [pipeline.upload(key)]} for key in ("good", "bad"))
+    assert handler(through_sns(good), pipeline.context) == {"archived": 1}
+    with pytest.raises(RecordsFailedError, match="no luck"):
+        handler(through_sns(bad), pipeline.context)
+    assert set(pipeline.staged()) == {"bad"}
+
+
+def test_of_a_pipe_s_messages_only_the_failed_come_back(pipeline: Pipeline) -> None:
+    pipeline.process_with(fails_if_bad)
+    good, bad = (pipeline.upload(key) for key in ("good", "bad"))
+    event = sqs(
+        {"Records": [good]},
+        through_sns({"Records": [bad]})["Records"][0]["Sns"],
+        {"Records": [deletion_of(good)]},
+        {"Service": "Amazon S3", "Event": "s3:TestEvent"},
+    )["Records"]
+    answer = handler(event, pipeline.context)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+    assert (set(pipeline.archived()), set(pipeline.staged())) == ({"good"}, {"bad"})
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_batch_operations_get_a_result_for_each_task(pipeline: Pipeline, version: str) -> None:
+    pipeline.process_with(fails_if_bad)
+    tasks: list[dict[str, Any]] = []
+    for number, key in enumerate(("good", "bad", "rejected", "gone")):
+        record = pipeline.upload(key) if key != "gone" else {"s3": {"object": {"key": key}}}
+        item = record["s3"]["object"]
+        where = (
+            {"s3BucketArn": f"arn:aws:s3:::{STAGING}"}
+            if version == "1.0"
+            else {"s3Bucket": STAGING}
+        )
+        task = {"taskId": f"t{number}", "s3Key": key, "s3VersionId": item.get("versionId")}
+        tasks.append(task | where)
+    event = {
+        "invocationSchemaVersion": version,
+        "invocationId": "i",
+        "job": {"id": "j"},
+        "tasks": [*tasks, {"taskId": "t4"}],
+    }
+    answer = handler(event, pipeline.context)
+    results = answer.pop("results")
+    assert answer == {
+        "invocationSchemaVersion": version,
+        "treatMissingKeysAs": "PermanentFailure",
+        "invocationId": "i",
+    }
+    assert [(result["taskId"], result["resultCode"]) for result in results] == [
+        ("t0", "Succeeded"),
+        ("t1", "TemporaryFailure"),
+        ("t2", "PermanentFailure"),
+        ("t3", "PermanentFailure"),
+        ("t4", "PermanentFailure"),
+    ]
+    said = [result["resultString"] for result in results]
+    assert said[:2] == ["archived", "failed: ValueError: no luck"]
+    assert said[3].startswith("missing: ")
+    assert set(pipeline.archived()) == {"good"}
+
+
 def test_the_attempt_counts_the_retries_that_this_environment_has_seen(
     pipeline: Pipeline,
 ) -> None:

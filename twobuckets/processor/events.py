@@ -1,14 +1,17 @@
-"""What woke the function: every shape of event that leads to an object, as one list of arrivals.
+"""What woke the function: every shape of event that leads to an object, as one list of records.
 
-Understood are S3's own notification, the same inside SQS messages, S3 through EventBridge, that
-inside SQS messages, S3's test event, and the wake-up event that `twobuckets reprocess` sends.
-Shapes: S3 user guide, "Event message structure" and "EventBridge event message structure".
+Understood are S3's notification, S3 through EventBridge, the wake-up event that `twobuckets
+reprocess` sends and S3's test event; each of them direct, in messages of SNS, of SQS, or of SQS
+that SNS sent; bare arrays of these, as EventBridge Pipes sends them; and tasks of S3 Batch
+Operations. Shapes: S3 user guide, "Event message structure", "EventBridge event message structure"
+and "Invoke AWS Lambda function"; SNS developer guide, "HTTP/HTTPS notification JSON format"; Lambda
+developer guide, "Using Lambda with Amazon SNS"; EventBridge user guide, "Pipes batching".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote_plus
@@ -25,7 +28,8 @@ class Arrival:
     """One object version that is to be processed, as the event names it.
 
     `key` is decoded. `version_id` is None where the bucket keeps no versions. `sequencer` orders
-    the arrivals of one key and is None in wake-up events. `message_id` and `attempt` come from SQS.
+    the arrivals of one key and is None in wake-up events and tasks. `attempt` comes from SQS, and
+    `item_id` names the message of SQS or the task of Batch Operations that it came in.
     """
 
     bucket: str
@@ -34,78 +38,132 @@ class Arrival:
     etag: str | None
     size_bytes: int | None
     sequencer: str | None = None
-    message_id: str | None = None
+    item_id: str | None = None
     attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """An event of S3 that is no arrival, by its name, as `ObjectRemoved:Delete`."""
+
+    name: str
+    item_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
-    """One record or message that is not an object's arrival, with the reason."""
+    """One record or message that no object can be read from, with the reason."""
 
     reason: str
-    message_id: str | None = None
+    item_id: str | None = None
+
+
+Record = Arrival | Ignored | Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """An invocation by S3 Batch Operations: what its answer has to repeat."""
+
+    schema_version: str
+    invocation_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """All that one invocation brought; `from_sqs` says how failures are to be reported."""
+    """All that one invocation brought; `from_sqs` and `job` say how failures are to be reported."""
 
-    records: tuple[Arrival | Unreadable, ...]
+    records: tuple[Record, ...]
     from_sqs: bool = False
+    job: BatchJob | None = None
 
 
 def parse_event(event: object) -> Batch:
     """Return what the event asks for, in its order; raise UnknownEventError for anything else."""
+    if isinstance(event, list) and event:
+        return _from_items(event)
     if not isinstance(event, dict):
         raise UnknownEventError(f"expected an S3 event, got {_described(event)}")
+    if isinstance(event.get("tasks"), list) and "invocationSchemaVersion" in event:
+        job = BatchJob(str(event["invocationSchemaVersion"]), str(event.get("invocationId")))
+        return Batch(tuple(_from_task(task) for task in event["tasks"]), job=job)
     records = event.get("Records")
     if isinstance(records, list) and any(_source_of(record) == "aws:sqs" for record in records):
-        found = [found for record in records for found in _from_message(record)]
-        return Batch(tuple(found), from_sqs=True)
+        return _from_items(records)
     return Batch(tuple(_from_body(event)))
 
 
-def _from_message(record: object) -> Iterator[Arrival | Unreadable]:
-    if not isinstance(record, dict) or _source_of(record) != "aws:sqs":
-        yield Unreadable(f"expected an SQS message, got {_described(record)}")
+def _from_items(items: list[object]) -> Batch:
+    """Read messages of SQS, or what a pipe makes of them: a failed one fails alone."""
+    from_sqs = any(_source_of(item) == "aws:sqs" for item in items)
+    read = _from_message if from_sqs else _from_element
+    return Batch(tuple(record for item in items for record in read(item)), from_sqs)
+
+
+def _from_message(item: object) -> Iterator[Record]:
+    if not isinstance(item, dict) or _source_of(item) != "aws:sqs":
+        yield Unreadable(f"expected an SQS message, got {_described(item)}")
         return
-    message_id = str(record.get("messageId"))
-    try:
-        body = json.loads(record["body"])
-        found = list(_from_body(body))
-        received = (record.get("attributes") or {}).get("ApproximateReceiveCount")
-        attempt = int(received) if received is not None else None
-    except (KeyError, TypeError, ValueError) as error:
-        reason = (
-            str(error) if isinstance(error, UnknownEventError) else f"its body is not JSON: {error}"
-        )
-        yield Unreadable(f"SQS message {message_id}: {reason}", message_id)
-        return
-    for item in found:
-        if isinstance(item, Arrival):
-            yield replace(item, message_id=message_id, attempt=attempt)
+    message_id = str(item.get("messageId"))
+    attributes = item.get("attributes")
+    counts = attributes if isinstance(attributes, dict) else {}
+    received = str(counts.get("ApproximateReceiveCount"))
+    attempt = int(received) if received.isdecimal() else None
+    for record in _guarded(f"SQS message {message_id}", item.get("body")):
+        if isinstance(record, Arrival):
+            yield replace(record, item_id=message_id, attempt=attempt)
         else:
-            yield replace(item, message_id=message_id)
+            yield replace(record, item_id=message_id)
 
 
-def _from_body(body: object) -> Iterator[Arrival | Unreadable]:
+def _from_element(item: object) -> Iterator[Record]:
+    return _guarded("an element of the array", item)
+
+
+def _guarded(place: str, body: object) -> Iterator[Record]:
+    """Read a body, JSON text or what it stands for; one that can't be read is one record."""
+    try:
+        found = list(_from_body(_loaded(body)))
+    except UnknownEventError as error:
+        found = [Unreadable(f"{place}: {error}")]
+    yield from found
+
+
+def _loaded(body: object) -> object:
+    # A pipe that rewrites its input hands the JSON inside a message over as what it stands for.
+    if not isinstance(body, str):
+        return body
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UnknownEventError(f"its body is not JSON: {error}") from error
+
+
+def _from_body(body: object) -> Iterable[Record]:
     if not isinstance(body, dict):
         raise UnknownEventError(f"expected an S3 event, got {_described(body)}")
     if body.get("Event") == "s3:TestEvent":
-        return
+        return []
     if (wanted := wanted_by(body)) is not None:
-        yield from (_readable(_from_wake, item) for item in wanted)
-    elif body.get("source") == "aws.s3" and "detail-type" in body:
-        yield _readable(_from_eventbridge, body)
-    elif isinstance(body.get("Records"), list):
-        yield from (_readable(_from_notification, record) for record in body["Records"])
-    else:
-        raise UnknownEventError(f"expected an S3 event, got {_described(body)}")
+        return [_readable(_from_wake, item) for item in wanted]
+    if body.get("source") == "aws.s3" and "detail-type" in body:
+        return [_readable(_from_eventbridge, body)]
+    if body.get("Type") == "Notification" and "Message" in body:
+        return list(_guarded(f"SNS message {body.get('MessageId')}", body["Message"]))
+    if isinstance(body.get("Records"), list):
+        return [found for record in body["Records"] for found in _from_record(record)]
+    raise UnknownEventError(f"expected an S3 event, got {_described(body)}")
 
 
-def _readable(
-    parse: Callable[[Mapping[str, Any]], Arrival], record: Mapping[str, Any]
-) -> Arrival | Unreadable:
+def _from_record(record: object) -> Iterator[Record]:
+    if isinstance(record, dict) and record.get("EventSource") == "aws:sns":
+        sent = record.get("Sns")
+        if isinstance(sent, dict):
+            return _guarded(f"SNS message {sent.get('MessageId')}", sent.get("Message"))
+    return iter([_readable(_from_notification, record)])
+
+
+def _readable(parse: Callable[[Any], Arrival | Ignored], record: object) -> Record:
     try:
         return parse(record)
     except UnknownEventError as error:
@@ -116,21 +174,19 @@ def _readable(
         )
 
 
-def _from_notification(record: Mapping[str, Any]) -> Arrival:
+def _from_notification(record: Mapping[str, Any]) -> Arrival | Ignored:
     if _source_of(record) != "aws:s3":
         raise UnknownEventError(f"expected a record of S3, got {_described(record)}")
-    version, name = str(record["eventVersion"]), str(record["eventName"])
+    version, name = str(record["eventVersion"]), str(record["eventName"]).removeprefix("s3:")
     # AWS's rule for consumers: the same major version, any later minor one.
     if version.split(".")[0] != "2":
         raise UnknownEventError(f"S3 event version {version} is not one of 2.x")
     if not name.startswith("ObjectCreated:"):
-        raise UnknownEventError(
-            f"S3 sent {name}, expected ObjectCreated: fix the bucket notification"
-        )
+        return Ignored(name)
     item = record["s3"]["object"]
     return Arrival(
         bucket=_text(record["s3"]["bucket"]["name"]),
-        key=unquote_plus(_text(item["key"]), errors="surrogateescape"),
+        key=_decoded(item["key"]),
         version_id=_version_id(item.get("versionId")),
         etag=_etag(item.get("eTag")),
         size_bytes=item.get("size"),
@@ -138,10 +194,14 @@ def _from_notification(record: Mapping[str, Any]) -> Arrival:
     )
 
 
-def _from_eventbridge(event: Mapping[str, Any]) -> Arrival:
-    if event["detail-type"] != "Object Created":
+def _from_eventbridge(event: Mapping[str, Any]) -> Arrival | Ignored:
+    name = str(event["detail-type"])
+    if name != "Object Created":
+        if name.startswith("Object "):
+            return Ignored(name)
+        # CloudTrail tells of uploads too, in a form of its own: to ignore it would lose files.
         raise UnknownEventError(
-            f"EventBridge sent {event['detail-type']!r}, expected 'Object Created': fix the rule"
+            f"EventBridge sent {name!r}, expected 'Object Created': fix the rule"
         )
     item = event["detail"]["object"]
     # Unlike the notification's, EventBridge's keys are not encoded.
@@ -155,6 +215,24 @@ def _from_eventbridge(event: Mapping[str, Any]) -> Arrival:
     )
 
 
+def _from_task(task: object) -> Record:
+    record = _readable(_from_manifest, task)
+    return replace(record, item_id=str(task.get("taskId")) if isinstance(task, dict) else None)
+
+
+def _from_manifest(task: Mapping[str, Any]) -> Arrival:
+    """Read a task of S3 Batch Operations; schema 1.0 names the bucket's ARN, 2.0 the bucket."""
+    bucket = task.get("s3Bucket") or _text(task["s3BucketArn"]).rpartition(":")[2]
+    return Arrival(
+        bucket=_text(bucket),
+        # As the manifest has it, encoded like the key in an inventory.
+        key=_decoded(task["s3Key"]),
+        version_id=_version_id(task.get("s3VersionId")),
+        etag=None,
+        size_bytes=None,
+    )
+
+
 def _from_wake(item: Mapping[str, Any]) -> Arrival:
     return Arrival(
         bucket=_text(item["bucket"]),
@@ -164,6 +242,10 @@ def _from_wake(item: Mapping[str, Any]) -> Arrival:
         size_bytes=item.get("size"),
         sequencer=item.get("sequencer"),
     )
+
+
+def _decoded(key: object) -> str:
+    return unquote_plus(_text(key), errors="surrogateescape")
 
 
 def _text(value: object) -> str:

@@ -14,11 +14,11 @@ from importlib import import_module
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from twobuckets.processor import answers, contract, looking
 from twobuckets.processor import archive as archive_
-from twobuckets.processor import contract, looking
 from twobuckets.processor.contract import Failure, Outcome
 from twobuckets.processor.copying import Destination
-from twobuckets.processor.events import Arrival, Unreadable, parse_event
+from twobuckets.processor.events import Arrival, Ignored, Unreadable, parse_event
 from twobuckets.processor.file import File, Reject
 from twobuckets.processor.looking import Archived, NotHere, Staged
 from twobuckets.processor.outcome import failure_of, now_text, write_line
@@ -300,13 +300,15 @@ class Invocation:
 def handler(event: object, context: object) -> dict[str, Any]:
     """Process and archive every object that the event names.
 
-    Returns the counts of the outcomes, or `batchItemFailures` for a batch of SQS messages. Raises
-    RecordsFailedError after all records were tried if any is to be retried, and UnknownEventError.
+    Returns the counts of the outcomes, `batchItemFailures` for messages of SQS, or results for the
+    tasks of S3 Batch Operations. Raises UnknownEventError, and RecordsFailedError after all records
+    were tried if any is to be retried and the sender reads no answer.
     """
     batch = parse_event(event)
     request_id = getattr(context, "aws_request_id", None)
     arrivals = [record for record in batch.records if isinstance(record, Arrival)]
     unreadable = [record for record in batch.records if isinstance(record, Unreadable)]
+    ignored = Counter(record.name for record in batch.records if isinstance(record, Ignored))
     outcomes: list[Outcome] = []
     if arrivals:
         settings = find_settings(os.environ)
@@ -321,13 +323,25 @@ def handler(event: object, context: object) -> dict[str, Any]:
         with _deadline(context, settings, invocation, records):
             outcomes = _run_all(invocation, records)
     for record in unreadable:
-        write_line(_problem_line(record.reason, request_id))
+        write_line(_plain_line("ERROR", record.reason, request_id))
+    if ignored:
+        names = ", ".join(f"{name} ({count})" for name, count in sorted(ignored.items()))
+        write_line(_plain_line("INFO", f"ignored what is no arrival: {names}", request_id))
+    if batch.from_sqs or batch.job is not None:
+        following = iter(outcomes)
+        settled = [
+            (record, next(following) if isinstance(record, Arrival) else None)
+            for record in batch.records
+        ]
+        if batch.job is not None:
+            return answers.task_results(batch.job, settled)
+        return answers.batch_item_failures(settled)
     failed = [outcome for outcome in outcomes if outcome.outcome == contract.FAILED]
-    if batch.from_sqs:
-        return _batch_item_failures(arrivals, outcomes, unreadable)
     if failed or unreadable:
         raise RecordsFailedError(_summary(failed, unreadable, len(batch.records)))
-    return dict(Counter(outcome.outcome for outcome in outcomes))
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    counts["ignored"] = ignored.total()
+    return dict(+counts)
 
 
 def _run_all(invocation: Invocation, records: list[Progress]) -> list[Outcome]:
@@ -338,18 +352,6 @@ def _run_all(invocation: Invocation, records: list[Progress]) -> list[Outcome]:
 
     with ThreadPoolExecutor(workers, thread_name_prefix="twobuckets-record") as pool:
         return list(pool.map(invocation.run, records))
-
-
-def _batch_item_failures(
-    arrivals: list[Arrival], outcomes: list[Outcome], unreadable: list[Unreadable]
-) -> dict[str, Any]:
-    failed = {
-        arrival.message_id: None
-        for arrival, outcome in zip(arrivals, outcomes, strict=True)
-        if outcome.outcome == contract.FAILED
-    }
-    failed.update((record.message_id, None) for record in unreadable)
-    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
 def _summary(failed: list[Outcome], unreadable: list[Unreadable], total: int) -> str:
@@ -363,10 +365,10 @@ def _summary(failed: list[Outcome], unreadable: list[Unreadable], total: int) ->
     return f"{len(reasons)} of {total} records failed and are to be retried: {shown}{more}"
 
 
-def _problem_line(reason: str, request_id: str | None) -> str:
+def _plain_line(level: str, message: str, request_id: str | None) -> str:
     import json
 
-    fields = {"level": "ERROR", "timestamp": now_text(), "message": reason}
+    fields = {"level": level, "timestamp": now_text(), "message": message}
     return json.dumps({**fields, "request_id": request_id})
 
 
