@@ -145,7 +145,10 @@ class App:
         if settings.is_local:
             from twobuckets.cli import default_pipeline
 
-            return settings.pipeline(default_pipeline.require_outputs(self))
+            outputs = default_pipeline.require_outputs(
+                self.aws, settings, self.local_state, self.out, sleep=self.sleep
+            )
+            return settings.pipeline(outputs)
         from twobuckets.stack.outputs import require_outputs
 
         return settings.pipeline(require_outputs(self.aws.cloudformation, settings.stack))

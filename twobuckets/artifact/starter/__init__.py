@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from twobuckets import settings as settings_
 from twobuckets.errors import TwoBucketsError, UsageError
+
+if TYPE_CHECKING:
+    from twobuckets.settings import Settings
 
 _FILES = ("twobuckets.toml", "processor.py")
 # The stack's name in the settings that stand beside this module.
@@ -48,6 +53,20 @@ def start(directory: Path) -> list[WrittenFile]:
             hint="Choose another folder.",
         ) from None
     return written
+
+
+def project_or_new(settings: Settings, directory: Path) -> Settings:
+    """Return the settings if there is a processor to build, else those of a new project there.
+
+    They are for the embedded AWS. Raises what `start` raises.
+    """
+    named = settings.origins.get("source", settings_.DEFAULT) != settings_.DEFAULT
+    if settings.file is not None and (named or (settings.directory / settings.source).exists()):
+        return settings
+    if not directory.exists():
+        start(directory)
+    flags = {"stack": settings_.LOCAL, "config": str(directory / settings_.FILE_NAME)}
+    return settings_.load(flags, {}, directory)
 
 
 def _text_of(name: str, directory: Path) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,14 +13,16 @@ from twobuckets import settings as settings_
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION, SIZE, dry_run_option, failed_to_option
 from twobuckets.cli.views.progress import upload_progress
-from twobuckets.errors import TwoBucketsError, UsageError
+from twobuckets.errors import UsageError
 from twobuckets.lists import FailureList
 from twobuckets.logs.ends import GOOD_ENDS, follow_ends
 from twobuckets.logs.waiting import Staged
 from twobuckets.text import shell_word
 from twobuckets.units import counted
-from twobuckets.upload.files import STDIN, Failed, File, Listed, Selection, find_files
+from twobuckets.upload.files import Failed, File, Selection, find_files
+from twobuckets.upload.initiator import find_initiator
 from twobuckets.upload.journal import Journal
+from twobuckets.upload.listed import read_listed
 from twobuckets.upload.parts import count_parts_in_flight, require_part_bytes
 from twobuckets.upload.plan import plan
 from twobuckets.upload.run import Kept, Resume, Run, Uploaded, Warned, Wishes
@@ -126,7 +126,7 @@ def upload(
         prefix=prefix,
         recursive=recursive,
         selection=Selection(include, exclude, hidden=hidden, follow_symlinks=follow_symlinks),
-        listed=_read_list(from_file) if from_file is not None else (),
+        listed=read_listed(from_file) if from_file is not None else (),
     )
     if discard:
         _discard(app, files, dry_run=dry_run)
@@ -238,7 +238,7 @@ def _upload(
         run = Run(
             wishes,
             _open_journal(app, wishes.bucket),
-            initiator=lambda: _find_identity(app),
+            initiator=lambda: find_initiator(app.aws.sts),
             now=app.now,
             on_sent=progress.sent if progress is not None else None,
         )
@@ -332,49 +332,3 @@ def _open_journal(app: App, bucket: str) -> Journal:
             "they may have to be sent again from the beginning"
         )
         return Journal(None, endpoint=endpoint, bucket=bucket)
-
-
-def _find_identity(app: App) -> frozenset[str]:
-    try:
-        from twobuckets.aws import attempt
-
-        with attempt("find out which identity is in use"):
-            me = app.aws.sts.get_caller_identity()
-    except TwoBucketsError:
-        # What can't be proven to be ours is left alone.
-        return frozenset()
-    # S3 shows the ARN of users and sessions; some endpoints show the account for its root.
-    names = {me["Arn"], me["Account"]} if me["Arn"].endswith(":root") else {me["Arn"]}
-    return frozenset(names)
-
-
-def _read_list(name: str) -> Iterator[Listed]:
-    """Yield the files that a list names: lines of JSON with path and key, or paths."""
-    try:
-        with _open_list(name) as stream:
-            for line in stream:
-                yield from _parse_entry(line.rstrip("\n"))
-    except OSError as error:
-        raise UsageError(f"Could not read the list {name}: {error.strerror}") from None
-
-
-def _open_list(name: str) -> TextIO:
-    # A path need not be UTF-8, in a list as on the command line.
-    if name == STDIN:
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="surrogateescape")
-    return Path(name).open(encoding="utf-8", errors="surrogateescape")
-
-
-def _parse_entry(line: str) -> Iterator[Listed]:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        entry = None
-    if not isinstance(entry, dict):
-        if line:
-            yield Listed(line)
-        return
-    path, key = entry.get("path"), entry.get("key")
-    # Other records, such as the summary of a --json run, name no file.
-    if entry.get("type") == "failed" and isinstance(path, str):
-        yield Listed(path, key if isinstance(key, str) and key else None)
