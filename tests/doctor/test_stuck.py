@@ -32,10 +32,9 @@ from tests.doctor.conftest import (
 from twobuckets.cli.app import App
 from twobuckets.cli.site import site_of
 from twobuckets.cli.views import human
-from twobuckets.doctor import diagnose, select_checks
+from twobuckets.doctor import Diagnosis, select_checks
 from twobuckets.doctor.staging import iter_stuck
-from twobuckets.doctor.stuck import iter_wakeable
-from twobuckets.doctor.summary import DoctorSummary
+from twobuckets.doctor.summary import DoctorSummary, StagedTotals
 from twobuckets.processor.contract import ORIGIN, Origin
 
 if TYPE_CHECKING:
@@ -126,8 +125,11 @@ def test_what_the_processor_did_not_find_and_is_there_now_is_to_be_woken(ours: H
     assert found["fixable"] is True
     assert found["remedy"].endswith("doctor --fix --check stuck-missed --older-than 0s")
     site = site_of(App(), older_than=timedelta())
-    list(diagnose(site, select_checks(["stuck"])))
-    assert [(staged.key, reason) for staged, reason in iter_wakeable(site)] == [("a", None)]
+    diagnosis = Diagnosis(site, select_checks(["stuck"]))
+    list(diagnosis.findings())
+    assert diagnosis.stuck is not None
+    wakeable = list(diagnosis.stuck.iter_wakeable())
+    assert [(staged.key, reason) for staged, reason in wakeable] == [("a", None)]
 
 
 def test_an_invocation_that_ran_out_of_memory_at_its_time_explains_one_object(ours: HandMadePair):
@@ -338,11 +340,11 @@ def test_young_objects_are_not_stuck_by_default(pair: HandMadePair):
 def test_whoever_stops_reading_findings_does_not_wait_for_the_listings(pair: HandMadePair):
     put(pair, "a", "b")
     site = site_of(App(), older_than=timedelta())
-    assert [staged.key for staged in iter_stuck(site)] == ["a", "b"]
-    findings = diagnose(site, select_checks(()))
+    assert [staged.key for staged in iter_stuck(site, StagedTotals())] == ["a", "b"]
+    findings = Diagnosis(site, select_checks(())).findings()
     next(findings)
     findings.close()  # type: ignore[attr-defined]
-    assert list(iter_stuck(site)) == []
+    assert list(iter_stuck(site, StagedTotals())) == []
 
 
 def test_a_page_of_the_log_is_what_botocore_makes_of_it(ours: HandMadePair):
@@ -452,7 +454,8 @@ def test_a_finding_fits_80_columns(ours: HandMadePair, monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "80")
     [answer] = put(ours, "a")
     log(ours, outcome("a", answer, "failed"))
-    [finding] = diagnose(site_of(App(), older_than=timedelta(0)), select_checks(["stuck"]))
+    site = site_of(App(), older_than=timedelta(0))
+    [finding] = Diagnosis(site, select_checks(["stuck"])).findings()
     subject = f"s3://{'b' * 40}"
     lines = str(human(replace(finding, subject=subject, remedy=""))).splitlines()
     assert max(map(len, lines)) <= 80

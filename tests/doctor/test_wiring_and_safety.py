@@ -36,7 +36,7 @@ from tests.doctor.conftest import (
 from twobuckets.cli import cli
 from twobuckets.cli.app import App
 from twobuckets.cli.site import site_of
-from twobuckets.doctor import COULD_NOT_LOOK, FINDERS, list_checks
+from twobuckets.doctor import COULD_NOT_LOOK, QUICK, list_checks, uploads
 from twobuckets.doctor.findings import Check, Finder, Finding, Severity, finder
 from twobuckets.doctor.remedies import FIXABLE
 
@@ -458,7 +458,7 @@ def test_every_finder_in_the_code_is_run():
         name = f"twobuckets.doctor.{module.stem}".removesuffix(".__init__")
         members = vars(importlib.import_module(name)).values()
         found |= {member for member in members if isinstance(member, Finder)}
-    assert found == set(FINDERS)
+    assert found == {*QUICK, uploads.FINDER}
 
 
 def test_what_fix_mends_are_checks_that_there_are():

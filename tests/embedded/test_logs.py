@@ -15,9 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, make_pair
+from tests.logs.service import wait_for_fates
 from twobuckets.cli import cli
 from twobuckets.cli.app import App
-from twobuckets.logs.waiting import Fate, Policy, Staged, Tracker, wait_for_outcomes
+from twobuckets.logs.objects import Staged
+from twobuckets.logs.waiting import Fate, Policy, Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +71,7 @@ def wait(
         sleep=time.sleep,
         policy=Policy(**policy),
     )
-    fates = wait_for_outcomes(tracker, staged, timeout=timedelta(seconds=60))
+    fates = wait_for_fates(tracker, staged, timeout=timedelta(seconds=60))
     return {fate.key: fate for fate in fates}
 
 

@@ -18,7 +18,12 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from mypy_boto3_logs import CloudWatchLogsClient
+
+    from twobuckets.logs.objects import Staged
+    from twobuckets.logs.waiting import Fate, Tracker
 
 EPOCH = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
@@ -171,3 +176,13 @@ def outcome_line(outcome: str, key: str, **fields: Any) -> dict[str, Any]:
         "error": None,
         **fields,
     }
+
+
+def wait_for_fates(
+    tracker: Tracker, staged: Iterable[Staged], *, timeout: timedelta
+) -> Iterator[Fate]:
+    """Add what is staged as it comes, as a command does, and yield what becomes of it."""
+    for item in staged:
+        tracker.add(item)
+        yield from tracker.poll()
+    yield from tracker.wait(timeout)

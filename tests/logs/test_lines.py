@@ -20,7 +20,6 @@ from twobuckets.logs.lines import (
     PlatformLine,
     iter_entries,
     parse_entry,
-    parse_outcome,
 )
 from twobuckets.processor.contract import Failure
 
@@ -62,8 +61,8 @@ def test_an_outcome_line_is_read_in_full():
 
 def test_an_outcome_line_inside_a_loggers_json_is_found():
     line = json.dumps(outcome_line("archived", "k"))
-    entry = parse_outcome(event({"level": "INFO", "message": line, "requestId": ID}))
-    assert entry is not None
+    entry = parse_entry(event({"level": "INFO", "message": line, "requestId": ID}))
+    assert isinstance(entry, Outcome)
     assert entry.key == "k"
 
 
@@ -78,7 +77,7 @@ def test_an_outcome_line_inside_a_loggers_json_is_found():
     ],
 )
 def test_what_only_looks_like_an_outcome_line_is_text(line: str | dict[str, object]):
-    assert parse_outcome(event(line)) is None
+    assert not isinstance(parse_entry(event(line)), Outcome)
     assert isinstance(parse_entry(event(line)), LogLine)
 
 

@@ -12,18 +12,15 @@ import pytest
 from moto import mock_aws
 
 from tests.conftest import put_into_moto
-from tests.logs.service import EPOCH, Clock, Service, outcome_line, response
+from tests.logs.service import EPOCH, Clock, Service, outcome_line, response, wait_for_fates
 from twobuckets.logs.lines import OUTCOME_OR_FAILURE_PATTERN
-from twobuckets.logs.objects import find_objects
+from twobuckets.logs.objects import Staged, find_objects
 from twobuckets.logs.waiting import (
-    LAMBDA_ATTEMPTS,
     Fate,
     Policy,
-    Staged,
     Tracker,
-    find_attempts,
-    wait_for_outcomes,
 )
+from twobuckets.pipeline.retries import asynchronous
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
 STAGING, ARCHIVE = "intake-staging", "intake-archive"
 ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 MINUTE = timedelta(minutes=1)
+ONCE = asynchronous(MINUTE, retries=0)
 
 
 class World:
@@ -84,7 +82,7 @@ class World:
         )
 
     def wait(self, *staged: Staged, timeout: timedelta = 5 * MINUTE, **options: Any) -> list[Fate]:
-        return list(wait_for_outcomes(self.tracker(**options), staged, timeout=timeout))
+        return list(wait_for_fates(self.tracker(**options), staged, timeout=timeout))
 
 
 @pytest.fixture
@@ -144,7 +142,7 @@ def test_a_failure_that_a_retry_mends_ends_archived(world: World):
 def test_the_first_failure_is_final_where_asked(world: World):
     staged = world.stage("k")
     world.line("failed", staged, after=1, error={"type": "E", "message": "m"})
-    told = world.wait(staged, policy=Policy(attempts=1))
+    told = world.wait(staged, policy=Policy(retries=ONCE))
     assert [(f.fate, f.is_final) for f in told] == [("failed", True)]
     assert world.clock.now() - EPOCH < timedelta(seconds=15)
 
@@ -163,7 +161,7 @@ def test_a_record_that_ends_well_after_its_time_out_was_foretold_is_archived(wor
     staged = world.stage("k")
     world.line("failed", staged, after=57, duration_ms=56_000, error={"type": "T", "message": "m"})
     world.line("archived", staged, after=58.5)
-    told = world.wait(staged, policy=Policy(attempts=1))
+    told = world.wait(staged, policy=Policy(retries=ONCE))
     assert [f.fate for f in told] == ["archived"]
 
 
@@ -171,7 +169,7 @@ def test_a_line_about_the_same_content_from_before_is_not_taken(world: World):
     world.clock.at = EPOCH + timedelta(seconds=600)
     staged = world.stage("k")
     world.line("failed", staged, after=560, error={"type": "E", "message": "old"})
-    told = world.wait(staged, timeout=MINUTE, policy=Policy(attempts=1))
+    told = world.wait(staged, timeout=MINUTE, policy=Policy(retries=ONCE))
     assert [f.fate for f in told] == ["unknown"]
 
 
@@ -229,7 +227,7 @@ def test_what_arrives_late_is_waited_for_while_more_is_added(world: World):
     seen_while_uploading = 0
     fates = []
     feed = uploads()
-    for fate in wait_for_outcomes(tracker, feed, timeout=MINUTE):
+    for fate in wait_for_fates(tracker, feed, timeout=MINUTE):
         fates.append(fate.key)
         if feed.gi_frame is not None:  # type: ignore[attr-defined]
             seen_while_uploading += 1
@@ -297,7 +295,7 @@ def test_a_foreign_processors_exception_is_told_for_the_object_its_invocation_na
         )
     fates = {f.key: f for f in world.wait(staged, other)}
     failed = fates["in/a b.csv"]
-    assert (failed.fate, failed.attempts, failed.request_id) == ("failed", LAMBDA_ATTEMPTS, ID)
+    assert (failed.fate, failed.attempts, failed.request_id) == ("failed", 3, ID)
     assert failed.error is not None
     assert (failed.error.type, failed.error.message) == ("KeyError", "'x'")
     assert fates["other"].fate == "unknown"
@@ -348,7 +346,7 @@ def test_without_permission_for_the_log_s3_still_tells(world: World):
     logs = world.log.client
     logs.meta.events.register_first("before-call.logs.FilterLogEvents", deny)
     tracker = world.tracker(logs=logs)
-    (fate,) = wait_for_outcomes(tracker, [staged], timeout=MINUTE)
+    (fate,) = wait_for_fates(tracker, [staged], timeout=MINUTE)
     assert fate.fate == "archived"
     assert "log group" in tracker.problems[0].message
 
@@ -363,8 +361,3 @@ def test_objects_are_found_among_many_in_few_requests(world: World, count: int):
     found = find_objects(world.s3, ARCHIVE, keys | missing)
     assert set(found) == keys
     assert len(world.requests) <= max(5, min(len(keys) + 2, 8))
-
-
-def test_lambdas_setting_says_how_often_an_event_is_tried(world: World):
-    functions = boto3.client("lambda", region_name="eu-central-1")
-    assert find_attempts(functions, "intake") == LAMBDA_ATTEMPTS

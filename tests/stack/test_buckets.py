@@ -1,24 +1,24 @@
-"""The artifact bucket, what status reads of buckets, and rules of others, on moto."""
+"""The artifact bucket, and rules of others, on moto."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.awsrequest import AWSResponse, HTTPHeaders
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
-from hypothesis import given
-from hypothesis import strategies as st
 from moto import mock_aws
 
 from twobuckets.aws.clients import Aws
 from twobuckets.errors import AccessError, TwoBucketsError
-from twobuckets.pipeline import status as describe
+from twobuckets.pipeline.facts import Facts
+from twobuckets.pipeline.status import BucketStatus, describe_bucket
+from twobuckets.settings import Pipeline
 from twobuckets.stack import artifacts
 from twobuckets.stack.foreign import find_foreign
 from twobuckets.stack.template import Place
@@ -81,10 +81,13 @@ def artifact(tmp_path: Path) -> Path:
 SHA256 = hashlib.sha256(b"zip").hexdigest()
 
 
-def test_the_artifact_bucket_is_made_private_encrypted_versioned_and_tls_only(s3: S3Client):
+def test_the_artifact_bucket_is_made_private_encrypted_versioned_and_tls_only(aws: Aws):
+    s3 = aws.s3
+    facts = Facts(aws, Pipeline(stack=None, staging=BUCKET, archive=BUCKET), NOW)
     # moto takes no notice of a policy's condition, so nothing can be put into it any more.
     artifacts._require_bucket(s3, BUCKET, replace(PLACE, uses_tls=True))
-    found = describe.describe_bucket(s3, "artifacts", BUCKET)
+    found = describe_bucket(facts, "artifacts", BUCKET)
+    assert isinstance(found, BucketStatus)
     assert (found.is_private, found.encryption, found.versioning, found.is_tls_only) == (
         True,
         "AES256",
@@ -127,65 +130,6 @@ def test_an_artifact_bucket_name_that_somebody_took_says_so(s3: S3Client, artifa
         stub.add_client_error("create_bucket", "BucketAlreadyExists", http_status_code=409)
         with pytest.raises(TwoBucketsError, match="another account owns"):
             artifacts.upload(s3, PLACE, artifact, SHA256)
-
-
-# --- status --------------------------------------------------------------------------------------
-
-
-def test_what_is_denied_is_named_and_hides_nothing_else(s3: S3Client, bucket: str):
-    deny(s3, "GetBucketVersioning", "GetPublicAccessBlock", "ListMultipartUploads")
-    found = describe.describe_bucket(s3, "staging", bucket)
-    assert isinstance(found.versioning, describe.Unread)
-    assert found.versioning.action == "s3:GetBucketVersioning"
-    assert isinstance(found.is_private, describe.Unread)
-    assert found.is_private.action == "s3:GetBucketPublicAccessBlock"
-    assert found.is_tls_only is False
-    assert describe.count_unread(found) == 2
-    staging = describe.describe_staging(s3, bucket, now=NOW)
-    assert isinstance(staging.uploads, describe.Unread)
-    assert staging.uploads.action == "s3:ListBucketMultipartUploads"
-    assert not isinstance(staging.staged, describe.Unread)
-
-
-def test_a_rule_for_a_part_of_the_bucket_is_no_rule_for_the_bucket(s3: S3Client, bucket: str):
-    def rule(prefix: str, days: int) -> dict[str, Any]:
-        return {
-            "ID": f"{prefix}{days}",
-            "Status": "Enabled",
-            "Filter": {"Prefix": prefix},
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days},
-        }
-
-    def put(*rules: Any):
-        s3.put_bucket_lifecycle_configuration(
-            Bucket=bucket, LifecycleConfiguration={"Rules": list(rules)}
-        )
-
-    put(rule("tmp/", 1))
-    assert describe.describe_bucket(s3, "staging", bucket).abort_uploads_days is None
-    put(rule("tmp/", 1), rule("", 7))
-    assert describe.describe_bucket(s3, "staging", bucket).abort_uploads_days == 7
-
-
-@given(st.lists(st.timedeltas(timedelta(0), timedelta(days=30)), max_size=50))
-def test_every_outcome_is_counted_once_and_in_the_slot_of_its_time(ages: list[timedelta]):
-    since = NOW - timedelta(days=30)
-    outcomes = [(NOW - age, "archived") for age in ages]
-    counted = describe.count_outcomes("group", outcomes, since=since, now=NOW)
-    assert isinstance(counted, describe.OutcomesStatus)
-    assert sum(counted.over_time) == counted.counts.get("archived", 0) == len(ages)
-    for slot, count in enumerate(counted.over_time):
-        begins = since + slot * (NOW - since) / describe.SLOTS
-        later = [at for at, _ in outcomes if at >= begins + timedelta(microseconds=1)]
-        assert sum(counted.over_time[slot:]) >= len(later) or count == 0
-
-
-def test_a_log_group_that_is_not_there_is_a_part_that_could_not_be_read():
-    def read(name: str) -> tuple[datetime, str]:
-        raise TwoBucketsError(f"Could not read the log group {name}: it does not exist")
-
-    counted = describe.count_outcomes("g", map(read, "g"), since=NOW - timedelta(hours=1), now=NOW)
-    assert counted == describe.PartUnread("Last hour", "it does not exist", None)
 
 
 # --- foreign rules -------------------------------------------------------------------------------
@@ -240,13 +184,3 @@ def test_a_denied_look_at_foreign_rules_stops_the_deployment(s3: S3Client, bucke
     assert "s3:GetLifecycleConfiguration" in (refused.value.hint or "")
     with pytest.raises(ClientError):
         s3.get_bucket_lifecycle_configuration(Bucket=bucket)
-
-
-@pytest.mark.parametrize(
-    "code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "RequestTimeTooSkewed"]
-)
-def test_what_keeps_all_from_being_read_ends_a_glance_at_once(s3: S3Client, code: str):
-    with Stubber(s3) as stub:
-        stub.add_client_error("get_bucket_lifecycle_configuration", code, "no", 403)
-        with pytest.raises(TwoBucketsError, match="lifecycle rules of pile"):
-            describe.describe_bucket(s3, "staging", "pile")

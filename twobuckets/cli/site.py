@@ -45,26 +45,28 @@ def site_of(
 
 def iter_stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str | None]]:
     """Yield what doctor finds stuck in staging, and why it should not be woken, None if it may."""
-    from twobuckets.doctor.stuck import find_stuck, iter_wakeable
+    from twobuckets.doctor.stuck import examine, iter_findings
     from twobuckets.pipeline.lookups import CouldNotLook, Gone
 
     site = site_of(app, older_than=older_than)
     try:
-        for finding in find_stuck(site):
-            app.out.note(f"{finding.check}: {finding.count:,}. {finding.detail}")
+        stuck = examine(site)
     except Gone as gone:
         raise NotFoundError(
             f"Could not look for what is stuck: {gone.what} does not exist"
         ) from None
     except CouldNotLook as unseen:
-        # Without the log it is known all the same what is stuck, only not why.
-        if not site.stuck and unseen.permission is None:
+        if unseen.permission is None:
             raise TwoBucketsError(str(unseen)) from None
-        if not site.stuck:
-            needs = f"The identity in use needs {unseen.permission}."
-            raise AccessError(str(unseen), hint=needs) from None
+        needs = f"The identity in use needs {unseen.permission}."
+        raise AccessError(str(unseen), hint=needs) from None
+    try:
+        for finding in iter_findings(site, stuck):
+            app.out.note(f"{finding.check}: {finding.count:,}. {finding.detail}")
+    except CouldNotLook as unseen:
+        # Without the log it is known all the same what is stuck, only not why.
         app.out.warn(str(unseen))
-    for staged, reason in iter_wakeable(site):
+    for staged, reason in stuck.iter_wakeable():
         yield _found_of(staged), reason
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.doctor import buckets, function, stack, stuck, uploads, wiring
-from twobuckets.doctor.findings import Check, Finding, Severity
+from twobuckets.doctor.findings import Check, Finder, Finding, Severity
 from twobuckets.doctor.remedies import FIXABLE
 from twobuckets.errors import UsageError
 from twobuckets.parallel import begin, map_ordered
@@ -23,13 +23,15 @@ from twobuckets.pipeline.lookups import CouldNotLook, Gone
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
 
 # Few calls each: what they find stands while staging and the uploads are still listed.
-_QUICK: Final = (*stack.FINDERS, *function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
-_LONG: Final = (stuck.FINDER, uploads.FINDER)
-FINDERS: Final = (*_QUICK, *_LONG)
+QUICK: Final = (*stack.FINDERS, *function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
+_FAMILIES: Final = (
+    *((finder.family, finder.checks) for finder in QUICK),
+    ("stuck", stuck.CHECKS),
+    (uploads.FINDER.family, uploads.FINDER.checks),
+)
 
 COULD_NOT_LOOK: Final = "could-not-look"
 """The id of the findings that say which checks could not run."""
@@ -56,12 +58,11 @@ class ChecksSummary:
 def list_checks() -> Iterator[CheckListing]:
     """Yield every check by family."""
     seen = set()
-    for finder in FINDERS:
-        for check in finder.checks:
+    for family, checks in _FAMILIES:
+        for check in checks:
             if check.name not in seen:
                 seen.add(check.name)
-                is_fixable = check.name in FIXABLE
-                yield CheckListing(check.name, finder.family, is_fixable, check.says)
+                yield CheckListing(check.name, family, check.name in FIXABLE, check.says)
 
 
 def select_checks(names: Collection[str]) -> frozenset[str]:
@@ -114,57 +115,66 @@ class _Unseen:
             )
 
 
-def diagnose(site: Site, checks: Collection[str]) -> Iterator[Finding]:
-    """Yield the findings of the checks with these ids, as they are found.
+class Diagnosis:
+    """One examination of a pipeline by the checks with these ids.
 
-    Makes no call that changes anything. What can't be read becomes a finding of severity
-    `unknown` at the end. Raises AccessError when no credentials work at all.
+    `stuck` is what lies in staging and why, None where it was not looked at.
     """
-    unseen = _Unseen()
-    long = [begin(partial(_run, finder, site, checks)) for finder in _LONG]
-    quick = map_ordered(lambda finder: _run(finder, site, checks), _QUICK)
-    try:
-        for finder, (findings, stopped) in zip(
-            FINDERS, itertools.chain(quick, (ran() for ran in long)), strict=True
-        ):
-            yield from findings
-            _note(stopped, finder, checks, unseen)
-    except BaseException:
-        # Whoever stops reading, by Ctrl-C say, does not wait for the end of a listing.
-        site.is_stopped = True
-        raise
-    yield from unseen.findings()
 
+    def __init__(self, site: Site, checks: Collection[str]) -> None:
+        self.stuck: stuck.Stuck | None = None
+        self._site = site
+        self._checks = checks
+        self._unseen = _Unseen()
 
-def _wanted(finder: Finder, checks: Collection[str]) -> list[Check]:
-    return [check for check in finder.checks if check.name in checks]
+    def findings(self) -> Iterator[Finding]:
+        """Yield the findings as they are found.
 
+        Makes no call that changes anything. What can't be read becomes a finding of severity
+        `unknown` at the end. Raises AccessError when no credentials work at all.
+        """
+        finders = (
+            *QUICK,
+            Finder(self._look_into_staging, "stuck", stuck.CHECKS),
+            uploads.FINDER,
+        )
+        quick, long = finders[: len(QUICK)], finders[len(QUICK) :]
+        begun = [begin(partial(self._run, finder)) for finder in long]
+        ran = itertools.chain(map_ordered(self._run, quick), (ends() for ends in begun))
+        try:
+            for finder, (findings, stopped) in zip(finders, ran, strict=True):
+                yield from findings
+                self._note(stopped, finder)
+        except BaseException:
+            # Whoever stops reading, by Ctrl-C say, does not wait for the end of a listing.
+            self._site.is_stopped = True
+            raise
+        yield from self._unseen.findings()
 
-def _run(
-    finder: Finder, site: Site, checks: Collection[str]
-) -> tuple[list[Finding], CouldNotLook | None]:
-    findings: list[Finding] = []
-    if not _wanted(finder, checks):
+    def _look_into_staging(self, site: Site) -> Iterator[Finding]:
+        self.stuck = stuck.examine(site)
+        yield from stuck.iter_findings(site, self.stuck)
+
+    def _wanted(self, finder: Finder) -> list[Check]:
+        return [check for check in finder.checks if check.name in self._checks]
+
+    def _run(self, finder: Finder) -> tuple[list[Finding], CouldNotLook | None]:
+        findings: list[Finding] = []
+        if not self._wanted(finder):
+            return findings, None
+        try:
+            for finding in finder(self._site):
+                if finding.check in self._checks:
+                    fixable = finding.check in FIXABLE
+                    # One at a time: what was found is kept when the finder stops half-way.
+                    findings.append(replace(finding, fixable=fixable))
+        except CouldNotLook as stopped:
+            return findings, stopped
         return findings, None
-    try:
-        for finding in finder(site):
-            if finding.check in checks:
-                fixable = finding.check in FIXABLE
-                # One at a time: what was found is kept when the finder stops half-way.
-                findings.append(replace(finding, fixable=fixable))
-    except CouldNotLook as stopped:
-        return findings, stopped
-    return findings, None
 
-
-def _note(
-    stopped: CouldNotLook | None,
-    finder: Finder,
-    checks: Collection[str],
-    unseen: _Unseen,
-) -> None:
-    """Keep a check that could not run from passing in silence."""
-    if isinstance(stopped, Gone) and stopped.found_by in checks:
-        return
-    if stopped is not None:
-        unseen.note(stopped, _wanted(finder, checks))
+    def _note(self, stopped: CouldNotLook | None, finder: Finder) -> None:
+        """Keep a check that could not run from passing in silence."""
+        if isinstance(stopped, Gone) and stopped.found_by in self._checks:
+            return
+        if stopped is not None:
+            self._unseen.note(stopped, self._wanted(finder))

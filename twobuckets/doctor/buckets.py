@@ -149,7 +149,7 @@ def find_plain_http(site: Site) -> Iterator[Finding]:
 
 
 def _refuse_plain_http(site: Site, bucket: str) -> str:
-    policy = json.dumps(policies.tls_only(f"arn:{site.partition}:s3:::{bucket}"))
+    policy = json.dumps(policies.tls_only(f"arn:{site.facts.partition}:s3:::{bucket}"))
     return (
         f"{site.aws_cli} s3api put-bucket-policy --bucket {shell_word(bucket)} "
         f"--policy {shell_word(policy)}"

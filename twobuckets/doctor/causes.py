@@ -16,7 +16,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, quote_plus
 
-from twobuckets.doctor.site import RETRY_PAUSES
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.foreign import find_keys
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.staging import StagedObject
     from twobuckets.logs.events import LogEvent
     from twobuckets.logs.lines import Entry
+    from twobuckets.pipeline.retries import Retries
 
 MOST_EVENTS: Final = 1_000_000
 """How many log events are read at most, however many objects are stuck."""
@@ -54,6 +54,7 @@ _FIRST_SLICE: Final = timedelta(minutes=15)
 # Three lines for each object are reckoned with, and mostly fewer are there: this makes parts of one
 # to three pages of CloudWatch Logs, each 1 MB or some 1,400 outcome lines with their traces.
 _LINES_A_READ: Final = 4_000
+_MOST_TRIES: Final = 5
 _SAMPLED: Final = 2_000
 """How many of the arrivals tell where in time the lines are."""
 _HEARD_INVOCATIONS: Final = 10_000
@@ -151,7 +152,7 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
         return told
     oldest_at = min(staged.arrived_at for staged in stuck.values()) - _CLOCK_TOLERANCE
     is_ours = site.function.is_ours
-    cuts = _cuts(stuck)
+    cuts = _cuts(stuck, site.retries)
     budget = itertools.count()
     for start_at, end_at in _slices(oldest_at, site.now):
         events = _limited(site, _events(site, start_at, end_at, cuts, is_ours), budget)
@@ -186,14 +187,14 @@ def _slices(oldest_at: datetime, now: datetime) -> Iterator[tuple[datetime, date
         end_at, length = start_at - timedelta(milliseconds=1), length * 4
 
 
-def _cuts(stuck: Mapping[str, StagedObject]) -> list[datetime]:
+def _cuts(stuck: Mapping[str, StagedObject], retries: Retries) -> list[datetime]:
     """Return instants between which about equally many lines are, as far as arrivals tell.
 
     Each try of an object writes a line, soon after the arrival or one of the pauses that follow.
     """
     step = max(1, len(stuck) // _SAMPLED)
     arrivals = [staged.arrived_at for staged in itertools.islice(stuck.values(), 0, None, step)]
-    tries = (timedelta(), *itertools.accumulate(RETRY_PAUSES))
+    tries = [retries.pause * number for number in range(min(retries.attempts or 1, _MOST_TRIES))]
     lines = sorted(arrived_at + pause for arrived_at in arrivals for pause in tries)
     apart = max(1, _LINES_A_READ // step)
     return list(dict.fromkeys(lines[apart::apart]))

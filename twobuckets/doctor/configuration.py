@@ -7,11 +7,11 @@ somebody else put there stays.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twobuckets.aws import ClientError, attempt, error_code
-from twobuckets.doctor import buckets, function, wiring
+from twobuckets.doctor import buckets, function
 from twobuckets.pipeline import notifications
 from twobuckets.pipeline.buckets import LEAST_TRANSITION_SIZE
 from twobuckets.pipeline.function import variables_in
@@ -32,7 +32,7 @@ class Mend(NamedTuple):
 
 
 def _notify(site: Site, _subject: str) -> Mend:
-    function_arn = wiring.function_arn(site)
+    function_arn = site.function.arn
 
     def run() -> None:
         with attempt(f"write the notification of {site.staging}"):
@@ -41,7 +41,9 @@ def _notify(site: Site, _subject: str) -> Mend:
                 s3.get_bucket_notification_configuration(Bucket=site.staging)
             )
             current.pop("ResponseMetadata", None)
-            if not _complete(current, wiring.targets_of_function(site)):
+            if not _complete(
+                current, frozenset(route.target_arn for route in site.facts.routes_to_function())
+            ):
                 mine = {"Id": "twobuckets", "LambdaFunctionArn": function_arn}
                 current.setdefault("LambdaFunctionConfigurations", []).append(
                     mine | {"Events": [notifications.CREATED]}
@@ -55,7 +57,7 @@ def _notify(site: Site, _subject: str) -> Mend:
     return Mend(says, run)
 
 
-def _complete(notification: dict[str, Any], targets: frozenset[str]) -> bool:
+def _complete(notification: dict[str, Any], targets: Collection[str]) -> bool:
     """Make the configurations that lead to `targets` tell of every arrival; False if none does.
 
     Their filters stay: what they leave out may be meant. S3 takes no two configurations that tell
@@ -88,7 +90,7 @@ def _complete(notification: dict[str, Any], targets: frozenset[str]) -> bool:
 
 def _let_s3_call(site: Site, _subject: str) -> Mend:
     account = str(site.function.configuration()["FunctionArn"]).split(":")[4]
-    source_arn = f"arn:{site.partition}:s3:::{site.staging}"
+    source_arn = f"arn:{site.facts.partition}:s3:::{site.staging}"
     digest = hashlib.sha256(f"{source_arn} {account}".encode()).hexdigest()[:8]
 
     def run() -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finding
     from twobuckets.doctor.remedies import Applied, Planned, Wake
     from twobuckets.doctor.site import Site
+    from twobuckets.doctor.stuck import Stuck
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,15 @@ class Mended:
     woken: int
 
 
-def plan_fixes(site: Site, findings: Sequence[Finding], asked: frozenset[str], wake: Wake) -> Fixes:
+def plan_fixes(
+    site: Site,
+    findings: Sequence[Finding],
+    stuck: Stuck | None,
+    asked: frozenset[str],
+    wake: Wake,
+) -> Fixes:
     """Return what to do about findings; `asked` are the checks, or families, that were named."""
-    planned = tuple(remedies.plan(site, findings, asked, wake))
+    planned = tuple(remedies.plan(site, findings, stuck, asked, wake))
     fixable = {finding.check for finding in findings if finding.fixable}
     unasked = {check for check in fixable - asked if remedies.needs_asking(site, check)}
     return Fixes(planned, tuple(sorted(unasked)))

@@ -254,7 +254,7 @@ def _resource(site: Site, place: str, partition: str) -> str:
 def find_lost_failures(site: Site) -> Iterator[Finding]:
     """Yield findings about what becomes of an event whose processing fails."""
     function = site.function.configuration()
-    if any(":sqs:" in source.get("EventSourceArn", "") for source in site.function.event_sources()):
+    if any(":sqs:" in arn for arn in site.function.event_source_arns()):
         # The queue's own redrive policy rules there.
         return
     config = site.function.invoke_config() or {}

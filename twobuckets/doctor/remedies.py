@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finding
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.staging import StagedObject
+    from twobuckets.doctor.stuck import Group, Stuck
     from twobuckets.s3.answers import ListedUpload
     from twobuckets.s3.uploads import IncompleteUpload
 
@@ -110,10 +111,15 @@ _TOLD: Final = 5
 
 
 def plan(
-    site: Site, findings: Iterable[Finding], asked: frozenset[str], wake: Wake
+    site: Site,
+    findings: Iterable[Finding],
+    stuck: Stuck | None,
+    asked: frozenset[str],
+    wake: Wake,
 ) -> Iterator[Planned]:
     """Yield what mends the findings, wiring first and waking last. Reads only.
 
+    `stuck` is what the findings about staging were made from, None where it was not listed;
     `asked` are the checks that were asked for by name.
     """
     subjects: dict[str, list[str]] = {}
@@ -127,7 +133,8 @@ def plan(
             yield Planned(Action(check, subject, mend.says), partial(iter, [step]))
     if uploads.CHECK.name in subjects:
         yield from _plan_aborts(site)
-    yield from _plan_objects(site, asked, wake)
+    if stuck is not None:
+        yield from _plan_objects(site, stuck.groups, asked, wake)
 
 
 def apply(planned: Planned) -> Applied:
@@ -168,8 +175,10 @@ def _run(step: _Step) -> tuple[str, str | None, str | None]:
 # Objects and uploads
 
 
-def _plan_objects(site: Site, asked: frozenset[str], wake: Wake) -> Iterator[Planned]:
-    for group in site.stuck:
+def _plan_objects(
+    site: Site, groups: Iterable[Group], asked: frozenset[str], wake: Wake
+) -> Iterator[Planned]:
+    for group in groups:
         check, objects = group.cause.check, group.objects
         subject = f"s3://{site.staging}"
         if check == _ARCHIVED:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, error_code
-from twobuckets.doctor.summary import Staged
 from twobuckets.pipeline.lookups import Gone, could_not_look, listing_stopped
 from twobuckets.processor.comparing import Content, Likeness, compare, content_of
 from twobuckets.processor.contract import ORIGIN, read_origin
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.doctor.site import Site
+    from twobuckets.doctor.summary import StagedTotals
     from twobuckets.s3.answers import ListedObject
     from twobuckets.s3.engine import Sender
 
@@ -35,14 +35,13 @@ class StagedObject:
     arrived_at: datetime
 
 
-def iter_stuck(site: Site) -> Iterator[StagedObject]:
-    """Yield what is stuck in staging, in key order, and add all that is there up in `site.staged`.
+def iter_stuck(site: Site, totals: StagedTotals) -> Iterator[StagedObject]:
+    """Yield what is stuck in staging, in key order, and add all that is there up in `totals`.
 
     Raises CouldNotLook, and Gone when there is no staging bucket.
     """
     if not site.buckets.exists(site.staging):
         raise Gone(f"the bucket {site.staging}", "bucket-missing")
-    site.staged = Staged(readable_bytes=site.readable_bytes, stuck_after=site.stuck_after)
     is_versioned = site.buckets.versioning(site.staging) != ""
     now, stuck_after = site.now, site.stuck_after
     try:
@@ -52,7 +51,7 @@ def iter_stuck(site: Site) -> Iterator[StagedObject]:
                     return
                 age, size_bytes = now - row.modified_at, row.size_bytes or 0
                 is_stuck = age >= stuck_after
-                site.staged.add(row.key, age, size_bytes, is_stuck=is_stuck)
+                totals.add(row.key, age, size_bytes, is_stuck=is_stuck)
                 if is_stuck:
                     version_id = row.version_id if isinstance(row, ListedVersion) else None
                     yield StagedObject(

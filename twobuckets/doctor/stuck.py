@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor import function, wiring
 from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
-from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.doctor.findings import Check, Finding, Severity
 from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
 from twobuckets.doctor.staging import StagedObject, is_archived, iter_stuck
+from twobuckets.doctor.summary import StagedTotals
 from twobuckets.parallel import map_ordered, map_unordered
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
+from twobuckets.pipeline.retries import LONGEST_TIMEOUT
 from twobuckets.text import shell_word
 from twobuckets.units import format_bytes, format_duration
 
@@ -29,13 +31,10 @@ if TYPE_CHECKING:
 
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
-    from twobuckets.doctor.summary import Staged
     from twobuckets.pipeline.notifications import Route
 
 MOST_EXPLAINED: Final = 200_000
 """How many stuck objects are looked into; more are only counted."""
-LONGEST_TIMEOUT: Final = timedelta(minutes=15)
-"""What Lambda allows a function at most (Lambda developer guide, "Lambda quotas")."""
 _SAMPLES: Final = 16
 """How many objects of a group are looked for in the archive before all of them are."""
 _MOST_LOOKED_FOR: Final = 2_000
@@ -100,22 +99,42 @@ class Group:
     objects: list[StagedObject] = field(default_factory=list)
 
 
-def find_stuck(site: Site) -> Iterator[Finding]:
-    """Yield a finding for each cause, the one with the most objects first.
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """What lies in staging, and what is stuck of it by cause, the cause of the most first.
+
+    `uncounted` more are stuck than were looked into. `unread` is why the log could not be read,
+    None where it was: then causes are told by what else is known.
+    """
+
+    totals: StagedTotals
+    groups: tuple[Group, ...] = ()
+    uncounted: int = 0
+    unread: CouldNotLook | None = None
+
+    def iter_wakeable(self) -> Iterator[tuple[StagedObject, str | None]]:
+        """Yield the objects, and why waking the processor for one is wrong, None if right."""
+        for group in self.groups:
+            reason = _NOT_WOKEN.get(group.cause.check)
+            for staged in group.objects:
+                yield staged, reason
+
+
+def examine(site: Site) -> Stuck:
+    """Return what is stuck and why.
 
     Lists staging once and reads the log once, whatever is stuck. Raises CouldNotLook.
     """
+    totals = StagedTotals(readable_bytes=site.readable_bytes, stuck_after=site.stuck_after)
     stuck: dict[str, StagedObject] = {}
     more = 0
-    for staged in iter_stuck(site):
+    for staged in iter_stuck(site, totals):
         if len(stuck) < MOST_EXPLAINED:
             stuck[staged.key] = staged
         else:
             more += 1
-    if site.staged is not None and site.staged.too_large:
-        yield _too_large(site, site.staged)
     if not stuck:
-        return
+        return Stuck(totals)
     unread: CouldNotLook | None = None
     try:
         told = read_causes(site, stuck)
@@ -125,24 +144,20 @@ def find_stuck(site: Site) -> Iterator[Finding]:
         told, unread = Told(), reason
     groups = list(_groups(site, stuck, told, log_is_read=unread is None))
     groups = _join_small(_split_archived(site, groups))
-    for group in sorted(groups, key=lambda group: -len(group.objects)):
-        site.stuck.append(group)
+    groups.sort(key=lambda group: -len(group.objects))
+    return Stuck(totals, tuple(groups), more, unread)
+
+
+def iter_findings(site: Site, stuck: Stuck) -> Iterator[Finding]:
+    """Yield a finding for each cause. Raises CouldNotLook at the end for an unread log."""
+    if stuck.totals.too_large:
+        yield _too_large(site, stuck.totals)
+    for group in stuck.groups:
         yield _finding(site, group)
-    if more:
-        yield _uncounted(site, more)
-    if unread is not None:
-        raise unread
-
-
-def iter_wakeable(site: Site) -> Iterator[tuple[StagedObject, str | None]]:
-    """Yield what `find_stuck` found, and why waking the processor for it is wrong, None if right.
-
-    Reads what the finder left in `site.stuck`, by cause.
-    """
-    for group in site.stuck:
-        reason = _NOT_WOKEN.get(group.cause.check)
-        for staged in group.objects:
-            yield staged, reason
+    if stuck.uncounted:
+        yield _uncounted(site, stuck.uncounted)
+    if stuck.unread is not None:
+        raise stuck.unread
 
 
 def _groups(
@@ -198,7 +213,7 @@ def _explain_untold(
 
 def _routes(site: Site) -> list[Route]:
     try:
-        return wiring.routes_to_function(site)
+        return site.facts.routes_to_function()
     except CouldNotLook:
         return []
 
@@ -242,7 +257,7 @@ def _match_deaths(site: Site, untold: list[StagedObject], told: Told) -> dict[st
     """Return for objects the death of an invocation that fits their arrival, each death once."""
     if not told.deaths:
         return {}
-    reach = DELIVERY + _timeout(site)
+    reach = DELIVERY + site.timeout
     matched: dict[str, Cause] = {}
     waiting = sorted(untold, key=lambda staged: staged.arrived_at)
     deaths = iter(told.deaths)
@@ -256,13 +271,6 @@ def _match_deaths(site: Site, untold: list[StagedObject], told: Told) -> dict[st
             matched[staged.key] = death.cause
             death = next(deaths, None)
     return matched
-
-
-def _timeout(site: Site) -> timedelta:
-    try:
-        return timedelta(seconds=site.function.configuration()["Timeout"])
-    except CouldNotLook:
-        return LONGEST_TIMEOUT
 
 
 def _split_archived(site: Site, groups: list[Group]) -> Iterator[Group]:
@@ -339,7 +347,7 @@ def _finding(site: Site, group: Group) -> Finding:
     )
 
 
-def _too_large(site: Site, staged: Staged) -> Finding:
+def _too_large(site: Site, staged: StagedTotals) -> Finding:
     takes = timedelta(seconds=staged.largest_bytes / READ_BYTES_A_SECOND)
     # Twice what reading takes: something is to be done with what was read.
     needed = math.ceil(takes * 2 / timedelta(minutes=1)) * timedelta(minutes=1)
@@ -350,7 +358,7 @@ def _too_large(site: Site, staged: Staged) -> Finding:
         severity=Severity.NOTICE if staged.too_large_stuck else Severity.INFO,
         subject=f"s3://{site.staging}",
         detail="Staged files too large to be read from end to end within the function's time-out "
-        f"of {format_duration(_timeout(site))}: {staged.too_large:,}, of which "
+        f"of {format_duration(site.timeout)}: {staged.too_large:,}, of which "
         f"{staged.too_large_stuck:,} stuck. The largest has "
         f"{format_bytes(staged.largest_bytes)}: one request takes "
         f"{format_duration(takes)} at 90 MB/s."
@@ -378,6 +386,3 @@ def _uncounted(site: Site, more: int) -> Finding:
         "Fix those first.",
         count=more,
     )
-
-
-FINDER: Final = finder("stuck", *CHECKS)(find_stuck)

@@ -30,7 +30,7 @@ _COULD_NOT_LOOK: Final = 5
 
 
 @dataclass(slots=True)
-class Staged:
+class StagedTotals:
     """What lies in staging: objects by age class, bytes, and how many of them are stuck.
 
     An object is stuck from the age `stuck_after` on.
@@ -113,10 +113,10 @@ class Tally:
             return _NEEDS_YOU
         return _COULD_NOT_LOOK if self._counts[Severity.UNKNOWN] else 0
 
-    def summary(self, staged: Staged | None) -> DoctorSummary:
+    def summary(self, staged: StagedTotals | None) -> DoctorSummary:
         """Return what the run adds up to."""
         seen = staged is not None
-        listed = staged if staged is not None else Staged()
+        listed = staged if staged is not None else StagedTotals()
         ages = {label: listed.ages[label] for label, _ in AGE_LIMITS if label in listed.ages}
         return DoctorSummary(
             findings=sum(self._counts.values()),

@@ -6,20 +6,16 @@ event notifications with Lambda".
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
-from twobuckets.pipeline import policies
-from twobuckets.pipeline.lookups import CouldNotLook, Gone
+from twobuckets.pipeline.lookups import Gone
 from twobuckets.pipeline.notifications import (
     TARGETS,
-    Route,
     leads_to,
     missing_events,
     routes_of,
-    routes_to,
 )
 from twobuckets.pipeline.policies import Permission
 from twobuckets.text import shell_word
@@ -28,28 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from twobuckets.doctor.site import Site
-
-
-def routes_to_function(site: Site) -> list[Route]:
-    """Return staging's routes that end at the function, straight or through others."""
-    return routes_to(
-        site.function.named,
-        site.buckets.notification(site.staging),
-        sources=lambda: [str(s.get("EventSourceArn")) for s in site.function.event_sources()],
-        admits=lambda service: policies.admits(site.function.policy(), service),
-    )
-
-
-def targets_of_function(site: Site) -> frozenset[str]:
-    """Return the ARNs in staging's notification that end at the function."""
-    return frozenset(route.target_arn for route in routes_to_function(site))
-
-
-def function_arn(site: Site) -> str:
-    """Return the ARN that the notification is to name, with the qualifier that is meant."""
-    parts = str(site.function.configuration()["FunctionArn"]).split(":")
-    unqualified = ":".join(parts[:7])
-    return f"{unqualified}:{site.function.qualifier}" if site.function.qualifier else unqualified
 
 
 def _url(bucket: str) -> str:
@@ -63,7 +37,7 @@ def _url(bucket: str) -> str:
 )
 def find_missing_notification(site: Site) -> Iterator[Finding]:
     """Yield a finding when no route leads from staging to the processor."""
-    if routes_to_function(site):
+    if site.facts.routes_to_function():
         return
     routes = routes_of(site.buckets.notification(site.staging))
     if not routes:
@@ -81,7 +55,7 @@ def find_missing_notification(site: Site) -> Iterator[Finding]:
         check="notification-target",
         severity=Severity.PROBLEM,
         subject=_url(site.staging),
-        detail=f"The bucket notifies {others}, but not {function_arn(site)}, nor a queue that "
+        detail=f"The bucket notifies {others}, but not {site.function.arn}, nor a queue that "
         "feeds it.",
         # S3 refuses two routes for overlapping keys and events, so a person has to decide.
         remedy=f"{site.aws_cli} s3api get-bucket-notification-configuration "
@@ -98,7 +72,7 @@ def find_missing_notification(site: Site) -> Iterator[Finding]:
 )  # fmt: skip
 def find_missing_events(site: Site) -> Iterator[Finding]:
     """Yield a finding when the routes to the function leave kinds of arrival out."""
-    routes = routes_to_function(site)
+    routes = site.facts.routes_to_function()
     missing = missing_events(routes)
     if not routes or not missing:
         return
@@ -121,17 +95,10 @@ def find_missing_events(site: Site) -> Iterator[Finding]:
 )
 def find_missing_permission(site: Site) -> Iterator[Finding]:
     """Yield a finding when the function's policy does not let S3 call it for staging."""
-    direct = [route for route in routes_to_function(site) if route.is_direct]
-    if not direct and routes_to_function(site):
+    direct = [route for route in site.facts.routes_to_function() if route.is_direct]
+    if not direct and site.facts.routes_to_function():
         return
-    bucket_arn = f"arn:{site.partition}:s3:::{site.staging}"
-    accounts = {str(site.function.configuration()["FunctionArn"]).split(":")[4]}
-    policy = site.function.policy()
-    permission = policies.permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
-    if permission is Permission.ELSEWHERE:
-        with contextlib.suppress(CouldNotLook):
-            accounts.add(site.account())
-        permission = policies.permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
+    permission = site.facts.permission_of_s3()
     if permission is Permission.ALLOWED:
         return
     denied = permission is Permission.DENIED

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import TwoBucketsError
-from twobuckets.logs.waiting import Policy, Tracker, find_attempts
+from twobuckets.logs.waiting import Policy, Tracker
+from twobuckets.pipeline.facts import Facts
+from twobuckets.pipeline.lookups import CouldNotLook
+from twobuckets.pipeline.retries import (
+    DEFAULT,
+    Retries,
+    most_patient,
+    retries_of_arrivals,
+    retries_of_wakes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime, timedelta
 
     from twobuckets.aws.clients import Aws
-    from twobuckets.logs.waiting import Fate, Staged
+    from twobuckets.logs.objects import Staged
+    from twobuckets.logs.waiting import Fate
     from twobuckets.settings import Pipeline
 
 GOOD_ENDS: Final = frozenset({"archived", "superseded"})
@@ -69,13 +78,12 @@ def follow_ends(
     now: Callable[[], datetime],
     sleep: Callable[[float], None],
     tells_retries: bool = False,
+    wakes: bool = False,
 ) -> Ends:
-    """Return what follows objects through a pipeline, with what is known of it."""
-    attempts = Policy().attempts
-    if pipeline.function is not None:
-        # Without the permission, Lambda's own number is right unless somebody changed it.
-        with contextlib.suppress(TwoBucketsError):
-            attempts = find_attempts(aws.functions, pipeline.function)
+    """Return what follows objects through a pipeline, with what is known of it.
+
+    `wakes` says that the processor is also woken by hand, which is retried as Lambda does it.
+    """
     return Ends(
         Tracker(
             s3=aws.s3,
@@ -85,6 +93,19 @@ def follow_ends(
             log_group=pipeline.log_group,
             now=now,
             sleep=sleep,
-            policy=Policy(attempts=attempts, tells_retries=tells_retries),
+            policy=Policy(
+                retries=_read_retries(Facts(aws, pipeline, now()), wakes=wakes),
+                tells_retries=tells_retries,
+            ),
         )
     )
+
+
+def _read_retries(facts: Facts, *, wakes: bool) -> Retries:
+    """Return how what is followed is tried again; of what is also woken, the more patient way."""
+    try:
+        arrivals = retries_of_arrivals(facts)
+        return most_patient(arrivals, retries_of_wakes(facts)) if wakes else arrivals
+    except (CouldNotLook, TwoBucketsError):
+        # Without the permission, Lambda's own number is right unless somebody changed it.
+        return DEFAULT

@@ -165,15 +165,6 @@ def _parse_object(text: str) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) and not text[end:].strip() else None
 
 
-def parse_outcome(event: LogEvent) -> Outcome | None:
-    """Return the outcome that an event tells, or None if it is no outcome line."""
-    # Most events are not: this is the cheap way to say so.
-    if '"twobuckets' not in event.message and '\\"twobuckets' not in event.message:
-        return None
-    entry = parse_entry(event)
-    return entry if isinstance(entry, Outcome) else None
-
-
 class EntryReader:
     """Reads events in time order, and knows by what came before which invocation each belongs to.
 

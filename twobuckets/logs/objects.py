@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twobuckets.aws import ClientError, attempt, error_code, explain
@@ -11,16 +12,28 @@ from twobuckets.parallel import map_unordered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from mypy_boto3_s3 import S3Client
-
-    from twobuckets.logs.waiting import Staged
 
 # Up to so many objects are asked for one by one; more are listed.
 _FEW: Final = 32
 CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 """How far the clock that gave `uploaded_at` may be from the log's and S3's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """One object version that was put into staging, or whose processor was woken, at `uploaded_at`.
+
+    Give S3's own time (the answer's Date) where there is one. `etag` may have its quotes;
+    `version_id` is None where the bucket keeps no versions.
+    """
+
+    key: str
+    version_id: str | None
+    etag: str
+    uploaded_at: datetime
+    size_bytes: int | None = None
 
 
 class Place(enum.Enum):

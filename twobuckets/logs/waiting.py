@@ -13,25 +13,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.logs.events import Follower
 from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
 from twobuckets.logs.lines import FailedInvocation, Outcome
-from twobuckets.logs.objects import CLOCK_TOLERANCE, Place, find_places
+from twobuckets.logs.objects import CLOCK_TOLERANCE, Place, Staged, find_places
+from twobuckets.pipeline.retries import DEFAULT, Retries
 from twobuckets.processor.contract import ARCHIVED, FAILED, MISSING, REJECTED, SUPERSEDED, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
 
 UNKNOWN: Final = "unknown"
 """The fate of an object of which nothing was heard until the time was up."""
-LAMBDA_ATTEMPTS: Final = 3
-"""Lambda runs an asynchronous invocation that fails twice more (Lambda guide, "Retries")."""
 
 # How long a later line may still correct what a first one said: the end of a record whose
 # time-out was foretold, or the archiving that made the object's second event find it missing.
@@ -45,21 +42,6 @@ _LONGEST_LOOK_PAUSE: Final = timedelta(seconds=30)
 # With outcome lines at hand S3 is only asked after what they did not tell.
 _LATE: Final = timedelta(seconds=20)
 _MOST_UNCLAIMED: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """One object version that was put into staging, or whose processor was woken, at `uploaded_at`.
-
-    Give S3's own time (the answer's Date) where there is one. `etag` may have its quotes;
-    `version_id` is None where the bucket keeps no versions.
-    """
-
-    key: str
-    version_id: str | None
-    etag: str
-    uploaded_at: datetime
-    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +71,12 @@ class Fate:
 class Policy:
     """When a failure is the end of the story.
 
-    A failure is final at the `attempts`-th try, which is Lambda's setting (see `find_attempts`); 1
-    takes the first one as final. `tells_retries` yields the failures before it as well, not final.
+    A failure is final at the last try (see `pipeline.retries`). `tells_retries` yields the failures
+    before it as well, not final.
     """
 
-    attempts: int = LAMBDA_ATTEMPTS
+    retries: Retries = DEFAULT
     tells_retries: bool = False
-
-
-def find_attempts(functions: LambdaClient, function: str) -> int:
-    """Return how often Lambda tries an event of this function before it gives up.
-
-    Raises NotFoundError when the function does not exist, and AccessError.
-    """
-    with attempt(f"read how often {function} is retried"):
-        try:
-            config = functions.get_function_event_invoke_config(FunctionName=function)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                # Nobody configured it. That the function is missing shows elsewhere.
-                return LAMBDA_ATTEMPTS
-            raise
-    return 1 + config.get("MaximumRetryAttempts", LAMBDA_ATTEMPTS - 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -344,7 +310,7 @@ class Tracker:
             is_new = False
         pending.failed_at = failed_at
         pending.failure = error
-        if pending.attempts >= self._policy.attempts:
+        if self._policy.retries.is_last(pending.attempts):
             self._expect(pending, self._fate(pending, FAILED, error=error), now + _SECOND_THOUGHT)
         elif is_new and self._policy.tells_retries:
             yield self._fate(pending, FAILED, error=error, is_final=False)
@@ -507,17 +473,3 @@ class Tracker:
     def _note(self, error: TwoBucketsError) -> None:
         if all(error.message != known.message for known in self.problems):
             self.problems.append(error)
-
-
-def wait_for_outcomes(
-    tracker: Tracker, staged: Iterable[Staged], *, timeout: timedelta
-) -> Iterator[Fate]:
-    """Yield one final Fate for each staged version, and others as the tracker's policy says.
-
-    `staged` may still be growing: it is read as it comes, and what is known by then is yielded in
-    between. `timeout` counts from the last of it.
-    """
-    for item in staged:
-        tracker.add(item)
-        yield from tracker.poll()
-    yield from tracker.wait(timeout)

@@ -64,6 +64,16 @@ class FunctionFacts:
         """Tell whether the processor is made with `twobuckets.processor`."""
         return self.configuration().get("Handler") == HANDLER
 
+    @property
+    def arn(self) -> str:
+        """The ARN that a notification is to name, with the qualifier that the settings name."""
+        unqualified = ":".join(str(self.configuration()["FunctionArn"]).split(":")[:7])
+        return f"{unqualified}:{self.qualifier}" if self.qualifier else unqualified
+
+    def timeout(self) -> timedelta:
+        """Return how long an invocation may take."""
+        return timedelta(seconds=self.configuration()["Timeout"])
+
     def configuration(self) -> dict[str, Any]:
         """Return the function's configuration. Raises Gone when there is no such function."""
         found = self._of_function("get_function_configuration", "lambda:GetFunctionConfiguration")
@@ -116,6 +126,10 @@ class FunctionFacts:
 
         what, permission = "the function's event sources", "lambda:ListEventSourceMappings"
         return self._lookups.read(what, permission, call, absent=_MISSING) or []
+
+    def event_source_arns(self) -> list[str]:
+        """Return the ARNs of what feeds the function."""
+        return [str(source.get("EventSourceArn")) for source in self.event_sources()]
 
     def _of_function(self, operation: str, permission: str) -> dict[str, Any] | None:
         named = self.named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import (
@@ -13,7 +14,7 @@ from twobuckets.aws import (
     explain,
     is_hopeless,
 )
-from twobuckets.errors import UnreachableError
+from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -23,10 +24,21 @@ if TYPE_CHECKING:
 _FORBIDDEN: Final = 403
 
 
-class CouldNotLook(Exception):
-    """A fact that a check needs could not be read.
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Stands in a record for what could not be read: why, and the IAM action that is denied.
 
-    `permission` is the action that is denied, None where the reason is another one.
+    `action` is None where the reason is another one.
+    """
+
+    reason: str
+    action: str | None
+
+
+class CouldNotLook(Exception):
+    """A fact could not be read.
+
+    `permission` is the IAM action that is denied, None where the reason is another one.
     """
 
     def __init__(self, what: str, reason: str, permission: str | None) -> None:
@@ -34,6 +46,11 @@ class CouldNotLook(Exception):
         self.what = what
         self.reason = reason
         self.permission = permission
+
+    @property
+    def unread(self) -> Unread:
+        """What stands in a record in the fact's place."""
+        return Unread(self.reason, self.permission)
 
 
 class Gone(CouldNotLook):
@@ -90,10 +107,17 @@ class Lookups:
         except UnreachableError as error:
             if service == "s3":
                 raise
-            reason = error.message.removeprefix(f"Could not read {what}: ")
-            unreachable = CouldNotLook(what, reason, None)
+            unreachable = CouldNotLook(what, _reason(error, what), None)
             self._unreachable[service] = unreachable
             return unreachable
+        except (AccessError, UsageError):
+            # No credentials, or no region: nothing else can be read either.
+            raise
+        except TwoBucketsError as error:
+            if isinstance(error.__cause__, ClientError):
+                # A wrong clock, which spoils every other request as well.
+                raise
+            return CouldNotLook(what, _reason(error, what), None)
 
 
 def _answer(
@@ -117,7 +141,11 @@ def could_not_look(what: str, error: ClientError, permission: str) -> CouldNotLo
     """Return what a failed read means for checks; only a denial is about the permission."""
     if error_code(error) in DENIED_CODES:
         return CouldNotLook(what, "access denied", permission)
-    return CouldNotLook(what, str(error), None)
+    return CouldNotLook(what, _reason(explain(error, f"read {what}"), what), None)
+
+
+def _reason(error: TwoBucketsError, what: str) -> str:
+    return error.message.removeprefix(f"Could not read {what}: ")
 
 
 def listing_stopped(what: str, error: ListingError, permission: str) -> CouldNotLook:

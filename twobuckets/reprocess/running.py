@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from twobuckets.logs.ends import GOOD_ENDS, follow_ends
-from twobuckets.logs.waiting import Fate, Staged
+from twobuckets.logs.objects import Staged
+from twobuckets.logs.waiting import Fate
 from twobuckets.reprocess.journal import Reprocessed
 from twobuckets.reprocess.run import Brake, Rate, apply, count_throttles
 from twobuckets.units import counted
@@ -155,7 +156,7 @@ class Run:
         """Apply at most so many, and with `wait` their outcomes; return how many failed."""
         ends = None
         if wait:
-            ends = follow_ends(self.aws, self.pipeline, now=self.now, sleep=self.sleep)
+            ends = follow_ends(self.aws, self.pipeline, now=self.now, sleep=self.sleep, wakes=True)
         failed = 0
         # Whatever ends the loop, what came of objects is noted while the journal is open.
         with contextlib.closing(self._apply(most)) as results:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from twobuckets.cli.app import App
     from twobuckets.doctor.findings import Finding
     from twobuckets.doctor.site import Site
+    from twobuckets.doctor.stuck import Stuck
 
 
 @command("doctor")
@@ -82,20 +83,23 @@ def doctor(
         )
     selected = room.select_checks(checks)
     site = site_of(app, older_than=older_than, uploads_older_than=uploads_older_than)
+    diagnosis = room.Diagnosis(site, selected)
     tally = Tally(Severity(fail_on))
     findings = []
     with app.out.waiting("Looking at the pipeline"):
-        for finding in room.diagnose(site, selected):
+        for finding in diagnosis.findings():
             tally.add(finding)
             findings.append(finding)
             app.out.record(finding)
     if fix:
-        mended = _fix(app, site, findings, frozenset(checks), yes=yes, dry_run=dry_run)
+        asked = frozenset(checks)
+        mended = _fix(app, site, findings, diagnosis.stuck, asked, yes=yes, dry_run=dry_run)
         tally = Tally(Severity(fail_on))
         for finding in findings:
             if not (finding.fixable and finding.check in mended):
                 tally.add(finding)
-    app.out.record(tally.summary(site.staged))
+    stuck = diagnosis.stuck
+    app.out.record(tally.summary(stuck.totals if stuck is not None else None))
     click.get_current_context().exit(tally.exit_code)
 
 
@@ -103,6 +107,7 @@ def _fix(
     app: App,
     site: Site,
     findings: list[Finding],
+    stuck: Stuck | None,
     asked: frozenset[str],
     *,
     yes: bool,
@@ -112,7 +117,7 @@ def _fix(
     from twobuckets.doctor import remedies
     from twobuckets.doctor.fixing import mended_by, plan_fixes
 
-    fixes = plan_fixes(site, findings, asked, wake_through(app, site))
+    fixes = plan_fixes(site, findings, stuck, asked, wake_through(app, site))
     app.out.stream(item.action for item in fixes.planned)
     for check in fixes.only_by_name:
         app.out.note(f"Only when it is named: {site.fix_command(check)}")

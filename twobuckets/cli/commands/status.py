@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from twobuckets.cli import command
-from twobuckets.errors import AccessError
+from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from twobuckets.cli.app import App
+    from twobuckets.pipeline.facts import Facts
     from twobuckets.settings import Pipeline
 
 _RECENT = timedelta(hours=1)
@@ -27,26 +28,29 @@ def status(app: App) -> None:
 
     Buckets and their protection, the processor and what wakes it, what is in staging, the outcomes
     of the last hour, and where every setting came from. What can't be read says which permission
-    is missing, and the rest is shown; the exit status is 5 then.
+    is missing, and the rest is shown; the exit status is 5 then, and 4 where a bucket or the
+    function does not exist.
 
     \b
       twobuckets --stack intake status
     """
-    from twobuckets.pipeline.status import StatusSummary, count_unread
+    from twobuckets.pipeline.status import PartMissing, StatusSummary, count_unread
 
     pipeline = _require_pipeline(app)
-    unread = 0
+    unread = missing = 0
     for record in _iter_parts(app, pipeline):
         unread += count_unread(record)
+        missing += isinstance(record, PartMissing)
         app.out.record(record)
-    app.finish(StatusSummary(unread))
+    app.finish(StatusSummary(unread, missing))
+    if missing:
+        click.get_current_context().exit(NotFoundError.exit_code)
     if unread:
         click.get_current_context().exit(AccessError.exit_code)
 
 
 def _require_pipeline(app: App) -> Pipeline:
     """Show the stack, if one is meant, and return the pipeline."""
-    from twobuckets.errors import NotFoundError
     from twobuckets.pipeline.status import StackStatus
     from twobuckets.stack.outputs import not_deployed
     from twobuckets.stack.plan import require_deployable
@@ -74,55 +78,48 @@ def _iter_parts(app: App, pipeline: Pipeline) -> Iterator[object]:
     from twobuckets.artifact import find_built
     from twobuckets.parallel import map_unordered
     from twobuckets.pipeline import status as describe
+    from twobuckets.pipeline.facts import Facts
 
-    aws = app.aws
-    reads: list[Callable[[], object]] = [
-        partial(describe.describe_bucket, aws.s3, "staging", pipeline.staging),
-        partial(describe.describe_staging, aws.s3, pipeline.staging, now=app.now()),
-        partial(describe.describe_bucket, aws.s3, "archive", pipeline.archive),
+    facts = Facts(app.aws, pipeline, app.now())
+    reads: list[Callable[[], object | None]] = [
+        partial(describe.describe_bucket, facts, "staging", pipeline.staging),
+        partial(describe.describe_staging, facts),
+        partial(describe.describe_bucket, facts, "archive", pipeline.archive),
     ]
     if pipeline.function is not None:
         built = find_built(app.settings)
         reads += [
-            partial(
-                describe.describe_function, aws.functions, pipeline.function, built_sha256=built
-            ),
-            partial(
-                describe.describe_wiring,
-                aws.s3,
-                aws.functions,
-                aws.sts,
-                pipeline.staging,
-                pipeline.function,
-            ),
+            partial(describe.describe_function, facts, built_sha256=built),
+            partial(describe.describe_wiring, facts),
         ]
     if pipeline.log_group is not None:
-        reads.append(partial(_read_outcomes, app, pipeline.log_group))
+        reads.append(partial(_read_outcomes, app, facts, pipeline.log_group))
     if pipeline.failure_queue_url is not None:
-        reads.append(partial(describe.describe_failure_queue, aws.sqs, pipeline.failure_queue_url))
+        reads.append(partial(describe.describe_failure_queue, facts, pipeline.failure_queue_url))
     done = dict(map_unordered(lambda part: (part[0], part[1]()), enumerate(reads)))
-    yield from (done[number] for number in sorted(done))
+    yield from (part for number in sorted(done) if (part := done[number]) is not None)
     yield describe.describe_settings(app.settings, pipeline)
 
 
-def _read_outcomes(app: App, log_group: str) -> object:
-    """Return the outcomes of the last hour; of a processor that is not ours, its failures."""
-    from twobuckets.logs.events import iter_events
-    from twobuckets.logs.lines import (
-        OUTCOME_OR_FAILURE_PATTERN,
-        FailedInvocation,
-        Outcome,
-        iter_entries,
-    )
-    from twobuckets.pipeline.status import count_outcomes
+def _read_outcomes(app: App, facts: Facts, log_group: str) -> object | None:
+    """Return what became of the last hour's files; None of a function that does not exist."""
+    from twobuckets.logs.recent import read_recent
+    from twobuckets.pipeline.lookups import CouldNotLook, Gone
+    from twobuckets.pipeline.status import PartUnread
 
-    now = app.now()
-    events = iter_events(
-        app.aws.logs, log_group, start_at=now - _RECENT, pattern=OUTCOME_OR_FAILURE_PATTERN
-    )
-    outcomes = (
-        (entry.logged_at, entry.outcome if isinstance(entry, Outcome) else "failed")
-        for entry in iter_entries(events)
-        if isinstance(entry, Outcome | FailedInvocation)
-    )
-    return count_outcomes(log_group, outcomes, since=now - _RECENT, now=now)
+    is_ours = True
+    try:
+        is_ours = facts.function.is_ours
+    except Gone:
+        return None
+    except CouldNotLook:
+        # Outcome lines are looked for then: whatever else is there says too little.
+        pass
+    since = facts.now - _RECENT
+    try:
+        return read_recent(app.aws.logs, log_group, since=since, now=facts.now, is_ours=is_ours)
+    except AccessError:
+        return PartUnread("Last hour", "access denied", "logs:FilterLogEvents")
+    except TwoBucketsError as error:
+        reason = error.message.removeprefix(f"Could not read the log group {log_group}: ")
+        return PartUnread("Last hour", reason, None)

@@ -16,7 +16,7 @@ from twobuckets.cli.views.progress import upload_progress
 from twobuckets.errors import UsageError
 from twobuckets.lists import FailureList
 from twobuckets.logs.ends import GOOD_ENDS, follow_ends
-from twobuckets.logs.waiting import Staged
+from twobuckets.logs.objects import Staged
 from twobuckets.text import shell_word
 from twobuckets.units import counted
 from twobuckets.upload.files import Failed, File, Selection, find_files

@@ -24,6 +24,7 @@ FILES: Final = {
     "twobuckets.doctor": "doctor",
     "twobuckets.local": "local",
     "twobuckets.logs": "logs",
+    "twobuckets.logs.recent": "status",
     "twobuckets.logs.waiting": "waiting",
     "twobuckets.manual": "manual",
     "twobuckets.pipeline": "status",

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from twobuckets.cli.views import View, Views
+from twobuckets.logs.recent import SUCCEEDED, OutcomesStatus
+from twobuckets.pipeline.lookups import Unread
 from twobuckets.pipeline.status import (
     AGES,
     BucketStatus,
     FailureQueueStatus,
     FunctionStatus,
-    OutcomesStatus,
+    PartMissing,
     PartUnread,
     SettingsStatus,
     StackStatus,
     StagingStatus,
     StatusSummary,
-    Unread,
     WiringStatus,
 )
 from twobuckets.text import visible
@@ -217,11 +218,20 @@ def _outcomes_status(outcomes: OutcomesStatus) -> Text:
     if not outcomes.counts:
         return _line("Last hour", "no outcomes")
     counts = [
-        Text(f"{count:,} {visible(kind)}", _BAD if kind == "failed" else "")
-        for kind, count in sorted(outcomes.counts.items())
+        _outcome_count(outcomes, kind, count) for kind, count in sorted(outcomes.counts.items())
     ]
     line = _line("Last hour", *([] if outcomes.is_all else ["more than"]), *counts)
     return line.append(f"  {_sparkline(outcomes.over_time)}")
+
+
+def _outcome_count(outcomes: OutcomesStatus, kind: str, count: int) -> Text:
+    """Say how many files had an outcome, and how many tries where that is another number."""
+    tries = outcomes.tries.get(kind, 0)
+    invocations = counted(count, "invocation") + " "
+    said = f"{invocations if outcomes.counts_invocations else f'{count:,} '}{visible(kind)}"
+    if kind != SUCCEEDED and tries > count:
+        said += f" ({tries:,} tries)"
+    return Text(said, _BAD if kind == "failed" else "")
 
 
 def _failure_queue_status(queue: FailureQueueStatus) -> Text:
@@ -236,6 +246,11 @@ def _failure_queue_status(queue: FailureQueueStatus) -> Text:
 
 def _part_unread(part: PartUnread) -> Text:
     return _line(part.part, _unread(Unread(part.reason, part.action)))
+
+
+def _part_missing(part: PartMissing) -> Text:
+    label = "Processor" if part.part == "function" else part.part.capitalize()
+    return _line(label, Text(visible(part.name), "bold"), Text("DOES NOT EXIST", _BAD))
 
 
 def _settings_status(settings: SettingsStatus) -> Text:
@@ -304,6 +319,7 @@ VIEWS: Final[Views] = {
     OutcomesStatus: View(_outcomes_status),
     FailureQueueStatus: View(_failure_queue_status),
     PartUnread: View(_part_unread),
+    PartMissing: View(_part_missing),
     SettingsStatus: View(_settings_status),
     StatusSummary: View(_status_summary),
 }

@@ -1,0 +1,75 @@
+"""All that AWS says of one pipeline, for whoever shows or judges it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twobuckets.pipeline.buckets import BucketFacts
+from twobuckets.pipeline.function import FunctionFacts
+from twobuckets.pipeline.lookups import CouldNotLook, Lookups
+from twobuckets.pipeline.notifications import routes_to
+from twobuckets.pipeline.policies import Permission, admits, permission_of_s3
+from twobuckets.pipeline.queues import QueueFacts
+from twobuckets.pipeline.stack import StackFacts
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from twobuckets.aws.clients import Aws
+    from twobuckets.pipeline.notifications import Route
+    from twobuckets.settings import Pipeline
+
+
+class Facts:
+    """A pipeline's buckets, function, queues and stack, each fact read at most once.
+
+    May be used from several threads at a time. What a fact raises, see `Lookups.read`.
+    """
+
+    def __init__(self, aws: Aws, pipeline: Pipeline, now: datetime) -> None:
+        self.aws = aws
+        self.pipeline = pipeline
+        self.now = now
+        self.lookups = Lookups()
+        self.buckets = BucketFacts(aws, self.lookups)
+        self.function = FunctionFacts(aws, pipeline, now, self.lookups)
+        self.queues = QueueFacts(aws, now, self.lookups)
+        self.stack = StackFacts(aws, pipeline, self.lookups)
+
+    @property
+    def partition(self) -> str:
+        """The first part of ARNs in the region: "aws", "aws-cn", "aws-us-gov" and so on."""
+        return self.aws.s3.meta.partition
+
+    def account(self) -> str:
+        """Return the account of the credentials in use."""
+        answer = self.lookups.read(
+            "the account", "sts:GetCallerIdentity", self.aws.sts.get_caller_identity
+        )
+        return str(answer["Account"])
+
+    def routes_to_function(self) -> list[Route]:
+        """Return staging's routes that end at the function, straight or through others."""
+        return routes_to(
+            self.function.named,
+            self.buckets.notification(self.pipeline.staging),
+            sources=self.function.event_source_arns,
+            admits=lambda service: admits(self.function.policy(), service),
+        )
+
+    def permission_of_s3(self) -> Permission:
+        """Return what the function's policy says of S3's call for the staging bucket.
+
+        The bucket may be in the account of whoever asks, and not in the function's.
+        """
+        bucket_arn = f"arn:{self.partition}:s3:::{self.pipeline.staging}"
+        accounts = {str(self.function.configuration()["FunctionArn"]).split(":")[4]}
+        policy = self.function.policy()
+        found = permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
+        if found is Permission.ELSEWHERE:
+            try:
+                accounts.add(self.account())
+            except CouldNotLook:
+                return found
+            found = permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
+        return found
