@@ -1,3 +1,3 @@
 """The operations tool for two S3 buckets and a Lambda."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
