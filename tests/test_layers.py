@@ -40,6 +40,29 @@ ONLY_IN = {
 }
 # Rooms within a room that the rest enters by their door only.
 DOORS = ("s3.engine",)
+# Public classes that share a name on purpose, and why. At most three.
+HOMONYMS = {
+    "Outcome": "the line that the processor writes, and what the log gives back of it",
+    "Settings": "the tool's, and of them the few that the function has in its environment",
+    "File": "what process() gets, and a local file: the word on either side of an upload",
+}
+# Others that share a name by accident. Names only leave this list, until it is empty and goes.
+HOMONYMS_LEFT = {
+    "BatchJob",
+    "Begun",
+    "Content",
+    "Credentials",
+    "Invocation",
+    "Journal",
+    "Origin",
+    "Page",
+    "Place",
+    "Planned",
+    "Run",
+    "Server",
+    "Staged",
+    "Waiting",
+}
 # Calls and names that only these places use.
 USED_ONLY_IN = {
     "print": ("processor",),
@@ -127,3 +150,65 @@ def test_a_room_with_a_door_is_entered_by_it(module: Path):
             if not is_in(name, (door,)):
                 inside = imported.startswith(f"twobuckets.{door}.")
                 assert not inside, f"{name} imports {imported}, not twobuckets.{door}"
+
+
+def dotted(module: Path) -> str:
+    name = name_of(module)
+    return f"twobuckets.{name}" if name else "twobuckets"
+
+
+def needs_of(module: Path) -> set[str]:
+    """Return our modules that one names, in whatever block: under TYPE_CHECKING as well."""
+    ours = {dotted(other) for other in MODULES}
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                named.add(full if full in ours else str(node.module))
+    return (named & ours) - {dotted(module)}
+
+
+def circles_in(needs: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of modules each of which leads to all others of its group."""
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        left = [start]
+        while left:
+            for name in needs[left.pop()] - seen:
+                seen.add(name)
+                left.append(name)
+        return seen
+
+    reached = {name: reach(name) for name in needs}
+    groups = {
+        tuple(sorted(other for other in reached[name] if name in reached[other]))
+        for name in needs
+        if name in reached[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def test_a_circle_is_seen_as_one():
+    needs = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set[str]()}
+    assert circles_in(needs) == [["a", "b", "c"]]
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles_in({dotted(module): needs_of(module) for module in MODULES}) == []
+
+
+def test_no_two_public_classes_share_a_name():
+    homes: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in ast.parse(module.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(dotted(module))
+    shared = {name: where for name, where in homes.items() if len(where) > 1}
+    assert len(HOMONYMS) <= 3
+    assert {n: w for n, w in shared.items() if n not in HOMONYMS and n not in HOMONYMS_LEFT} == {}
+    gone = (HOMONYMS.keys() | HOMONYMS_LEFT) - shared.keys()
+    assert not gone, f"take them out of the lists: {', '.join(sorted(gone))}"

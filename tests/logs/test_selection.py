@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.logs.service import EPOCH, Clock, Service
-from twobuckets.logs.selection import Selection, Selector, iter_selected
+from twobuckets.logs.selection import LineSelection, Selector, iter_selected
 
 HEAD = "Traceback (most recent call last):\n"
 TRACES = {
@@ -33,7 +33,7 @@ def log_of_split_traces() -> Service:
 
 def test_a_trace_that_comes_line_by_line_is_shown_whole_and_nothing_else_is():
     service = log_of_split_traces()
-    selection = Selection(failed=True)
+    selection = LineSelection(failed=True)
     shown = list(iter_selected(service.client, "g", selection, start_at=EPOCH))
     for stream, trace in TRACES.items():
         assert [s.event.message for s in shown if s.event.log_stream == stream] == trace
@@ -42,6 +42,6 @@ def test_a_trace_that_comes_line_by_line_is_shown_whole_and_nothing_else_is():
 
 def test_a_pattern_is_kept_until_a_trace_comes_line_by_line():
     service = log_of_split_traces()
-    assert Selector(Selection(failed=True)).pattern
-    list(iter_selected(service.client, "g", Selection(failed=True), start_at=EPOCH))
+    assert Selector(LineSelection(failed=True)).pattern
+    list(iter_selected(service.client, "g", LineSelection(failed=True), start_at=EPOCH))
     assert ["filterPattern" in request for request in service.requests] == [True, False]

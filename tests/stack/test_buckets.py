@@ -21,7 +21,7 @@ from twobuckets.pipeline.status import BucketStatus, describe_bucket
 from twobuckets.settings import Pipeline
 from twobuckets.stack import artifacts
 from twobuckets.stack.foreign import find_foreign
-from twobuckets.stack.template import Place
+from twobuckets.stack.template import Location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
-PLACE = Place("123456789012", "eu-central-1", "aws", uses_tls=False)
+PLACE = Location("123456789012", "eu-central-1", "aws", uses_tls=False)
 BUCKET = "twobuckets-artifacts-123456789012-eu-central-1"
 NOW = datetime(2026, 5, 4, 13, 30, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from twobuckets.stack.events import (
     follow,
     newest_event_id,
 )
-from twobuckets.stack.plan import Action, apply, discard, plan, require_deployable
+from twobuckets.stack.plan import ResourceAction, apply, discard, plan, require_deployable
 from twobuckets.stack.stacks import find_stack
 
 if TYPE_CHECKING:
@@ -426,12 +426,12 @@ def test_a_plan_reads_every_page_and_tells_what_becomes_of_data(aws: Aws, stub: 
     )
     told = {c.resource: (c.action, c.endangers_data, c.keeps_old) for c in planned.changes}
     assert told == {
-        "UploadRole": (Action.ADD, False, False),
-        "Processor": (Action.CHANGE, False, False),
-        "ArchiveBucket": (Action.REPLACE, True, True),
-        "FailureQueue": (Action.DELETE, True, False),
-        "StagingBucket": (Action.RELEASE, True, True),
-        "ProcessorLog": (Action.MAY_REPLACE, True, True),
+        "UploadRole": (ResourceAction.ADD, False, False),
+        "Processor": (ResourceAction.CHANGE, False, False),
+        "ArchiveBucket": (ResourceAction.REPLACE, True, True),
+        "FailureQueue": (ResourceAction.DELETE, True, False),
+        "StagingBucket": (ResourceAction.RELEASE, True, True),
+        "ProcessorLog": (ResourceAction.MAY_REPLACE, True, True),
     }
     assert planned.changes[1].properties == ("Code", "MemorySize")
     assert [(p.parameter, p.before, p.after) for p in planned.parameters] == [

@@ -19,9 +19,9 @@ from twobuckets.doctor.function import _OUR_PROCESSOR
 from twobuckets.errors import UsageError
 from twobuckets.settings import load
 from twobuckets.stack.plan import _HOLD_DATA, _KEPT
-from twobuckets.stack.template import LOG_RETENTION_DAYS, Place, parameters, template_text
+from twobuckets.stack.template import LOG_RETENTION_DAYS, Location, parameters, template_text
 
-PLACE = Place(account="123456789012", region="eu-central-1", partition="aws", uses_tls=True)
+PLACE = Location(account="123456789012", region="eu-central-1", partition="aws", uses_tls=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twobuckets.doctor.findings import Finding
-    from twobuckets.doctor.remedies import Applied, Planned, Wake
+    from twobuckets.doctor.remedies import Applied, PlannedFix, Wake
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.stuck import Stuck
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Fixes:
     """What would be done, and the checks whose remedy is applied only when they are named."""
 
-    planned: tuple[Planned, ...]
+    planned: tuple[PlannedFix, ...]
     only_by_name: tuple[str, ...]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn
 
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, uploads
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finding
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.staging import StagedObject
-    from twobuckets.doctor.stuck import Group, Stuck
+    from twobuckets.doctor.stuck import Stuck, StuckGroup
     from twobuckets.s3.answers import ListedUpload
     from twobuckets.s3.uploads import IncompleteUpload
 
@@ -70,11 +70,13 @@ class _Step(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class FixAction:
     """Something that `--fix` would change, with the finding's check that it is the remedy of.
 
     `says` is what it does in words, `count` the number of objects or uploads that it is about.
     """
+
+    type_name: ClassVar[str] = "action"
 
     check: str
     subject: str
@@ -100,10 +102,10 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedFix:
     """An action and how it is applied."""
 
-    action: Action
+    action: FixAction
     steps: Callable[[], Iterable[_Step]]
 
 
@@ -116,7 +118,7 @@ def plan(
     stuck: Stuck | None,
     asked: frozenset[str],
     wake: Wake,
-) -> Iterator[Planned]:
+) -> Iterator[PlannedFix]:
     """Yield what mends the findings, wiring first and waking last. Reads only.
 
     `stuck` is what the findings about staging were made from, None where it was not listed;
@@ -130,14 +132,14 @@ def plan(
         for subject in dict.fromkeys(subjects.get(check, ())):
             mend = mend_of(site, subject)
             step = _Step(subject, mend.run)
-            yield Planned(Action(check, subject, mend.says), partial(iter, [step]))
+            yield PlannedFix(FixAction(check, subject, mend.says), partial(iter, [step]))
     if uploads.CHECK.name in subjects:
         yield from _plan_aborts(site)
     if stuck is not None:
         yield from _plan_objects(site, stuck.groups, asked, wake)
 
 
-def apply(planned: Planned) -> Applied:
+def apply(planned: PlannedFix) -> Applied:
     """Apply one action and return what came of it; a step that fails does not stop the others.
 
     Raises AccessError when credentials stop working.
@@ -176,20 +178,20 @@ def _run(step: _Step) -> tuple[str, str | None, str | None]:
 
 
 def _plan_objects(
-    site: Site, groups: Iterable[Group], asked: frozenset[str], wake: Wake
-) -> Iterator[Planned]:
+    site: Site, groups: Iterable[StuckGroup], asked: frozenset[str], wake: Wake
+) -> Iterator[PlannedFix]:
     for group in groups:
         check, objects = group.cause.check, group.objects
         subject = f"s3://{site.staging}"
         if check == _ARCHIVED:
-            action = Action(
+            action = FixAction(
                 check, subject, "delete from staging what the archive holds", len(objects)
             )
-            yield Planned(action, partial(_delete_steps, site, objects))
+            yield PlannedFix(action, partial(_delete_steps, site, objects))
         elif check in _WOKEN_UNASKED or (check in WOKEN_WHEN_ASKED and check in asked):
             words = f"wake the processor for each ({group.cause.error or check})"
-            action = Action(check, subject, words, len(objects))
-            yield Planned(action, partial(_wake_steps, objects, wake))
+            action = FixAction(check, subject, words, len(objects))
+            yield PlannedFix(action, partial(_wake_steps, objects, wake))
 
 
 def needs_asking(site: Site, check: str) -> bool:
@@ -276,15 +278,15 @@ def _delete_if_current(site: Site, staged: StagedObject) -> bool:
     return True
 
 
-def _plan_aborts(site: Site) -> Iterator[Planned]:
+def _plan_aborts(site: Site) -> Iterator[PlannedFix]:
     for bucket in dict.fromkeys((site.staging, site.archive)):
         if not site.buckets.exists(bucket):
             continue
         orphaned = list(uploads.iter_orphaned(site, bucket))
         if orphaned:
             says = "abort incomplete uploads whose parts do not change meanwhile"
-            action = Action(uploads.CHECK.name, f"s3://{bucket}", says, len(orphaned))
-            yield Planned(action, partial(_abort_steps, site, bucket, orphaned))
+            action = FixAction(uploads.CHECK.name, f"s3://{bucket}", says, len(orphaned))
+            yield PlannedFix(action, partial(_abort_steps, site, bucket, orphaned))
 
 
 def _abort_steps(site: Site, bucket: str, orphaned: Iterable[ListedUpload]) -> Iterator[_Step]:

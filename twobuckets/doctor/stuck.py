@@ -91,7 +91,7 @@ _NOT_WOKEN: Final = {
 
 
 @dataclass(slots=True)
-class Group:
+class StuckGroup:
     """Stuck objects that share a cause."""
 
     cause: Cause
@@ -108,7 +108,7 @@ class Stuck:
     """
 
     totals: StagedTotals
-    groups: tuple[Group, ...] = ()
+    groups: tuple[StuckGroup, ...] = ()
     uncounted: int = 0
     unread: CouldNotLook | None = None
 
@@ -162,11 +162,11 @@ def iter_findings(site: Site, stuck: Stuck) -> Iterator[Finding]:
 
 def _groups(
     site: Site, stuck: Mapping[str, StagedObject], told: Told, *, log_is_read: bool
-) -> Iterable[Group]:
-    groups: dict[tuple[str, str], Group] = {}
+) -> Iterable[StuckGroup]:
+    groups: dict[tuple[str, str], StuckGroup] = {}
 
     def put(staged: StagedObject, cause: Cause, why: str) -> None:
-        group = groups.setdefault((cause.check, cause.error), Group(cause, why))
+        group = groups.setdefault((cause.check, cause.error), StuckGroup(cause, why))
         group.objects.append(staged)
 
     untold = []
@@ -273,7 +273,7 @@ def _match_deaths(site: Site, untold: list[StagedObject], told: Told) -> dict[st
     return matched
 
 
-def _split_archived(site: Site, groups: list[Group]) -> Iterator[Group]:
+def _split_archived(site: Site, groups: list[StuckGroup]) -> Iterator[StuckGroup]:
     """Yield the groups, and what is proven to be archived as a group of its own."""
     archived: list[StagedObject] = []
     looked = map_ordered(lambda group: (group, _archived_among(site, group)), groups, workers=4)
@@ -285,10 +285,10 @@ def _split_archived(site: Site, groups: list[Group]) -> Iterator[Group]:
         if group.objects:
             yield group
     if archived:
-        yield Group(Cause("stuck-archived", ""), _WHY["stuck-archived"], archived)
+        yield StuckGroup(Cause("stuck-archived", ""), _WHY["stuck-archived"], archived)
 
 
-def _archived_among(site: Site, group: Group) -> list[StagedObject]:
+def _archived_among(site: Site, group: StuckGroup) -> list[StagedObject]:
     """Return what is in the archive: a sample is looked for first, and all if one of it is there.
 
     What was rejected, or can't be looked for, stays what it is.
@@ -314,18 +314,18 @@ def _look_for(site: Site, objects: Iterable[StagedObject]) -> list[StagedObject]
     return [staged for staged, is_there in looked if is_there]
 
 
-def _join_small(groups: Iterable[Group]) -> list[Group]:
+def _join_small(groups: Iterable[StuckGroup]) -> list[StuckGroup]:
     """Return at most so many groups as a person reads; the smallest become one for each check."""
     ordered = sorted(groups, key=lambda group: -len(group.objects))
-    joined: dict[str, Group] = {}
+    joined: dict[str, StuckGroup] = {}
     for group in ordered[_MOST_GROUPS:]:
         check = group.cause.check
-        others = joined.setdefault(check, Group(Cause(check, _OTHERS), group.why))
+        others = joined.setdefault(check, StuckGroup(Cause(check, _OTHERS), group.why))
         others.objects += group.objects
     return ordered[:_MOST_GROUPS] + list(joined.values())
 
 
-def _finding(site: Site, group: Group) -> Finding:
+def _finding(site: Site, group: StuckGroup) -> Finding:
     check, error = group.cause.check, group.cause.error
     size_bytes = sum(staged.size_bytes for staged in group.objects)
     checks = [error, check] if error in _MENDED_FIRST else [check]

@@ -36,7 +36,7 @@ class Staged:
     size_bytes: int | None = None
 
 
-class Place(enum.Enum):
+class Whereabouts(enum.Enum):
     """Where a version that was put into staging is now."""
 
     STAGING = enum.auto()
@@ -54,9 +54,9 @@ class Seen(NamedTuple):
     modified_at: datetime
 
 
-def find_places(
+def find_whereabouts(
     s3: S3Client, staging: str, archive: str, versions: Sequence[Staged]
-) -> list[Place]:
+) -> list[Whereabouts]:
     """Return where each version is, by its ETag or, of a copy in parts, by its size.
 
     Raises AccessError, and NotFoundError when a bucket does not exist.
@@ -65,12 +65,12 @@ def find_places(
     left = {version.key for version in versions if not _is_still(staged.get(version.key), version)}
     archived = find_objects(s3, archive, left)
 
-    def place_of(version: Staged) -> Place:
+    def place_of(version: Staged) -> Whereabouts:
         if _is_still(staged.get(version.key), version):
-            return Place.STAGING
+            return Whereabouts.STAGING
         if _is_copy(archived.get(version.key), version):
-            return Place.ARCHIVE
-        return Place.REPLACED if version.key in staged else Place.NOWHERE
+            return Whereabouts.ARCHIVE
+        return Whereabouts.REPLACED if version.key in staged else Whereabouts.NOWHERE
 
     return [place_of(version) for version in versions]
 

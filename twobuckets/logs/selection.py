@@ -41,7 +41,7 @@ _TRACE_HEAD: Final = "Traceback (most recent call last):"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class LineSelection:
     """What to show: everything by default, without Lambda's notes on the course of things.
 
     `key` asks for all lines of the invocations that touched it, `request_id` for all of one
@@ -68,7 +68,7 @@ class Selected(NamedTuple):
 class Selector:
     """Picks what a selection asks for out of events in time order."""
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: LineSelection) -> None:
         self._selection = selection
         self._reader = EntryReader()
         key = selection.key
@@ -197,7 +197,7 @@ def _naming(key: str) -> re.Pattern[str]:
 def iter_selected(
     logs: CloudWatchLogsClient,
     group: str,
-    selection: Selection,
+    selection: LineSelection,
     *,
     start_at: datetime,
     end_at: datetime | None = None,

@@ -17,7 +17,7 @@ from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.logs.events import Follower
 from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
 from twobuckets.logs.lines import FailedInvocation, Outcome
-from twobuckets.logs.objects import CLOCK_TOLERANCE, Place, Staged, find_places
+from twobuckets.logs.objects import CLOCK_TOLERANCE, Staged, Whereabouts, find_whereabouts
 from twobuckets.pipeline.retries import DEFAULT, Retries
 from twobuckets.processor.contract import ARCHIVED, FAILED, MISSING, REJECTED, SUPERSEDED, Failure
 
@@ -356,7 +356,9 @@ class Tracker:
         if not open_:
             return
         try:
-            places = find_places(self._s3, self._staging, self._archive, [p.staged for p in open_])
+            places = find_whereabouts(
+                self._s3, self._staging, self._archive, [p.staged for p in open_]
+            )
         except AccessError as error:
             self.problems.append(error)
             self._looks_at_s3 = False
@@ -366,12 +368,12 @@ class Tracker:
             return
         looked = list(zip(open_, places, strict=True))
         for pending, place in looked:
-            if place is Place.STAGING and pending.is_swallowed:
+            if place is Whereabouts.STAGING and pending.is_swallowed:
                 detail = "the processor logged the error and ended well: Lambda does not try again"
                 fate = self._fate(pending, FAILED, error=pending.failure, detail=detail)
                 yield self._settle(pending, fate)
             elif (
-                place is Place.STAGING
+                place is Whereabouts.STAGING
                 and pending.ended_at is not None
                 and now - pending.ended_at >= _LINE_DELAY
             ):
@@ -380,13 +382,13 @@ class Tracker:
                 yield self._settle(pending, fate)
         for pending, place in looked:
             match place:
-                case Place.ARCHIVE:
+                case Whereabouts.ARCHIVE:
                     fate = self._fate(pending, ARCHIVED, bucket=self._archive)
                     yield self._settle(pending, fate)
-                case Place.REPLACED:
+                case Whereabouts.REPLACED:
                     detail = "another version of the key is in staging now"
                     self._expect_line(pending, SUPERSEDED, detail, now)
-                case Place.NOWHERE:
+                case Whereabouts.NOWHERE:
                     detail = "it has left staging and is not in the archive under its key"
                     self._expect_line(pending, MISSING, detail, now)
 

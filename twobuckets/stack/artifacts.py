@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sts import STSClient
 
-    from twobuckets.stack.template import Place
+    from twobuckets.stack.template import Location
 
 # Every region but this one has to be named to CreateBucket (S3 API reference, CreateBucket).
 _UNNAMED_REGION: Final = "us-east-1"
@@ -31,7 +31,7 @@ def find_account(sts: STSClient) -> tuple[str, str]:
     return identity["Account"], identity["Arn"].split(":")[1]
 
 
-def artifact_bucket(place: Place) -> str:
+def artifact_bucket(place: Location) -> str:
     """Return the name of the bucket that holds the artifacts of every stack of a place."""
     return f"twobuckets-artifacts-{place.account}-{place.region}"
 
@@ -41,7 +41,7 @@ def artifact_key(sha256: str) -> str:
     return f"{sha256}.zip"
 
 
-def upload(s3: S3Client, place: Place, path: Path, sha256: str) -> bool:
+def upload(s3: S3Client, place: Location, path: Path, sha256: str) -> bool:
     """Put an artifact under its hash, unless it is there; tell whether it had to be sent.
 
     Makes the bucket when it is missing: private, encrypted, versioned and, where the endpoint has
@@ -67,7 +67,7 @@ def upload(s3: S3Client, place: Place, path: Path, sha256: str) -> bool:
     return True
 
 
-def _is_there(s3: S3Client, bucket: str, key: str, place: Place, checksum: str) -> bool:
+def _is_there(s3: S3Client, bucket: str, key: str, place: Location, checksum: str) -> bool:
     """Tell whether the key holds these very bytes, by the checksum that S3 keeps of them."""
     try:
         head = s3.head_object(
@@ -81,7 +81,7 @@ def _is_there(s3: S3Client, bucket: str, key: str, place: Place, checksum: str) 
     return head.get("ChecksumSHA256") == checksum
 
 
-def _require_bucket(s3: S3Client, bucket: str, place: Place) -> None:
+def _require_bucket(s3: S3Client, bucket: str, place: Location) -> None:
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=place.account)
     except ClientError as error:
@@ -98,7 +98,7 @@ def _require_bucket(s3: S3Client, bucket: str, place: Place) -> None:
             raise
 
 
-def _make_bucket(s3: S3Client, bucket: str, place: Place) -> None:
+def _make_bucket(s3: S3Client, bucket: str, place: Location) -> None:
     """Create and protect the bucket; protecting again what is protected changes nothing."""
     where: dict[str, Any] = (
         {}

@@ -44,7 +44,7 @@ class StackEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedResource:
     """The first resource that failed, with AWS's reason; the others failed because of it."""
 
     resource: str
@@ -102,7 +102,7 @@ def events_of_last_operation(
 
 def find_failure(
     cloudformation: CloudFormationClient, stack_id: str, events: list[StackEvent]
-) -> Failure | None:
+) -> FailedResource | None:
     """Return what failed first among `events`, oldest first; None when nothing did.
 
     A failure of the template's validation is only told by `DescribeEvents`; without that
@@ -124,7 +124,7 @@ def find_invalid(
     *,
     stack_id: str | None = None,
     change_set_id: str | None = None,
-) -> Failure | None:
+) -> FailedResource | None:
     """Return the first thing that CloudFormation's validation before a deployment refused."""
     of = {"StackName": stack_id} if stack_id else {"ChangeSetName": change_set_id or ""}
     try:
@@ -134,13 +134,13 @@ def find_invalid(
     for event in answer["OperationEvents"]:
         reason = event.get("ValidationStatusReason")
         if reason:
-            return Failure(
+            return FailedResource(
                 event.get("LogicalResourceId", ""), event.get("ResourceType", ""), reason
             )
     return None
 
 
-def failed(what: str, failure: Failure | None, status: str, hint: str) -> TwoBucketsError:
+def failed(what: str, failure: FailedResource | None, status: str, hint: str) -> TwoBucketsError:
     """Return the error that names the first failing resource and AWS's reason."""
     if failure is None:
         return TwoBucketsError(f"Could not {what}: it ended as {status}", hint=hint)
@@ -151,8 +151,8 @@ def failed(what: str, failure: Failure | None, status: str, hint: str) -> TwoBuc
     return TwoBucketsError(message, hint=hint)
 
 
-def _failure(event: StackEvent) -> Failure:
-    return Failure(event.resource, event.resource_type, event.reason or event.status)
+def _failure(event: StackEvent) -> FailedResource:
+    return FailedResource(event.resource, event.resource_type, event.reason or event.status)
 
 
 def _after(

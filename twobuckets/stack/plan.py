@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.errors import TwoBucketsError
 from twobuckets.stack.events import (
-    Failure,
+    FailedResource,
     StackEvent,
     events_of_last_operation,
     failed,
@@ -51,7 +51,7 @@ _NO_CHANGE: Final = ("didn't contain changes", "No updates are to be performed")
 _POLL_SECONDS: Final = 0.5
 
 
-class Action(enum.Enum):
+class ResourceAction(enum.Enum):
     """What happens to a resource."""
 
     ADD = "add"
@@ -67,7 +67,7 @@ class Action(enum.Enum):
 class ResourceChange:
     """What happens to one resource; `properties` are the ones that change."""
 
-    action: Action
+    action: ResourceAction
     resource: str
     resource_type: str
     physical_id: str | None
@@ -79,7 +79,7 @@ class ResourceChange:
     @property
     def endangers_data(self) -> bool:
         """Tell whether something that holds data goes away or is no longer the one in use."""
-        return self.holds_data and self.action not in (Action.ADD, Action.CHANGE)
+        return self.holds_data and self.action not in (ResourceAction.ADD, ResourceAction.CHANGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,12 +348,12 @@ def _describe(
 def _parse_change(change: ResourceChangeTypeDef) -> ResourceChange:
     policy = change.get("PolicyAction", "")
     action = {
-        ("Add", ""): Action.ADD,
-        ("Import", ""): Action.ADD,
-        ("Modify", "True"): Action.REPLACE,
-        ("Modify", "Conditional"): Action.MAY_REPLACE,
-        ("Remove", ""): Action.RELEASE if policy == "Retain" else Action.DELETE,
-    }.get((change["Action"], change.get("Replacement", "")), Action.CHANGE)
+        ("Add", ""): ResourceAction.ADD,
+        ("Import", ""): ResourceAction.ADD,
+        ("Modify", "True"): ResourceAction.REPLACE,
+        ("Modify", "Conditional"): ResourceAction.MAY_REPLACE,
+        ("Remove", ""): ResourceAction.RELEASE if policy == "Retain" else ResourceAction.DELETE,
+    }.get((change["Action"], change.get("Replacement", "")), ResourceAction.CHANGE)
     targets = [detail.get("Target", {}) for detail in change.get("Details", [])]
     names = {target.get("Name") or target.get("Attribute") or "" for target in targets}
     return ResourceChange(
@@ -400,7 +400,7 @@ def _require_nothing_foreign(
     """Raise TwoBucketsError when the changes would wipe rules that somebody else put there."""
     function = stack.outputs.get("FunctionName") if stack is not None else None
     for change in changes:
-        if change.resource_type != "AWS::S3::Bucket" or change.action is not Action.CHANGE:
+        if change.resource_type != "AWS::S3::Bucket" or change.action is not ResourceAction.CHANGE:
             continue
         rewritten = WHOLE.intersection(change.properties)
         if change.physical_id is None or not rewritten:
@@ -417,7 +417,7 @@ def _require_nothing_foreign(
             )
 
 
-def _why(cloudformation: CloudFormationClient, stack: Stack) -> Failure | None:
+def _why(cloudformation: CloudFormationClient, stack: Stack) -> FailedResource | None:
     return find_failure(
         cloudformation, stack.stack_id, events_of_last_operation(cloudformation, stack.stack_id)
     )

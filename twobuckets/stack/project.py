@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twobuckets.stack.artifacts import artifact_bucket, artifact_key, find_account
 from twobuckets.stack.plan import plan
-from twobuckets.stack.template import Place, parameters
+from twobuckets.stack.template import Location, parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from twobuckets.stack.stacks import Stack
 
 
-def find_place(aws: Aws) -> Place:
+def find_place(aws: Aws) -> Location:
     """Return where the credentials in use deploy to."""
     account, partition = find_account(aws.sts)
     uses_tls = aws.s3.meta.endpoint_url.startswith("https://")
-    return Place(account, aws.region, partition, uses_tls)
+    return Location(account, aws.region, partition, uses_tls)
 
 
 def plan_project(
@@ -30,7 +30,7 @@ def plan_project(
     name: str,
     present: Stack | None,
     *,
-    place: Place,
+    place: Location,
     artifact_sha256: str,
     sleep: Callable[[float], None],
 ) -> Plan:

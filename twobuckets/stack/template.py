@@ -26,7 +26,7 @@ _FUNCTION_SUFFIX: Final = "-processor"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """An account and region of AWS that a stack is deployed to."""
 
     account: str
@@ -43,7 +43,7 @@ def template_text() -> str:
 def parameters(
     settings: Settings,
     stack: str,
-    place: Place,
+    place: Location,
     *,
     deployed: Mapping[str, str],
     artifact_bucket: str,
@@ -97,7 +97,7 @@ def parameters(
     }
 
 
-def _bucket_name(stack: str, role: str, place: Place) -> str:
+def _bucket_name(stack: str, role: str, place: Location) -> str:
     """Return a name that nobody else is likely to have: bucket names are one space for all."""
     name = f"{stack.lower()}-{role}-{place.account}-{place.region}"
     if len(name) > _LONGEST_BUCKET_NAME:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twobuckets.artifact import Artifact
     from twobuckets.cli.app import App
     from twobuckets.stack.events import StackEvent
-    from twobuckets.stack.template import Place
+    from twobuckets.stack.template import Location
 
 
 @command("deploy")
@@ -95,7 +95,7 @@ def _question(stack: str, endangers_data: bool) -> str:
     return f"Deploy {stack}?"
 
 
-def _send(app: App, place: Place, artifact: Artifact) -> None:
+def _send(app: App, place: Location, artifact: Artifact) -> None:
     from twobuckets.stack.artifacts import upload
 
     with app.out.waiting("Uploading the artifact"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from twobuckets.cli.app import App
-    from twobuckets.logs.selection import Selected, Selection
+    from twobuckets.logs.selection import LineSelection, Selected
 
 
 @command("logs")
@@ -63,10 +63,10 @@ def logs(
         raise UsageError("--follow has no end, and --until sets one", hint="Leave one of them out.")
     if until is not None and until < since:
         raise UsageError("--until lies before --since, so nothing can lie in between")
-    from twobuckets.logs.selection import Selection, iter_selected
+    from twobuckets.logs.selection import LineSelection, iter_selected
 
     group = _require_log_group(app)
-    selection = Selection(key=key, request_id=request_id, failed=failed)
+    selection = LineSelection(key=key, request_id=request_id, failed=failed)
     if follow:
         found = _follow(app, group, selection, since)
     else:
@@ -122,7 +122,7 @@ def _require_log_group(app: App) -> str:
     return group
 
 
-def _follow(app: App, group: str, selection: Selection, since: datetime) -> Iterator[Selected]:
+def _follow(app: App, group: str, selection: LineSelection, since: datetime) -> Iterator[Selected]:
     from twobuckets.logs.events import Follower, follow
     from twobuckets.logs.selection import Selector
 

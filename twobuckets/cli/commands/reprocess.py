@@ -404,10 +404,10 @@ def _batch_place(app: App, bucket: str | None) -> Place:
     """Return where a batch job runs; its manifest goes beside the artifacts unless told else."""
     from twobuckets.reprocess.batch import Place
     from twobuckets.stack.artifacts import artifact_bucket, find_account
-    from twobuckets.stack.template import Place as StackPlace
+    from twobuckets.stack.template import Location
 
     account, partition = find_account(app.aws.sts)
-    beside = artifact_bucket(StackPlace(account, app.aws.region, partition, uses_tls=True))
+    beside = artifact_bucket(Location(account, app.aws.region, partition, uses_tls=True))
     pipeline = app.pipeline
     return Place(account, partition, pipeline.staging, pipeline.archive, bucket or beside)
 

@@ -12,7 +12,7 @@ from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views
 from twobuckets.doctor import CheckListing, ChecksSummary
 from twobuckets.doctor.findings import Finding, Severity
-from twobuckets.doctor.remedies import Action, Applied
+from twobuckets.doctor.remedies import Applied, FixAction
 from twobuckets.doctor.summary import DoctorSummary
 from twobuckets.prices import format_usd
 from twobuckets.text import shell_word, visible
@@ -103,7 +103,7 @@ def _no_checks_line(_: ChecksSummary) -> None:
     """Lines are checks only."""
 
 
-def _action(action: Action) -> Text:
+def _action(action: FixAction) -> Text:
     text = Text("would ", style="bold")
     text.append(f"{visible(action.says)}  {visible(action.subject)}")
     if action.count > 1:
@@ -185,7 +185,7 @@ VIEWS: Final[Views] = {
     Finding: View(_finding, _finding_line),
     CheckListing: View(_check),
     ChecksSummary: View(_checks_there_are, _no_checks_line),
-    Action: View(_action),
+    FixAction: View(_action),
     Applied: View(_applied),
     DoctorSummary: View(_summary, _summary_lines),
 }

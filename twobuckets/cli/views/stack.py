@@ -9,17 +9,23 @@ from rich.text import Text
 from twobuckets.cli.views import View, Views
 from twobuckets.stack.destroy import Contents, DestroySummary
 from twobuckets.stack.events import StackEvent
-from twobuckets.stack.plan import Action, DeploySummary, ParameterChange, Plan, ResourceChange
+from twobuckets.stack.plan import (
+    DeploySummary,
+    ParameterChange,
+    Plan,
+    ResourceAction,
+    ResourceChange,
+)
 from twobuckets.text import shell_word, visible
 from twobuckets.units import counted, format_bytes
 
 _SIGNS = {
-    Action.ADD: ("+", "green", "is added"),
-    Action.CHANGE: ("~", "cyan", "changes"),
-    Action.MAY_REPLACE: ("?", "yellow", "MAY BE REPLACED"),
-    Action.REPLACE: ("!", "bold red", "IS REPLACED"),
-    Action.DELETE: ("-", "bold red", "IS DELETED"),
-    Action.RELEASE: ("-", "yellow", "LEAVES THE STACK"),
+    ResourceAction.ADD: ("+", "green", "is added"),
+    ResourceAction.CHANGE: ("~", "cyan", "changes"),
+    ResourceAction.MAY_REPLACE: ("?", "yellow", "MAY BE REPLACED"),
+    ResourceAction.REPLACE: ("!", "bold red", "IS REPLACED"),
+    ResourceAction.DELETE: ("-", "bold red", "IS DELETED"),
+    ResourceAction.RELEASE: ("-", "yellow", "LEAVES THE STACK"),
 }
 _SHORT_HASH = 12
 
@@ -39,9 +45,13 @@ def _change(change: ResourceChange) -> Text:
     line = Text().append(f"  {sign} ", style=style)
     line.append(change.resource, style="bold")
     line.append(f" ({change.resource_type.removeprefix('AWS::')})", style="dim")
-    if change.action is not Action.ADD:
+    if change.action is not ResourceAction.ADD:
         line.append(f" {words}", style=style)
-    if change.properties and change.action in (Action.CHANGE, Action.MAY_REPLACE, Action.REPLACE):
+    if change.properties and change.action in (
+        ResourceAction.CHANGE,
+        ResourceAction.MAY_REPLACE,
+        ResourceAction.REPLACE,
+    ):
         line.append(": " + ", ".join(visible(name) for name in change.properties))
     if change.endangers_data:
         line.append(f"\n      {_fate(change)}", style=style)
@@ -51,7 +61,7 @@ def _change(change: ResourceChange) -> Text:
 def _fate(change: ResourceChange) -> str:
     """Return what becomes of the data in the resource that is there now."""
     present = visible(change.physical_id or change.resource)
-    if change.keeps_old or change.action is Action.RELEASE:
+    if change.keeps_old or change.action is ResourceAction.RELEASE:
         return f"{present} stays with all that is in it, but the pipeline no longer uses it."
     return f"{present} would go with ALL THAT IS IN IT."
 
