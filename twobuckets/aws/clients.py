@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3control import S3ControlClient
+    from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
@@ -216,6 +218,18 @@ class Aws:
     def sqs(self) -> SQSClient:
         """Amazon SQS: the failure queue."""
         client: SQSClient = self._client("sqs")
+        return client
+
+    @cached_property
+    def sns(self) -> SNSClient:
+        """Amazon SNS: whom a topic tells of S3's events."""
+        client: SNSClient = self._client("sns")
+        return client
+
+    @cached_property
+    def events(self) -> EventBridgeClient:
+        """Amazon EventBridge: the rules that bring S3's events."""
+        client: EventBridgeClient = self._client("events")
         return client
 
     @cached_property

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from twobuckets.pipeline.queues import QueueFacts
     from twobuckets.pipeline.retries import Retries
     from twobuckets.pipeline.stack import StackFacts
+    from twobuckets.pipeline.topics import TopicFacts
     from twobuckets.s3.engine import Sender
     from twobuckets.settings import Pipeline, Settings
 
@@ -77,6 +78,11 @@ class Site:
     def queues(self) -> QueueFacts:
         """What SQS says of queues."""
         return self.facts.queues
+
+    @property
+    def topics(self) -> TopicFacts:
+        """What SNS and EventBridge say of the ways on from S3."""
+        return self.facts.topics
 
     @property
     def stack(self) -> StackFacts:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline.lookups import Gone
 from twobuckets.pipeline.notifications import (
+    EVENTBRIDGE,
     TARGETS,
     leads_to,
     missing_events,
@@ -140,6 +141,58 @@ def find_disabled_event_sources(site: Site) -> Iterator[Finding]:
         )
 
 
+@finder(
+    "wiring",
+    Check("batch-failures-ignored", "A queue forgets the files that failed in a batch."),
+)
+def find_ignored_failures(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each queue of our processor that does not read which messages failed."""
+    if not site.function.is_ours:
+        return
+    for source in site.function.event_sources():
+        arn = str(source.get("EventSourceArn"))
+        if ":sqs:" not in arn or "ReportBatchItemFailures" in source.get(
+            "FunctionResponseTypes", []
+        ):
+            continue
+        yield Finding(
+            check="batch-failures-ignored",
+            severity=Severity.PROBLEM,
+            subject=arn,
+            detail=f"{site.function.name} answers which messages failed, and the event source "
+            "mapping does not ask: it deletes them with the others, so their files stay in "
+            "staging and nothing tries them again.",
+            remedy=f"{site.aws_cli} lambda update-event-source-mapping "
+            f"--uuid {shell_word(source['UUID'])} "
+            "--function-response-types ReportBatchItemFailures",
+        )
+
+
+@finder(
+    "wiring",
+    Check("event-rewritten", "An EventBridge rule hands the processor something else than events."),
+)
+def find_rewritten_events(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each rule whose input our processor could not read."""
+    routes = site.facts.routes_to_function()
+    if not site.function.is_ours or all(route.target_arn != EVENTBRIDGE for route in routes):
+        return
+    queues = (arn for arn in site.function.event_source_arns() if ":sqs:" in arn)
+    for arn in (site.function.arn, *queues):
+        for target in site.topics.rule_targets(arn):
+            if target.rewrites is None:
+                continue
+            yield Finding(
+                check="event-rewritten",
+                severity=Severity.PROBLEM,
+                subject=target.rule,
+                detail=f"The rule has an {target.rewrites} for {arn}, and the processor reads "
+                "S3's events as EventBridge has them. Take it out of the target.",
+                remedy=f"{site.aws_cli} events list-targets-by-rule "
+                f"--rule {shell_word(target.rule)}",
+            )
+
+
 @finder("wiring", Check("loop", "What the processor writes wakes it again."))
 def find_loop(site: Site) -> Iterator[Finding]:
     """Yield a finding when archiving a file wakes the processor."""
@@ -179,5 +232,7 @@ FINDERS: Final = (
     find_missing_events,
     find_missing_permission,
     find_disabled_event_sources,
+    find_ignored_failures,
+    find_rewritten_events,
     find_loop,
 )

@@ -23,8 +23,12 @@ What the emulator does otherwise than AWS, and what is done about it:
 | every version's contents stay in memory | they stay on disk |
 | memory and `/tmp` of functions are without limit | the same |
 | lifecycle rules | stored and listed, never carried out |
-| minimum part size, part order; `FULL_OBJECT` checksums of multipart uploads | not as on AWS |
-| destination `IfNoneMatch` on copies; `delimiter` of `ListMultipartUploads` | ignored |
+| minimum part size, part order | not as on AWS |
+| `FULL_OBJECT` checksums of multipart uploads; who began one; speed of CRC64NVME | as on AWS, by
+  `server/multipart_gaps.py` |
+| keys that XML can't hold; destination `IfNoneMatch` on copies; line ends and wildcards of
+  policies | as on AWS, by `server/s3_gaps.py` |
+| `delimiter` of `ListMultipartUploads` | ignored |
 | `FilterLogEvents` cuts at `limit` without a token and ignores most patterns | pages, and the
   patterns that we send, by `server/log_gaps.py` |
 """

@@ -11,6 +11,7 @@ from twobuckets.pipeline.notifications import routes_to
 from twobuckets.pipeline.policies import Permission, admits, permission_of_s3
 from twobuckets.pipeline.queues import QueueFacts
 from twobuckets.pipeline.stack import StackFacts
+from twobuckets.pipeline.topics import TopicFacts
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Facts:
-    """A pipeline's buckets, function, queues and stack, each fact read at most once.
+    """A pipeline's buckets, function, queues, topics and stack, each fact read at most once.
 
     May be used from several threads at a time. What a fact raises, see `Lookups.read`.
     """
@@ -34,6 +35,7 @@ class Facts:
         self.buckets = BucketFacts(aws, self.lookups)
         self.function = FunctionFacts(aws, pipeline, now, self.lookups)
         self.queues = QueueFacts(aws, now, self.lookups)
+        self.topics = TopicFacts(aws, self.lookups)
         self.stack = StackFacts(aws, pipeline, self.lookups)
 
     @property
@@ -55,6 +57,7 @@ class Facts:
             self.buckets.notification(self.pipeline.staging),
             sources=self.function.event_source_arns,
             admits=lambda service: admits(self.function.policy(), service),
+            subscribers=self.topics.subscribers,
         )
 
     def permission_of_s3(self) -> Permission:

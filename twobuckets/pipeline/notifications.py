@@ -103,21 +103,26 @@ def routes_to(
     *,
     sources: Callable[[], Collection[str]],
     admits: Callable[[str], bool],
+    subscribers: Callable[[str], Collection[str]],
 ) -> list[Route]:
     """Return the routes of new objects that end at a function, straight or through others.
 
     `function` is its name, `name:qualifier` or ARN. `sources` returns the ARNs of its event
     sources, `admits` tells whether its policy lets a service call it: a topic or EventBridge counts
-    then, and so does EventBridge where a queue feeds the function. Both are asked only about what
-    does not lead straight to the function.
+    then, and so does EventBridge where a queue feeds the function. `subscribers` returns the
+    endpoints of a topic: one that tells a queue of the function's counts as well. All are asked
+    only about what does not lead straight to the function.
     """
 
     def ends_there(route: Route) -> bool:
         if route.is_direct:
             return leads_to(route.target_arn, function)
-        if ":sns:" in route.target_arn and admits("sns.amazonaws.com"):
+        if ":sns:" not in route.target_arn:
+            return route.target_arn in sources()
+        if admits("sns.amazonaws.com"):
             return True
-        return route.target_arn in sources()
+        queues = {arn for arn in sources() if ":sqs:" in arn}
+        return bool(queues) and not queues.isdisjoint(subscribers(route.target_arn))
 
     found = [route for route in routes_of(notification) if ends_there(route)]
     if "EventBridgeConfiguration" in notification and (
