@@ -19,10 +19,9 @@ from click.testing import CliRunner, Result
 
 from tests.s3.scripted import Received, answer, refuse, serving
 from twobuckets.cli import cli
+from twobuckets.pipeline.waking import Waker
 from twobuckets.reprocess.batch import KINDS
 from twobuckets.reprocess.journal import require_unfinished
-from twobuckets.reprocess.plan import Found
-from twobuckets.reprocess.waking import ask
 from twobuckets.settings import state_directory
 
 if TYPE_CHECKING:
@@ -236,7 +235,8 @@ def silent_log(received: Received) -> bytes:
     """S3 with one object in the archive, and a log that may not be read."""
     line = received.head.partition("\r\n")[0]
     etag = "0123456789abcdef0123456789abcdef"
-    described = ("Last-Modified: Mon, 04 May 2026 12:00:00 GMT", f'ETag: "{etag}"')
+    # Whenever the copy comes to staging, what the archive holds is newer: it was archived again.
+    described = ("Last-Modified: Thu, 04 May 2056 12:00:00 GMT", f'ETag: "{etag}"')
     if line.startswith("POST / "):
         return answer(400, b'{"__type": "AccessDeniedException", "message": "no"}')
     if line.startswith("POST"):
@@ -451,13 +451,6 @@ def test_the_event_that_wakes_another_s_processor_names_the_bucket_as_its_partit
     now = datetime(2026, 5, 4, tzinfo=UTC)
     with Stubber(functions) as stub:
         stub.add_response("invoke", {"StatusCode": 202})
-        ask(
-            functions,
-            Found("k", "v", "e", 5, now),
-            function="f",
-            bucket="in",
-            region=region,
-            ours=False,
-            now=now,
-        )
+        waker = Waker(functions=functions, function="f", bucket="in", region=region, ours=False)
+        waker.ask("k", version_id="v", etag="e", size_bytes=5, now=now)
     assert sent[0]["Records"][0]["s3"]["bucket"]["arn"] == arn

@@ -22,10 +22,11 @@ from tests.racemodel.actors import Killed
 from tests.racemodel.s3 import Client, Stored
 from tests.racemodel.world import ARCHIVE, STAGING, Scenario, World, created_event
 from twobuckets import processor as real_processor
+from twobuckets.pipeline.versions import Version
 from twobuckets.reprocess import moving as real_moving
 from twobuckets.reprocess import plan as real_plan
 from twobuckets.reprocess.journal import SCHEMA, Journal, State
-from twobuckets.reprocess.plan import Found, Rules
+from twobuckets.reprocess.plan import Rules
 from twobuckets.reprocess.selection import Wanted
 from twobuckets.s3.engine import Request, Response, SendError
 
@@ -129,12 +130,12 @@ class ReprocessWorld(World):
         for moved in mover.run(journal.iter_items(*unfinished, kinds=("move", "copy"))):
             self.said_covered |= "lies under what was archived of the copy" in str(moved.reason)
 
-    def _list(self, bucket: str) -> list[Found]:
+    def _list(self, bucket: str) -> list[Version]:
         """List the versions of the key, the newest first."""
         page = self.client.list_object_versions(Bucket=bucket)
         rows = [*page["Versions"], *page["DeleteMarkers"]]
         return [
-            Found(
+            Version(
                 row["Key"],
                 row["VersionId"],
                 row["ETag"].strip('"'),

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twobuckets.reprocess.plan import Found, Kind, Rules, decide, plan_listed, plan_staged
+from twobuckets.pipeline.versions import Version
+from twobuckets.reprocess.plan import Kind, Rules, decide, plan_listed, plan_staged
 from twobuckets.reprocess.run import Brake, Rate, limited
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)
 
 
-def version(key: str = "k", version_id: str | None = "v1", **changes: object) -> Found:
-    return replace(Found(key, version_id, "e1", 5, NOW), **changes)  # type: ignore[arg-type]
+def version(key: str = "k", version_id: str | None = "v1", **changes: object) -> Version:
+    return replace(Version(key, version_id, "e1", 5, NOW), **changes)  # type: ignore[arg-type]
 
 
 def test_what_is_archived_is_moved_pinned_to_its_version():

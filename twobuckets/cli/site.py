@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from twobuckets.cli.app import App
     from twobuckets.doctor.site import Site
-    from twobuckets.doctor.staging import StagedObject
-    from twobuckets.reprocess.plan import Found
+    from twobuckets.pipeline.versions import Version
 
 
 def site_of(
@@ -43,7 +42,7 @@ def site_of(
     )
 
 
-def iter_stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, str | None]]:
+def iter_stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Version, str | None]]:
     """Yield what doctor finds stuck in staging, and why it should not be woken, None if it may."""
     from twobuckets.doctor.stuck import examine, iter_findings
     from twobuckets.pipeline.lookups import CouldNotLook, Gone
@@ -66,33 +65,30 @@ def iter_stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Found, 
     except CouldNotLook as unseen:
         # Without the log it is known all the same what is stuck, only not why.
         app.out.warn(str(unseen))
-    for staged, reason in stuck.iter_wakeable():
-        yield _found_of(staged), reason
+    yield from stuck.iter_wakeable()
 
 
-def wake_through(app: App, site: Site) -> Callable[[StagedObject], None]:
+def wake_through(app: App, site: Site) -> Callable[[Version], None]:
     """Return what asks the processor for one staged version, as `reprocess` does."""
-    from twobuckets.reprocess.waking import ask
+    from twobuckets.pipeline.waking import Waker
 
-    def wake(staged: StagedObject) -> None:
-        ask(
-            app.aws.functions,
-            _found_of(staged),
+    def wake(staged: Version) -> None:
+        waker = Waker(
+            functions=app.aws.functions,
             function=str(site.pipeline.function),
             bucket=site.staging,
             region=app.aws.region,
             ours=site.function.is_ours,
+        )
+        waker.ask(
+            staged.key,
+            version_id=staged.version_id,
+            etag=staged.etag,
+            size_bytes=staged.size_bytes,
             now=app.now(),
         )
 
     return wake
-
-
-def _found_of(staged: StagedObject) -> Found:
-    """Return a staged object that doctor saw as what `reprocess` wakes."""
-    from twobuckets.reprocess.plan import Found
-
-    return Found(staged.key, staged.version_id, staged.etag, staged.size_bytes, staged.arrived_at)
 
 
 def _aws_cli(app: App) -> str:

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.doctor.site import Site
-    from twobuckets.doctor.staging import StagedObject
     from twobuckets.logs.events import LogEvent
     from twobuckets.logs.lines import Entry
     from twobuckets.pipeline.retries import Retries
+    from twobuckets.pipeline.versions import Version
 
 MOST_EVENTS: Final = 1_000_000
 """How many log events are read at most, however many objects are stuck."""
@@ -142,7 +142,7 @@ def _without_word(word: str, text: str) -> str:
     return whole
 
 
-def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
+def read_causes(site: Site, stuck: Mapping[str, Version]) -> Told:
     """Return what the log tells of stuck objects by their key.
 
     Raises CouldNotLook; a log group that does not exist tells nothing.
@@ -150,7 +150,7 @@ def read_causes(site: Site, stuck: Mapping[str, StagedObject]) -> Told:
     told = Told()
     if not stuck:
         return told
-    oldest_at = min(staged.arrived_at for staged in stuck.values()) - _CLOCK_TOLERANCE
+    oldest_at = min(staged.modified_at for staged in stuck.values()) - _CLOCK_TOLERANCE
     is_ours = site.function.is_ours
     cuts = _cuts(stuck, site.retries)
     budget = itertools.count()
@@ -187,13 +187,13 @@ def _slices(oldest_at: datetime, now: datetime) -> Iterator[tuple[datetime, date
         end_at, length = start_at - timedelta(milliseconds=1), length * 4
 
 
-def _cuts(stuck: Mapping[str, StagedObject], retries: Retries) -> list[datetime]:
+def _cuts(stuck: Mapping[str, Version], retries: Retries) -> list[datetime]:
     """Return instants between which about equally many lines are, as far as arrivals tell.
 
     Each try of an object writes a line, soon after the arrival or one of the pauses that follow.
     """
     step = max(1, len(stuck) // _SAMPLED)
-    arrivals = [staged.arrived_at for staged in itertools.islice(stuck.values(), 0, None, step)]
+    arrivals = [staged.modified_at for staged in itertools.islice(stuck.values(), 0, None, step)]
     tries = [retries.pause * number for number in range(min(retries.attempts or 1, _MOST_TRIES))]
     lines = sorted(arrived_at + pause for arrived_at in arrivals for pause in tries)
     apart = max(1, _LINES_A_READ // step)
@@ -223,7 +223,7 @@ def _limited(
 
 
 def _hear_outcomes(
-    events: Iterator[LogEvent], stuck: Mapping[str, StagedObject], told: Told, *, staging: str
+    events: Iterator[LogEvent], stuck: Mapping[str, Version], told: Told, *, staging: str
 ) -> None:
     reader = EntryReader()
     for event in events:
@@ -260,7 +260,7 @@ def _note_death(failed: FailedInvocation, told: Told) -> None:
     told.deaths.append(Death(failed.logged_at, told.cause(check, said)))
 
 
-def _is_about(outcome: Outcome, staged: StagedObject, staging: str) -> bool:
+def _is_about(outcome: Outcome, staged: Version, staging: str) -> bool:
     if outcome.bucket != staging:
         return False
     if staged.version_id is not None and outcome.version_id is not None:
@@ -268,7 +268,7 @@ def _is_about(outcome: Outcome, staged: StagedObject, staging: str) -> bool:
     if outcome.etag is not None and outcome.etag != staged.etag:
         return False
     # The same content may have been here before.
-    return outcome.logged_at >= staged.arrived_at - _CLOCK_TOLERANCE
+    return outcome.logged_at >= staged.modified_at - _CLOCK_TOLERANCE
 
 
 @dataclass(slots=True)
@@ -288,9 +288,7 @@ class _Heard:
             self.characters += len(text)
 
 
-def _hear_anything(
-    events: Iterator[LogEvent], stuck: Mapping[str, StagedObject], told: Told
-) -> None:
+def _hear_anything(events: Iterator[LogEvent], stuck: Mapping[str, Version], told: Told) -> None:
     odd = _odd_keys(stuck)
     heard: OrderedDict[str, _Heard] = OrderedDict()
     reader = EntryReader()
@@ -354,7 +352,7 @@ def _raised(texts: list[str]) -> str:
 
 def _attribute(
     invocation: _Heard,
-    stuck: Mapping[str, StagedObject],
+    stuck: Mapping[str, Version],
     odd: Mapping[str, re.Pattern[str]],
     told: Told,
 ) -> None:
@@ -374,7 +372,7 @@ def _attribute(
         check = _CHECKS.get(invocation.reason, _FAILED_CHECK)
         told.deaths.append(Death(at, told.cause(check, error)))
     for key in keys:
-        if at < stuck[key].arrived_at - _CLOCK_TOLERANCE:
+        if at < stuck[key].modified_at - _CLOCK_TOLERANCE:
             continue
         check = _CHECKS.get(invocation.reason, _FAILED_CHECK) if error else _LEFT_CHECK
         said = error or _complaint(invocation.texts, key, is_alone=len(keys) == 1)

@@ -25,12 +25,12 @@ from twobuckets.pipeline.lookups import CouldNotLook
 if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finding
     from twobuckets.doctor.site import Site
-    from twobuckets.doctor.staging import StagedObject
     from twobuckets.doctor.stuck import Stuck, StuckGroup
+    from twobuckets.pipeline.versions import Version
     from twobuckets.s3.answers import ListedUpload
     from twobuckets.s3.uploads import IncompleteUpload
 
-Wake = Callable[["StagedObject"], None]
+Wake = Callable[["Version"], None]
 """Asks the processor, asynchronously, for exactly one staged version. Raises TwoBucketsError."""
 
 _ABORT_TRIES: Final = 5
@@ -205,17 +205,17 @@ def needs_asking(site: Site, check: str) -> bool:
     )
 
 
-def _wake_steps(objects: Iterable[StagedObject], wake: Wake) -> Iterator[_Step]:
+def _wake_steps(objects: Iterable[Version], wake: Wake) -> Iterator[_Step]:
     for staged in objects:
         yield _Step(staged.key, partial(wake, staged))
 
 
-def _delete_steps(site: Site, objects: Iterable[StagedObject]) -> Iterator[_Step]:
+def _delete_steps(site: Site, objects: Iterable[Version]) -> Iterator[_Step]:
     for staged in objects:
         yield _Step(staged.key, partial(_delete_archived, site, staged))
 
 
-def _delete_archived(site: Site, staged: StagedObject) -> str | None:
+def _delete_archived(site: Site, staged: Version) -> str | None:
     """Delete one staged version that the archive provably holds now; else say why not.
 
     An older version under it must not come to light again as if it were new: a delete marker goes
@@ -236,7 +236,7 @@ def _delete_archived(site: Site, staged: StagedObject) -> str | None:
     return None
 
 
-def _covers_older(site: Site, staged: StagedObject) -> bool:
+def _covers_older(site: Site, staged: Version) -> bool:
     """Tell whether a staged version is the current one, and older ones of its key lie under it."""
     newest_first = _iter_versions(site, staged.key)
     top = next(newest_first, None)
@@ -256,7 +256,7 @@ def _iter_versions(site: Site, key: str) -> Iterator[Mapping[str, Any]]:
             return
 
 
-def _delete_if_current(site: Site, staged: StagedObject) -> bool:
+def _delete_if_current(site: Site, staged: Version) -> bool:
     """Delete what is current under a key if it has the object's ETag; tell whether it had.
 
     S3 answers 409 to conditions while other requests for the key are under way, and asks for

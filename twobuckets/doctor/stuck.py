@@ -18,7 +18,7 @@ from twobuckets.doctor import function, wiring
 from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
 from twobuckets.doctor.findings import Check, Finding, Severity
 from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
-from twobuckets.doctor.staging import StagedObject, is_archived, iter_stuck
+from twobuckets.doctor.staging import is_archived, iter_stuck
 from twobuckets.doctor.summary import StagedTotals
 from twobuckets.parallel import map_ordered, map_unordered
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
     from twobuckets.pipeline.notifications import Route
+    from twobuckets.pipeline.versions import Version
 
 MOST_EXPLAINED: Final = 200_000
 """How many stuck objects are looked into; more are only counted."""
@@ -96,7 +97,7 @@ class StuckGroup:
 
     cause: Cause
     why: str
-    objects: list[StagedObject] = field(default_factory=list)
+    objects: list[Version] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Stuck:
     uncounted: int = 0
     unread: CouldNotLook | None = None
 
-    def iter_wakeable(self) -> Iterator[tuple[StagedObject, str | None]]:
+    def iter_wakeable(self) -> Iterator[tuple[Version, str | None]]:
         """Yield the objects, and why waking the processor for one is wrong, None if right."""
         for group in self.groups:
             reason = _NOT_WOKEN.get(group.cause.check)
@@ -126,7 +127,7 @@ def examine(site: Site) -> Stuck:
     Lists staging once and reads the log once, whatever is stuck. Raises CouldNotLook.
     """
     totals = StagedTotals(readable_bytes=site.readable_bytes, stuck_after=site.stuck_after)
-    stuck: dict[str, StagedObject] = {}
+    stuck: dict[str, Version] = {}
     more = 0
     for staged in iter_stuck(site, totals):
         if len(stuck) < MOST_EXPLAINED:
@@ -161,11 +162,11 @@ def iter_findings(site: Site, stuck: Stuck) -> Iterator[Finding]:
 
 
 def _groups(
-    site: Site, stuck: Mapping[str, StagedObject], told: Told, *, log_is_read: bool
+    site: Site, stuck: Mapping[str, Version], told: Told, *, log_is_read: bool
 ) -> Iterable[StuckGroup]:
     groups: dict[tuple[str, str], StuckGroup] = {}
 
-    def put(staged: StagedObject, cause: Cause, why: str) -> None:
+    def put(staged: Version, cause: Cause, why: str) -> None:
         group = groups.setdefault((cause.check, cause.error), StuckGroup(cause, why))
         group.objects.append(staged)
 
@@ -183,14 +184,14 @@ def _groups(
 
 
 def _explain_untold(
-    site: Site, untold: list[StagedObject], told: Told, *, log_is_read: bool
-) -> Iterator[tuple[StagedObject, Cause, str]]:
+    site: Site, untold: list[Version], told: Told, *, log_is_read: bool
+) -> Iterator[tuple[Version, Cause, str]]:
     """Yield a cause for each object of which the log says nothing."""
     blocked = _find_block(site)
     routes = _routes(site)
     deaths = _match_deaths(site, untold, told)
     for staged in untold:
-        age = site.now - staged.arrived_at
+        age = site.now - staged.modified_at
         if routes and not any(route.tells_of(staged.key) for route in routes):
             yield staged, Cause("stuck-filtered", ""), _WHY["stuck-filtered"]
         elif death := deaths.get(staged.key):
@@ -253,21 +254,21 @@ def _find_block(site: Site) -> tuple[Cause, str] | None:
     return None
 
 
-def _match_deaths(site: Site, untold: list[StagedObject], told: Told) -> dict[str, Cause]:
+def _match_deaths(site: Site, untold: list[Version], told: Told) -> dict[str, Cause]:
     """Return for objects the death of an invocation that fits their arrival, each death once."""
     if not told.deaths:
         return {}
     reach = DELIVERY + site.timeout
     matched: dict[str, Cause] = {}
-    waiting = sorted(untold, key=lambda staged: staged.arrived_at)
+    waiting = sorted(untold, key=lambda staged: staged.modified_at)
     deaths = iter(told.deaths)
     death = next(deaths, None)
     for staged in waiting:
-        while death is not None and death.died_at < staged.arrived_at - timedelta(seconds=1):
+        while death is not None and death.died_at < staged.modified_at - timedelta(seconds=1):
             death = next(deaths, None)
         if death is None:
             break
-        if death.died_at <= staged.arrived_at + reach:
+        if death.died_at <= staged.modified_at + reach:
             matched[staged.key] = death.cause
             death = next(deaths, None)
     return matched
@@ -275,7 +276,7 @@ def _match_deaths(site: Site, untold: list[StagedObject], told: Told) -> dict[st
 
 def _split_archived(site: Site, groups: list[StuckGroup]) -> Iterator[StuckGroup]:
     """Yield the groups, and what is proven to be archived as a group of its own."""
-    archived: list[StagedObject] = []
+    archived: list[Version] = []
     looked = map_ordered(lambda group: (group, _archived_among(site, group)), groups, workers=4)
     for group, found in looked:
         archived += found
@@ -288,7 +289,7 @@ def _split_archived(site: Site, groups: list[StuckGroup]) -> Iterator[StuckGroup
         yield StuckGroup(Cause("stuck-archived", ""), _WHY["stuck-archived"], archived)
 
 
-def _archived_among(site: Site, group: StuckGroup) -> list[StagedObject]:
+def _archived_among(site: Site, group: StuckGroup) -> list[Version]:
     """Return what is in the archive: a sample is looked for first, and all if one of it is there.
 
     What was rejected, or can't be looked for, stays what it is.
@@ -309,7 +310,7 @@ def _archived_among(site: Site, group: StuckGroup) -> list[StagedObject]:
         return []
 
 
-def _look_for(site: Site, objects: Iterable[StagedObject]) -> list[StagedObject]:
+def _look_for(site: Site, objects: Iterable[Version]) -> list[Version]:
     looked = map_unordered(lambda staged: (staged, is_archived(site, staged)), objects)
     return [staged for staged, is_there in looked if is_there]
 
@@ -329,7 +330,7 @@ def _finding(site: Site, group: StuckGroup) -> Finding:
     check, error = group.cause.check, group.cause.error
     size_bytes = sum(staged.size_bytes for staged in group.objects)
     checks = [error, check] if error in _MENDED_FIRST else [check]
-    oldest = heapq.nsmallest(_EXAMPLES, group.objects, key=lambda staged: staged.arrived_at)
+    oldest = heapq.nsmallest(_EXAMPLES, group.objects, key=lambda staged: staged.modified_at)
     return Finding(
         check=check,
         severity=Severity.NOTICE if check == "stuck-in-progress" else Severity.PROBLEM,
@@ -340,7 +341,7 @@ def _finding(site: Site, group: StuckGroup) -> Finding:
         count=len(group.objects),
         size_bytes=size_bytes,
         cost_month_usd=round(site.settings.prices.month_usd(size_bytes), 6),
-        oldest_at=oldest[0].arrived_at,
+        oldest_at=oldest[0].modified_at,
         examples=tuple(staged.key for staged in oldest),
         objects=tuple(staged.key for staged in group.objects),
         error=error or None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from twobuckets.aws import ClientError, attempt, error_code, explain
 from twobuckets.parallel import map_unordered
+from twobuckets.pipeline.versions import Version, version_described
+from twobuckets.processor.copies import Copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,20 +48,14 @@ class Whereabouts(enum.Enum):
     NOWHERE = enum.auto()
 
 
-class Seen(NamedTuple):
-    """An object as S3 shows it now."""
-
-    etag: str
-    size_bytes: int
-    modified_at: datetime
-
-
 def find_whereabouts(
     s3: S3Client, staging: str, archive: str, versions: Sequence[Staged]
 ) -> list[Whereabouts]:
-    """Return where each version is, by its ETag or, of a copy in parts, by its size.
+    """Return where each version is.
 
-    Raises AccessError, and NotFoundError when a bucket does not exist.
+    In the archive it is known by the processor's note of it; without one by its bytes, or at least
+    its size, and by having come there since. Raises AccessError, and NotFoundError when a bucket
+    does not exist.
     """
     staged = find_objects(s3, staging, {version.key for version in versions})
     left = {version.key for version in versions if not _is_still(staged.get(version.key), version)}
@@ -68,28 +64,37 @@ def find_whereabouts(
     def place_of(version: Staged) -> Whereabouts:
         if _is_still(staged.get(version.key), version):
             return Whereabouts.STAGING
-        if _is_copy(archived.get(version.key), version):
+        if _is_copy(archived.get(version.key), version, staging):
             return Whereabouts.ARCHIVE
         return Whereabouts.REPLACED if version.key in staged else Whereabouts.NOWHERE
 
     return [place_of(version) for version in versions]
 
 
-def _is_still(seen: Seen | None, version: Staged) -> bool:
+def _is_still(seen: Version | None, version: Staged) -> bool:
     return seen is not None and seen.etag == version.etag.strip('"')
 
 
-def _is_copy(seen: Seen | None, version: Staged) -> bool:
+def _is_copy(seen: Version | None, version: Staged, staging: str) -> bool:
     if seen is None:
         return False
-    if seen.etag == version.etag.strip('"'):
-        return True
-    # A copy in parts has another ETag; what was there before may by chance have the same size.
-    is_new = seen.modified_at >= version.uploaded_at - CLOCK_TOLERANCE
-    return is_new and seen.size_bytes == version.size_bytes
+    etag = version.etag.strip('"')
+    size_bytes = seen.size_bytes if version.size_bytes is None else version.size_bytes
+    put = Version(version.key, version.version_id, etag, size_bytes, version.uploaded_at)
+    if version.version_id is None:
+        # Then notes tell uploads of the same bytes apart by S3's own times, which nobody has here.
+        seen = replace(seen, origin=None)
+    match seen.copy_of(put, staging):
+        case Copy.PROVEN | Copy.NAMED:
+            return True
+        case Copy.ALIKE | Copy.UNKNOWN:
+            # What was there before may hold the same bytes, or by chance as many.
+            return seen.modified_at >= version.uploaded_at - CLOCK_TOLERANCE
+        case Copy.NONE:
+            return False
 
 
-def find_objects(s3: S3Client, bucket: str, keys: set[str]) -> dict[str, Seen]:
+def find_objects(s3: S3Client, bucket: str, keys: set[str]) -> dict[str, Version]:
     """Return the current objects among `keys`, in few requests however many there are.
 
     Raises AccessError, and NotFoundError when the bucket does not exist.
@@ -100,21 +105,21 @@ def find_objects(s3: S3Client, bucket: str, keys: set[str]) -> dict[str, Seen]:
     return _list_among(s3, bucket, sorted(keys, key=_in_bytes))
 
 
-def _head(s3: S3Client, bucket: str, key: str) -> Seen | None:
+def _head(s3: S3Client, bucket: str, key: str) -> Version | None:
     try:
-        head = s3.head_object(Bucket=bucket, Key=key)
+        head = s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
     except ClientError as error:
         if error_code(error) in ("404", "NoSuchKey"):
             return None
         raise explain(error, f"look at s3://{bucket}/{key}") from error
-    return Seen(head["ETag"].strip('"'), head["ContentLength"], head["LastModified"])
+    return version_described(key, head)
 
 
-def _list_among(s3: S3Client, bucket: str, keys: Sequence[str]) -> dict[str, Seen]:
+def _list_among(s3: S3Client, bucket: str, keys: Sequence[str]) -> dict[str, Version]:
     """List only the ranges in which a key that is asked for can lie; `keys` are in S3's order."""
     wanted = set(keys)
     prefix = _common_start(keys[0], keys[-1])
-    found: dict[str, Seen] = {}
+    found: dict[str, Version] = {}
     position, start_after = 0, _before(keys[0])
     while position < len(keys):
         with attempt(f"list s3://{bucket}/{prefix}"):
@@ -122,8 +127,9 @@ def _list_among(s3: S3Client, bucket: str, keys: Sequence[str]) -> dict[str, See
         contents = page.get("Contents", [])
         for item in contents:
             if item["Key"] in wanted:
-                found[item["Key"]] = Seen(
-                    item["ETag"].strip('"'), item["Size"], item["LastModified"]
+                etag = item["ETag"].strip('"')
+                found[item["Key"]] = Version(
+                    item["Key"], None, etag, item["Size"], item["LastModified"]
                 )
         if not page["IsTruncated"] or not contents:
             break

@@ -4,4 +4,8 @@
 means; `buckets`, `function`, `queues` and `stack` know which call tells what. `policies` reads
 resource policies, `notifications` who is told of a bucket's new objects, and `lifecycle` a bucket's
 lifecycle rules. `status` shows all of it at a glance.
+
+Of objects, `versions` has the record of one version of a key and judges whether two are the same
+file; `conversation` keeps many talks with S3 about single keys going; and `waking` asks the
+processor for exactly one version.
 """

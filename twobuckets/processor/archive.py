@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twobuckets.processor.annotations import require_no_annotations
 from twobuckets.processor.contract import ORIGIN, Origin
+from twobuckets.processor.copies import is_after, is_named
 from twobuckets.processor.copying import (
     LARGEST_COPY_BYTES,
     Destination,
@@ -30,9 +31,8 @@ from twobuckets.processor.looking import (
     find_staged,
     format_time,
     head_of,
-    is_after,
+    identity_of,
     is_archived,
-    is_same,
     iter_versions,
     origin_of,
     require_wanted,
@@ -95,7 +95,7 @@ def archive(
 
 def finish(s3: S3Client, arrival: Arrival, destination: Destination, seen: Archived) -> bool:
     """Whether the version that arrived is archived; deletes what staging has left of it."""
-    if not is_same(arrival, seen.origin, None):
+    if seen.origin is None or not is_named(seen.origin, identity_of(arrival, None)):
         return False
     try:
         staged, _ = find_staged(s3, arrival)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from twobuckets.processor.comparing import Likeness
 from twobuckets.processor.contract import ORIGIN, Origin, read_origin
+from twobuckets.processor.copies import Copy, StagedVersion, is_after, is_named, judge_copy
 from twobuckets.processor.proving import Described, is_equal
 from twobuckets.processor.stream import etag_of
 
@@ -201,7 +203,7 @@ def _is_later(arrival: Arrival, staged: Staged, seen: Archived, origin: Origin) 
 
     In doubt it is not, and it stays in staging where it can be seen.
     """
-    if origin.bucket != arrival.bucket or is_same(arrival, origin, staged):
+    if origin.bucket != arrival.bucket or is_named(origin, identity_of(arrival, staged)):
         return True
     if origin.sequencer is not None and arrival.sequencer is not None:
         return is_after(arrival.sequencer, origin.sequencer)
@@ -209,16 +211,6 @@ def _is_later(arrival: Arrival, staged: Staged, seen: Archived, origin: Origin) 
     # what came of it can be later: by the time it was archived at the latest.
     latest = format_time(seen.head["LastModified"]) if "-" in origin.etag else origin.staged_at
     return format_time(staged.last_modified_at) > latest
-
-
-def is_after(sequencer: str, other: str) -> bool:
-    """Whether the first of two sequencers of one key is the later one."""
-    return _padded(sequencer, other) > _padded(other, sequencer)
-
-
-def _padded(sequencer: str, other: str) -> str:
-    # AWS's rule: pad the shorter one with zeros on the right, then compare as text.
-    return sequencer.upper().ljust(max(len(sequencer), len(other)), "0")
 
 
 def find_archived(s3: S3Client, bucket: str, key: str) -> Archived | None:
@@ -239,27 +231,28 @@ def origin_of(head: Mapping[str, Any]) -> Origin | None:
     return read_origin(head["Metadata"].get(ORIGIN))
 
 
-def is_same(arrival: Arrival, origin: Origin | None, staged: Staged | None) -> bool:
-    """Whether the archived object is a copy of exactly the version that arrived.
-
-    Without versions two uploads of the same bytes are told apart by sequencer, else by time.
-    """
-    if origin is None or origin.bucket != arrival.bucket:
-        return False
-    if arrival.version_id is not None or origin.version_id is not None:
-        return origin.version_id == arrival.version_id
-    if arrival.etag is not None and origin.etag != arrival.etag:
-        return False
-    if origin.sequencer is not None and arrival.sequencer is not None:
-        return _padded(origin.sequencer, arrival.sequencer) == _padded(
-            arrival.sequencer, origin.sequencer
-        )
-    return staged is not None and origin.staged_at == format_time(staged.last_modified_at)
+def identity_of(arrival: Arrival, staged: Staged | None) -> StagedVersion:
+    """Return what tells the version that arrived from other uploads of its key."""
+    return StagedVersion(
+        arrival.bucket,
+        arrival.version_id,
+        arrival.etag,
+        arrival.sequencer,
+        None if staged is None else format_time(staged.last_modified_at),
+    )
 
 
 def is_archived(s3: S3Client, arrival: Arrival, staged: Staged, seen: Archived) -> bool:
     """Whether the archive's current object is a whole copy of exactly the staged version."""
-    return is_same(arrival, seen.origin, staged) and is_equal(s3, staged.described, seen.described)
+
+    def likeness() -> Likeness:
+        is_like = is_equal(s3, staged.described, seen.described)
+        return Likeness.EQUAL if is_like else Likeness.DIFFERENT
+
+    # Without a note nothing can be proven, whatever comparing the bytes would cost.
+    if seen.origin is None:
+        return False
+    return judge_copy(seen.origin, identity_of(arrival, staged), likeness) is Copy.PROVEN
 
 
 def _staged(arrival: Arrival, head: Mapping[str, Any]) -> Staged:

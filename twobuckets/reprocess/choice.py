@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from twobuckets.aws.clients import Aws
-    from twobuckets.reprocess.plan import Action, Found
+    from twobuckets.pipeline.versions import Version
+    from twobuckets.reprocess.plan import Action
     from twobuckets.s3.engine import Sender
     from twobuckets.settings import Pipeline
 
@@ -152,7 +153,7 @@ class Chooser:
     sender: Sender
     pipeline: Pipeline
     now: Callable[[], datetime]
-    stuck: Callable[[timedelta | None], Iterator[tuple[Found, str | None]]]
+    stuck: Callable[[timedelta | None], Iterator[tuple[Version, str | None]]]
     """Yields what is stuck in staging, and why it should not be woken, None where it may."""
     note: Callable[[str], None]
     warn: Callable[[str], None]

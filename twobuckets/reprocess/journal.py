@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from twobuckets.reprocess.plan import Action, Found
+    from twobuckets.pipeline.versions import Version
+    from twobuckets.reprocess.plan import Action
 
 SCHEMA: Final = """
 CREATE TABLE run (
@@ -335,13 +336,20 @@ class Journal:
                 [(item.id,) for item in items],
             )
 
-    def wake_instead(self, item: Item, waiting: Found, reason: str) -> None:
+    def wake_instead(self, item: Item, waiting: Version, reason: str) -> None:
         """Plan to wake the processor for a file that waits in staging, in place of a copy."""
         with self.db:
             self.db.execute(
                 "UPDATE item SET kind = 'wake', state = ?, reason = ?, version_id = ?, etag = ?,"
                 " size = ?, began_at = NULL WHERE id = ?",
-                (State.PLANNED, reason, waiting.version_id, waiting.etag, waiting.size, item.id),
+                (
+                    State.PLANNED,
+                    reason,
+                    waiting.version_id,
+                    waiting.etag,
+                    waiting.size_bytes,
+                    item.id,
+                ),
             )
 
     def restore_instead(self, item: Item) -> None:

@@ -20,8 +20,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 
+from twobuckets.pipeline.conversation import Answer, Talk, checked
+from twobuckets.pipeline.versions import NO_VERSION, require_found
 from twobuckets.processor.comparing import Content, Likeness, compare, content_in_result
-from twobuckets.reprocess.conversation import Answer, Talk, checked
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.overtaken import (
     CLOCK_SLACK,
@@ -35,7 +36,7 @@ from twobuckets.reprocess.overtaken import (
     find_overtaken,
     settle_job,
 )
-from twobuckets.reprocess.plan import NO_VERSION, Kind, require_found
+from twobuckets.reprocess.plan import Kind
 from twobuckets.s3 import operations
 from twobuckets.s3.deletes import (
     DELETE_ATTEMPTS,
@@ -328,7 +329,7 @@ class Mover:
             # It may be the very file that the archived version was made of, which the processor is
             # about to delete: then the archived one is all there is.
             if (
-                staged.is_copy_of(source)
+                staged.has_same(source)
                 and staged.came_from(source)
                 and staged.modified_at >= since - CLOCK_SLACK
             ):
@@ -338,7 +339,7 @@ class Mover:
             return Change(item.id, State.LEFT, NO_LONGER_CURRENT)
         again = (
             current is not None
-            and current.is_copy_of(source)
+            and current.has_same(source)
             and current.modified_at >= since - CLOCK_SLACK
             and (current.version_id != item.version_id or item.version_id in NO_VERSION)
         )

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.processor.comparing import Likeness
-from twobuckets.processor.contract import read_origin
-from twobuckets.reprocess.conversation import (
+from twobuckets.pipeline.conversation import (
     Answer,
     Talk,
     checked,
     list_stack,
     look,
 )
-from twobuckets.reprocess.plan import NO_VERSION, Found, require_found
+from twobuckets.pipeline.versions import NO_VERSION, Version, require_found
+from twobuckets.processor.comparing import Likeness
 from twobuckets.s3.engine import Response, SendError
 from twobuckets.s3.operations import (
     LONGEST_COPY_BYTES,
@@ -81,7 +80,7 @@ class Overtaken:
 class Waiting:
     """A newer file shows in staging; its event may have met the copy, so it is to be woken."""
 
-    staged: Found
+    staged: Version
 
 
 Verdict = Arrived | NotCopied | SourceGone | Overtaken | Waiting
@@ -160,7 +159,7 @@ def settle_job(
 
 
 def _judge_undisturbed(
-    above: _Above, stack: list[Found], copies: list[str | None], planned_at: datetime
+    above: _Above, stack: list[Version], copies: list[str | None], planned_at: datetime
 ) -> Verdict:
     if copies:
         places = [version.version_id for version in stack]
@@ -177,7 +176,7 @@ def _judge_undisturbed(
 
 
 def _bring_to_light(
-    newer: Found, stack: list[Found], above: _Above, staging: str
+    newer: Version, stack: list[Version], above: _Above, staging: str
 ) -> Talk[Overtaken | None]:
     """Put a file that was covered by the copy, and then by its delete marker, on top again.
 
@@ -196,7 +195,7 @@ def _bring_to_light(
         and not above.others
         and marker.modified_at >= above.copies[0].modified_at - CLOCK_SLACK
     )
-    if not is_ours or newer.size > LONGEST_COPY_BYTES:
+    if not is_ours or newer.size_bytes > LONGEST_COPY_BYTES:
         return Overtaken(hidden + "; look whether it is to be processed")
     version = ObjectVersion(newer.key, newer.version_id or "", newer.etag)
     (answer,) = yield [copy_object(staging, version, staging, newer.key, if_absent=True)]
@@ -215,14 +214,14 @@ def _bring_to_light(
 class _Above:
     """What was archived over a version since: copies of it, and others; the newest first."""
 
-    source: Found
-    copies: list[Found]
-    others: list[Found]
+    source: Version
+    copies: list[Version]
+    others: list[Version]
     is_covered: bool
     """Whether one of the others lies under a copy."""
 
 
-def _is_made_of(staged: Found, source: Found) -> bool:
+def _is_made_of(staged: Version, source: Version) -> bool:
     """Tell whether a staged version is a copy of an archived one.
 
     A copy of a multipart object has another ETag, and often nothing else to compare; but it has
@@ -230,7 +229,7 @@ def _is_made_of(staged: Found, source: Found) -> bool:
     """
     has_its_note = source.origin is not None and staged.origin == source.origin
     is_noted = has_its_note and staged.is_like(source) is not Likeness.DIFFERENT
-    is_copy = staged.is_copy_of(source) or is_noted
+    is_copy = staged.has_same(source) or is_noted
     return is_copy and staged.came_from(source)
 
 
@@ -254,7 +253,7 @@ def _look_above(item: Item, archive: str, ours: Collection[str]) -> Talk[_Above 
     copies = [
         version
         for version in by_id.values()
-        if version.is_copy_of(source) or _origin_of(version) in ours
+        if version.has_same(source) or _origin_of(version) in ours
     ]
     copied = {version.version_id for version in copies}
     others = [row for row in rows if row.version_id not in copied]
@@ -290,10 +289,9 @@ def _first_problem(answers: list[Answer]) -> str:
     return ""
 
 
-def _origin_of(archived: Found) -> str | None:
+def _origin_of(archived: Version) -> str | None:
     """Return the staged version that an archived object was made of, as the processor notes it."""
-    origin = read_origin(archived.origin)
-    return None if origin is None else origin.version_id
+    return None if archived.origin is None else archived.origin.version_id
 
 
 def _explain(above: _Above) -> str:
@@ -306,5 +304,5 @@ def _explain(above: _Above) -> str:
     return f"{NO_LONGER_CURRENT}, and now lies under what was archived of the copy: {newest}"
 
 
-def _ids(versions: list[Found]) -> list[str]:
+def _ids(versions: list[Version]) -> list[str]:
     return [version.version_id for version in versions if version.version_id is not None]

@@ -11,22 +11,25 @@ import enum
 import fnmatch
 import itertools
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from twobuckets.aws import ClientError, explain, explain_refusal
-from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
-from twobuckets.processor.comparing import Content, Likeness, compare, content_in_headers
-from twobuckets.processor.contract import ORIGIN
-from twobuckets.s3.answers import AnswerError
+from twobuckets.errors import UnreachableError
+from twobuckets.pipeline.versions import (
+    NO_VERSION,
+    Version,
+    marker_found,
+    require_found,
+    require_versions,
+    version_listed,
+)
 from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.listing import ListingError, iter_versions
 from twobuckets.s3.operations import (
     VERSIONS,
     get_bucket_versioning,
     head_object,
-    read_etag,
     read_versioning,
 )
 
@@ -34,18 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from twobuckets.reprocess.selection import Wanted
-    from twobuckets.s3.answers import ListedVersion
     from twobuckets.s3.engine import Sender
-
-# Objects in these classes can't be read before they are restored (S3 user guide, "Working with
-# archived objects"). GLACIER_IR can. In INTELLIGENT_TIERING it depends on the tier, which only a
-# HEAD tells.
-FROZEN_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
-DESCRIBING_HEADERS: Final = frozenset(
-    {"content-type", "content-encoding", "content-language", "content-disposition", "cache-control"}
-)
-ORIGIN_HEADER: Final = f"x-amz-meta-{ORIGIN}"
-NO_VERSION: Final = (None, "null")
 
 
 class Kind(enum.StrEnum):
@@ -80,55 +72,6 @@ class Action:
     is_chosen: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One object version as a listing or HEAD shows it; `etag` without quotes.
-
-    Only a HEAD knows the rest: all of `content`, `described`, the headers that a copy keeps, and
-    `origin`, the processor's note of where an archived object came from.
-    """
-
-    key: str
-    version_id: str | None
-    etag: str
-    size: int
-    modified_at: datetime
-    storage_class: str = "STANDARD"
-    is_restored: bool = False
-    is_in_archive_tier: bool = False
-    is_delete_marker: bool = False
-    content: Content | None = None
-    described: tuple[tuple[str, str], ...] = ()
-    origin: str | None = None
-
-    def is_copy_of(self, other: Found) -> bool:
-        """Tell whether both are the same file: bytes as S3 knows them, and what describes them."""
-        return self.described == other.described and self.is_like(other) is Likeness.EQUAL
-
-    def is_like(self, other: Found) -> Likeness:
-        """Tell whether both hold the same bytes, as far as S3 tells."""
-        return compare(self._content, other._content)
-
-    @property
-    def _content(self) -> Content:
-        return self.content or Content(self.size, self.etag, {})
-
-    @property
-    def is_frozen(self) -> bool:
-        """Tell whether it has to be restored before it can be read."""
-        in_archive = self.storage_class in FROZEN_CLASSES or self.is_in_archive_tier
-        return in_archive and not self.is_restored
-
-    def came_from(self, archived: Found) -> bool:
-        """Tell whether a copy in staging was surely made of the archived version.
-
-        It is not if it may be the file that the archived version was made of. That one is older,
-        as far as S3's whole seconds tell, and has no note that names itself.
-        """
-        has_its_note = archived.origin is not None and self.origin == archived.origin
-        return self.modified_at > archived.modified_at or has_its_note
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What was asked for beside the keys.
@@ -161,7 +104,12 @@ class Rules:
 
 
 def decide(
-    key: str, archived: Found | None, staged: Found | None, rules: Rules, *, pinned: bool = False
+    key: str,
+    archived: Version | None,
+    staged: Version | None,
+    rules: Rules,
+    *,
+    pinned: bool = False,
 ) -> Action | None:
     """Return what to do with a key, or None when the rules don't select it.
 
@@ -172,12 +120,12 @@ def decide(
     if staged is not None and not is_covered:
         if pinned or (archived is not None and rules.is_about_archive):
             return Action(
-                key, Kind.SKIP, staged.version_id, staged.etag, staged.size,
+                key, Kind.SKIP, staged.version_id, staged.etag, staged.size_bytes,
                 "a file with this key waits in staging, and nothing may be put over it",
             )  # fmt: skip
         if rules.is_about_archive:
             return None
-        return Action(key, Kind.WAKE, staged.version_id, staged.etag, staged.size)
+        return Action(key, Kind.WAKE, staged.version_id, staged.etag, staged.size_bytes)
     if archived is None:
         return Action(key, Kind.SKIP, None, None, 0, "neither in the archive nor in staging")
     if not pinned and not rules.selects_time(archived.modified_at):
@@ -199,14 +147,14 @@ def decide(
         kind,
         archived.version_id,
         archived.etag,
-        archived.size,
+        archived.size_bytes,
         reason,
         is_chosen=pinned or rules.as_of is not None,
     )
 
 
 def plan_listed(
-    archived: Iterable[Found], staged: Iterable[Found], rules: Rules
+    archived: Iterable[Version], staged: Iterable[Version], rules: Rules
 ) -> Iterator[Action]:
     """Yield the actions for two listings of one prefix: archived versions and staged objects.
 
@@ -227,7 +175,7 @@ def plan_listed(
         yield from _selected(decide(left.key, None, left, rules), rules)
 
 
-def plan_staged(staged: Iterable[tuple[Found, str | None]], rules: Rules) -> Iterator[Action]:
+def plan_staged(staged: Iterable[tuple[Version, str | None]], rules: Rules) -> Iterator[Action]:
     """Yield the actions for versions in staging; with a reason, one is skipped for it.
 
     Nothing is looked up: the archive has no say in what is woken where it lies.
@@ -235,7 +183,7 @@ def plan_staged(staged: Iterable[tuple[Found, str | None]], rules: Rules) -> Ite
     for found, reason in staged:
         if rules.selects_key(found.key) and rules.selects_time(found.modified_at):
             kind = Kind.WAKE if reason is None else Kind.SKIP
-            yield Action(found.key, kind, found.version_id, found.etag, found.size, reason)
+            yield Action(found.key, kind, found.version_id, found.etag, found.size_bytes, reason)
 
 
 def _selected(action: Action | None, rules: Rules) -> Iterator[Action]:
@@ -243,7 +191,7 @@ def _selected(action: Action | None, rules: Rules) -> Iterator[Action]:
         yield action
 
 
-def _choose(versions: Iterable[Found], rules: Rules) -> Found | None:
+def _choose(versions: Iterable[Version], rules: Rules) -> Version | None:
     """Return the version that counts: the newest one, or that of the instant asked for."""
     for version in versions:
         if rules.as_of is None or version.modified_at <= rules.as_of:
@@ -255,25 +203,25 @@ def _choose(versions: Iterable[Found], rules: Rules) -> Found | None:
 class _Joined:
     """A listing read in step with another one."""
 
-    def __init__(self, listing: Iterable[Found]) -> None:
+    def __init__(self, listing: Iterable[Version]) -> None:
         self._listing = iter(listing)
         self._next = next(self._listing, None)
 
-    def before(self, key: str) -> Iterator[Found]:
+    def before(self, key: str) -> Iterator[Version]:
         """Yield what comes before a key."""
         while self._next is not None and _order(self._next.key) < _order(key):
             yield self._take()
 
-    def at(self, key: str) -> Found | None:
+    def at(self, key: str) -> Version | None:
         """Return what is at a key."""
         return self._take() if self._next is not None and self._next.key == key else None
 
-    def rest(self) -> Iterator[Found]:
+    def rest(self) -> Iterator[Version]:
         """Yield what is left."""
         while self._next is not None:
             yield self._take()
 
-    def _take(self) -> Found:
+    def _take(self) -> Version:
         taken = self._next
         assert taken is not None
         self._next = next(self._listing, None)
@@ -316,7 +264,7 @@ def plan_keys(
             flight.add(note(head_object(staging, wanted_key), lookup))
             continue
         else:
-            staged = require_found(request, answer) or _find_marker(request, answer)
+            staged = require_found(request, answer) or marker_found(request, answer)
             if staged is None and lookup.archived is not None:
                 # For some minutes after versions were first enabled, S3 may not find what is there
                 # (S3 user guide, "Enabling versioning on buckets"). Its listings do.
@@ -348,22 +296,22 @@ def keeps_versions(sender: Sender, bucket: str) -> bool:
     return read_versioning(answer)
 
 
-def iter_archived(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
+def iter_archived(sender: Sender, bucket: str, prefix: str) -> Iterator[Version]:
     """Yield every version under a prefix of the archive, newest first for each key.
 
     Raises AccessError, NotFoundError or TwoBucketsError.
     """
     with _explained(f"list the versions in s3://{bucket}/{prefix}"):
         for row in iter_versions(sender, bucket, prefix=prefix, tells_restored=True):
-            yield found_in_listing(row)
+            yield version_listed(row)
 
 
-def iter_staged(sender: Sender, bucket: str, prefix: str) -> Iterator[Found]:
+def iter_staged(sender: Sender, bucket: str, prefix: str) -> Iterator[Version]:
     """Yield the objects that wait in staging under a prefix. Raises as iter_archived does."""
     with _explained(f"list s3://{bucket}/{prefix}"):
         for row in iter_versions(sender, bucket, prefix=prefix):
             if row.is_latest and not row.is_delete_marker:
-                yield found_in_listing(row)
+                yield version_listed(row)
 
 
 def iter_covered(sender: Sender, bucket: str, prefix: str) -> Iterator[str]:
@@ -376,20 +324,6 @@ def iter_covered(sender: Sender, bucket: str, prefix: str) -> Iterator[str]:
         for row in iter_versions(sender, bucket, prefix=prefix):
             if row.is_latest and row.is_delete_marker:
                 yield row.key
-
-
-def found_in_listing(row: ListedVersion) -> Found:
-    """Return what a listing tells of a version or delete marker."""
-    return Found(
-        row.key,
-        row.version_id,
-        row.etag,
-        row.size_bytes or 0,
-        row.modified_at,
-        row.storage_class,
-        row.is_restored,
-        is_delete_marker=row.is_delete_marker,
-    )
 
 
 @contextlib.contextmanager
@@ -412,74 +346,9 @@ class _Lookup:
     """A key on its way through both buckets."""
 
     wanted: Wanted
-    archived: Found | None = None
+    archived: Version | None = None
 
 
-def require_found(request: Request, answer: Response | SendError) -> Found | None:
-    """Return what a HEAD found, None for nothing. Raises AccessError or TwoBucketsError."""
-    where = f"s3://{request.bucket}/{request.key}"
-    if isinstance(answer, SendError):
-        raise UnreachableError(f"Could not look at {where}: {answer.cause}")
-    # 405 is S3's answer to the HEAD of a delete marker by its version id, 400 to an id that can
-    # be none.
-    if answer.status in (404, 405) or (answer.status == 400 and request.query):
-        return None
-    if answer.status in (401, 403) or answer.status == 400:
-        raise AccessError(
-            f"Could not look at {where}: access denied (HTTP {answer.status})",
-            hint="The identity in use needs s3:GetObject, s3:GetObjectVersion and s3:ListBucket "
-            f"on {request.bucket}; the credentials may also have expired.",
-        )
-    if not answer.ok:
-        raise TwoBucketsError(f"Could not look at {where}: HTTP {answer.status}")
-    headers = answer.headers
-    return Found(
-        key=request.key,
-        version_id=headers.get("x-amz-version-id"),
-        etag=read_etag(answer),
-        size=int(headers.get("content-length", "0")),
-        modified_at=parsedate_to_datetime(headers["last-modified"]),
-        storage_class=headers.get("x-amz-storage-class", "STANDARD"),
-        is_restored='ongoing-request="false"' in headers.get("x-amz-restore", ""),
-        is_in_archive_tier="x-amz-archive-status" in headers,
-        content=content_in_headers(headers),
-        described=tuple(sorted((n, v) for n, v in headers.items() if _describes(n))),
-        origin=headers.get(ORIGIN_HEADER),
-    )
-
-
-def require_versions(key: str, request: Request, answer: Response | SendError) -> list[Found]:
-    """Return what a page lists of a key, the newest first.
-
-    Raises AccessError or TwoBucketsError when S3 does not list it.
-    """
-    what = f"list the versions of {key} in {request.bucket}"
-    if isinstance(answer, SendError):
-        raise UnreachableError(f"Could not {what}: {answer.cause}")
-    if not answer.ok:
-        code = answer.code or str(answer.status)
-        raise explain_refusal(code, answer.message, "ListObjectVersions", what)
-    try:
-        rows = [row for row in VERSIONS.rows(answer.body) if row.key == key]
-    except (AnswerError, KeyError, ValueError) as error:
-        raise TwoBucketsError(f"Could not {what}: {error}") from error
-    return [found_in_listing(row) for row in rows]
-
-
-def _find_latest(key: str, request: Request, answer: Response | SendError) -> Found | None:
+def _find_latest(key: str, request: Request, answer: Response | SendError) -> Version | None:
     """Return the version or delete marker that shows of a key."""
     return next(iter(require_versions(key, request, answer)), None)
-
-
-def _find_marker(request: Request, answer: Response | SendError) -> Found | None:
-    """Return the delete marker that a HEAD without a version id met, None if it met nothing."""
-    if isinstance(answer, SendError) or answer.headers.get("x-amz-delete-marker") != "true":
-        return None
-    long_ago = datetime.min.replace(tzinfo=UTC)
-    return Found(request.key, None, "", 0, long_ago, is_delete_marker=True)
-
-
-def _describes(header: str) -> bool:
-    if header == ORIGIN_HEADER:
-        return False
-    return header in DESCRIBING_HEADERS or header.startswith("x-amz-meta-")

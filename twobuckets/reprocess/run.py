@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.aws import ClientError, attempt, explain
 from twobuckets.errors import AccessError, TwoBucketsError, UsageError
 from twobuckets.parallel import map_unordered
+from twobuckets.pipeline.waking import Waker, is_ours
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.moving import Mover
 from twobuckets.reprocess.plan import Action, Kind
-from twobuckets.reprocess.waking import is_ours, wake
+from twobuckets.reprocess.waking import wake
 from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:
@@ -222,18 +223,15 @@ def apply(
     first = next(wakes, None)
     if first is not None:
         function = require_function(pipeline)
-        yield from wake(
-            aws.functions,
-            journal,
-            itertools.chain([first], wakes),
+        waker = Waker(
+            functions=aws.functions,
             function=function,
             bucket=pipeline.staging,
             region=aws.region,
             ours=is_ours(aws.functions, function),
-            workers=workers,
-            now=now,
-            pace=pace,
         )
+        items = itertools.chain([first], wakes)
+        yield from wake(waker, journal, items, workers=workers, now=now, pace=pace)
     if most is None:
         yield from _restore(aws, journal, pipeline.archive, workers)
 

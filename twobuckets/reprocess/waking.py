@@ -1,107 +1,27 @@
-"""Wakes the processor for files that wait in staging: no object is rewritten, age and version stay.
-
-Our own processor gets an event of ours; anybody else's gets one shaped like S3's notification.
-"""
+"""Wakes the processor for the files of a run that wait in staging: age and version stay."""
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus
+from typing import TYPE_CHECKING
 
-from twobuckets.aws import ClientError, attempt
+from twobuckets.aws import ClientError
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.parallel import map_unordered
-from twobuckets.processor import contract
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
-from twobuckets.units import format_instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
-    from mypy_boto3_lambda import LambdaClient
-
+    from twobuckets.pipeline.waking import Waker
     from twobuckets.reprocess.journal import Journal
-    from twobuckets.reprocess.plan import Found
-
-
-def is_ours(functions: LambdaClient, function: str) -> bool:
-    """Tell whether a function runs this project's processor."""
-    return (
-        functions.get_function_configuration(FunctionName=function).get("Handler")
-        == contract.HANDLER
-    )
-
-
-def wake_event(
-    item: Item | Found, *, bucket: str, ours: bool, region: str, partition: str, now: datetime
-) -> dict[str, Any]:
-    """Return the event that asks the processor for exactly the staged version of an item.
-
-    The foreign form is that of S3's notification: keys form-encoded, `eventName` without `s3:`
-    (S3 user guide, "Event message structure").
-    """
-    if ours:
-        return contract.wake_event(
-            bucket, item.key, version_id=item.version_id, etag=item.etag, size_bytes=item.size
-        )
-    staged = {"key": quote_plus(item.key, safe="/"), "size": item.size, "eTag": item.etag}
-    if item.version_id is not None:
-        staged["versionId"] = item.version_id
-    record = {
-        "eventVersion": "2.1",
-        "eventSource": "aws:s3",
-        "awsRegion": region,
-        "eventTime": format_instant(now),
-        "eventName": "ObjectCreated:Put",
-        "s3": {
-            "s3SchemaVersion": "1.0",
-            "configurationId": "twobuckets-reprocess",
-            "bucket": {"name": bucket, "arn": f"arn:{partition}:s3:::{bucket}"},
-            "object": staged,
-        },
-    }
-    return {"Records": [record]}
-
-
-def ask(
-    functions: LambdaClient,
-    item: Item | Found,
-    *,
-    function: str,
-    bucket: str,
-    region: str,
-    ours: bool,
-    now: datetime,
-) -> None:
-    """Ask the processor, asynchronously, for exactly the staged version of an item.
-
-    Raises AccessError, NotFoundError for a function that is not there, and TwoBucketsError.
-    """
-    event = wake_event(
-        item,
-        bucket=bucket,
-        ours=ours,
-        region=region,
-        partition=functions.meta.partition,
-        now=now,
-    )
-    with attempt(f"wake {function} for {item.key}"):
-        functions.invoke(
-            FunctionName=function, InvocationType="Event", Payload=json.dumps(event).encode()
-        )
 
 
 def wake(
-    functions: LambdaClient,
+    waker: Waker,
     journal: Journal,
     items: Iterable[Item],
     *,
-    function: str,
-    bucket: str,
-    region: str,
-    ours: bool,
     workers: int,
     now: Callable[[], datetime],
     pace: Callable[[], None] = lambda: None,
@@ -114,13 +34,11 @@ def wake(
 
     def invoke(item: Item) -> Change:
         try:
-            ask(
-                functions,
-                item,
-                function=function,
-                bucket=bucket,
-                region=region,
-                ours=ours,
+            waker.ask(
+                item.key,
+                version_id=item.version_id,
+                etag=item.etag,
+                size_bytes=item.size,
                 now=now(),
             )
         except (AccessError, NotFoundError):
