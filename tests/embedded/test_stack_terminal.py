@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
-import select
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -17,67 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from tests.embedded.pair import ARCHIVE, STAGING, make_pair
+from tests.terminal import PATIENCE_SECONDS, Terminal, at_terminal
 from twobuckets.cli import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from twobuckets import local
     from twobuckets.aws.clients import Aws
 
-PATIENCE_SECONDS = 60
-
-
-class Terminal:
-    """The program on a terminal of its own, 80 columns wide."""
-
-    def __init__(self, *arguments: str, stdout: int | None = None) -> None:
-        self._controller, terminal = pty.openpty()
-        self.program = subprocess.Popen(
-            [sys.executable, "-m", "twobuckets", *arguments],
-            stdin=terminal,
-            stdout=terminal if stdout is None else stdout,
-            stderr=terminal,
-            env={**os.environ, "COLUMNS": "80", "TERM": "xterm"},
-            start_new_session=True,
-        )
-        os.close(terminal)
-        self.shown = ""
-
-    def read_until(self, words: str) -> None:
-        """Read what the program shows until the words are there."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while words not in self.shown:
-            assert time.monotonic() < deadline, self.shown
-            if not self._read() and self.program.poll() is not None:
-                raise AssertionError(self.shown)
-
-    def type(self, text: str) -> None:
-        """Type text and the return key."""
-        os.write(self._controller, f"{text}\n".encode())
-
-    def end(self) -> int:
-        """Return the exit status, with everything shown read."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.program.poll() is None:
-            assert time.monotonic() < deadline, self.shown
-            self._read()
-        while self._read():
-            pass
-        os.close(self._controller)
-        return self.program.returncode
-
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._controller], [], [], 0.1)
-        if not ready:
-            return False
-        # The terminal is gone once the program is.
-        with contextlib.suppress(OSError):
-            read = os.read(self._controller, 65_536).decode(errors="replace")
-            self.shown += read
-            return bool(read)
-        return False
+__all__ = ["at_terminal"]
 
 
 @pytest.fixture
@@ -87,22 +31,6 @@ def project(embedded: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (tmp_path / "twobuckets.toml").write_text('stack = "local"\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def at_terminal() -> Iterator[Callable[..., Terminal]]:
-    """Run the program on a terminal; what still runs at the end is killed."""
-    started = []
-
-    def start(*arguments: str, stdout: int | None = None) -> Terminal:
-        started.append(Terminal(*arguments, stdout=stdout))
-        return started[-1]
-
-    yield start
-    for terminal in started:
-        if terminal.program.poll() is None:
-            terminal.program.kill()
-            terminal.program.wait()
 
 
 def assert_nothing_is_left_of_the_plan(embedded: Aws):

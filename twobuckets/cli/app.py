@@ -229,7 +229,7 @@ class App:
     def finish(self, summary: object | None = None, *, attention: bool = False) -> None:
         """End the command: show its summary and exit 3 when something needs a person."""
         if summary is not None:
-            self.out.record(summary)
+            self.out.record(summary, went_well=not attention)
         if attention:
             click.get_current_context().exit(ATTENTION)
 

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
     from twobuckets.errors import TwoBucketsError
+
+FEW: Final = 10
+"""So many have a line each on a terminal; more are counted."""
 
 # A pipe holds as much on Linux; more at once makes nothing faster.
 _BULK_CHARACTERS = 64 * 1024
@@ -54,6 +57,10 @@ class Output:
         """Tell whether a person reads stdout as it comes."""
         return not self.json and sys.stdout.isatty()
 
+    @cached_property
+    def _counts_instead(self) -> bool:
+        return self.is_terminal and self.shows_progress and not self._verbose
+
     @property
     def can_ask(self) -> bool:
         """Tell whether a question would reach a person who can answer it."""
@@ -64,8 +71,14 @@ class Output:
         """Tell whether live progress has a place to be seen."""
         return sys.stderr.isatty() and not self.json and not self.quiet
 
-    def record(self, record: object) -> None:
-        """Show one record."""
+    def record(self, record: object, *, went_well: bool = False, many: bool = False) -> None:
+        """Show one record.
+
+        What went well is left out with --quiet. One of `many` of the kind is left out as well
+        where live progress counts them, unless -v asks for each. JSON has all.
+        """
+        if went_well and not self.json and (self.quiet or (many and self._counts_instead)):
+            return
         if self.json:
             self._write(json_line(record) + "\n")
             return

@@ -109,7 +109,8 @@ def _show(app: App, stack: str, events: Iterable[StackEvent], expected: int) -> 
         with app.out.progress("{task.description}", "{task.completed}/{task.total}") as progress:
             task = progress.add_task(f"Deploying {stack}", total=expected)
             for event in events:
-                app.out.record(event)
+                # The first failure becomes an error that names it.
+                app.out.record(event, went_well=True)
                 if event.status.endswith("_COMPLETE") and not event.is_of_stack:
                     done.add(event.resource)
                     progress.update(task, completed=min(len(done), expected))

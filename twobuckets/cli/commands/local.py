@@ -38,7 +38,7 @@ def start(app: App, port: int | None) -> None:
     _, is_new = local_.ensure_running(app.local_state, port=port, environ=app.environ)
     if not is_new:
         app.out.note("The embedded AWS runs already")
-    app.finish(local_.find_status(app.local_state))
+    app.out.record(local_.find_status(app.local_state))
 
 
 @local.command()
@@ -54,7 +54,7 @@ def stop(app: App, reset: bool, yes: bool) -> None:
         return
     if local_.stop(app.local_state, reset=reset) is None:
         app.out.note("The embedded AWS was not running")
-    app.finish(local_.find_status(app.local_state))
+    app.out.record(local_.find_status(app.local_state))
 
 
 @local.command()
@@ -62,7 +62,7 @@ def stop(app: App, reset: bool, yes: bool) -> None:
 def status(app: App) -> None:
     """Show whether it runs, and where; exits 4 when it does not."""
     found = local_.find_status(app.local_state)
-    app.finish(found)
+    app.out.record(found)
     if not found.running:
         click.get_current_context().exit(NOT_RUNNING)
 

@@ -20,6 +20,7 @@ from twobuckets.cli.options import (
     failed_to_option,
     yes_option,
 )
+from twobuckets.cli.output import FEW
 from twobuckets.cli.site import iter_stuck
 from twobuckets.errors import (
     AccessError,
@@ -211,13 +212,16 @@ def reprocess(
                 begun=advance,
                 warn=app.out.warn,
             )
-            _show(app, run, run.go(planned.objects, canary=canary, wait=wait), failures)
+            said = run.go(planned.objects, canary=canary, wait=wait)
+            _show(app, run, said, failures, many=planned.objects > FEW)
         failures.complete()
         app.out.stream(run.groups())
         app.finish(run.summary(), attention=run.needs_attention or bool(unnamed))
 
 
-def _show(app: App, run: Run, said: Generator[Said, None, None], failures: FailureList) -> None:
+def _show(
+    app: App, run: Run, said: Generator[Said, None, None], failures: FailureList, *, many: bool
+) -> None:
     """Show what a run tells as it goes, and list what somebody has to look after."""
     from twobuckets.logs.ends import GOOD_ENDS
     from twobuckets.reprocess.journal import Reprocessed
@@ -236,7 +240,7 @@ def _show(app: App, run: Run, said: Generator[Said, None, None], failures: Failu
                     is_bad = record.state == "failed"
                 else:
                     is_bad = record.is_final and record.fate not in GOOD_ENDS
-                app.out.record(record)
+                app.out.record(record, went_well=not is_bad, many=many)
                 if is_bad:
                     failures.add(FailedObject(record.key))
     except KeyboardInterrupt:

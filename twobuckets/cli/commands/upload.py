@@ -12,14 +12,15 @@ import click
 from twobuckets import settings as settings_
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION, SIZE, dry_run_option, failed_to_option
-from twobuckets.cli.views.progress import upload_progress
+from twobuckets.cli.output import FEW
+from twobuckets.cli.views.progress import Ticks, upload_progress
 from twobuckets.errors import UsageError
 from twobuckets.lists import FailureList
 from twobuckets.logs.ends import GOOD_ENDS, follow_ends
 from twobuckets.logs.objects import Staged
 from twobuckets.text import shell_word
 from twobuckets.units import counted
-from twobuckets.upload.files import Failed, File, Selection, find_files
+from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
 from twobuckets.upload.initiator import find_initiator
 from twobuckets.upload.journal import Journal
 from twobuckets.upload.listed import read_listed
@@ -120,14 +121,20 @@ def upload(
         raise UsageError("--restart and --no-resume exclude each other")
     if bandwidth_limit == 0:
         raise UsageError("--bandwidth-limit 0 would never send anything")
-    files = find_files(
-        paths,
-        key=key,
-        prefix=prefix,
-        recursive=recursive,
-        selection=Selection(include, exclude, hidden=hidden, follow_symlinks=follow_symlinks),
-        listed=read_listed(from_file) if from_file is not None else (),
-    )
+    selection = Selection(include, exclude, hidden=hidden, follow_symlinks=follow_symlinks)
+
+    def find() -> Iterator[File | Failed]:
+        return find_files(
+            paths,
+            key=key,
+            prefix=prefix,
+            recursive=recursive,
+            selection=selection,
+            listed=read_listed(from_file) if from_file is not None else (),
+        )
+
+    files = find()
+    many = recursive or from_file is not None or len(paths) > FEW
     if discard:
         _discard(app, files, dry_run=dry_run)
         return
@@ -151,8 +158,20 @@ def upload(
         prices=app.prices,
     )
     with FailureList(failed_to, app.out.warn) as failures:
-        outcomes = Uploads(app, timeout, failures) if wait else None
-        summary = _upload(app, files, wishes, concurrency, bandwidth_limit, failures, outcomes)
+        outcomes = Uploads(app, timeout, failures, many=many) if wait else None
+        # A list on standard input can be read once only.
+        counted_files = find() if from_file != STDIN else None
+        summary = _upload(
+            app,
+            files,
+            counted_files,
+            wishes,
+            concurrency,
+            bandwidth_limit,
+            failures,
+            outcomes,
+            many=many,
+        )
         if outcomes is not None:
             summary = replace(summary, outcomes=outcomes.wait())
         failures.complete()
@@ -165,10 +184,11 @@ def upload(
 class Uploads:
     """Follows uploaded files until each is archived or has failed, and lists what failed."""
 
-    def __init__(self, app: App, timeout: timedelta, failures: FailureList) -> None:
+    def __init__(self, app: App, timeout: timedelta, failures: FailureList, *, many: bool) -> None:
         self._app = app
         self._timeout = timeout
         self._failures = failures
+        self._many = many
         self._paths: dict[str, str] = {}
         self._ends = follow_ends(
             app.aws, app.pipeline, now=app.now, sleep=app.sleep, tells_retries=True
@@ -208,7 +228,9 @@ class Uploads:
 
     def _show(self, fates: Iterable[Fate]) -> None:
         for fate in fates:
-            self._app.out.record(fate)
+            self._app.out.record(
+                fate, went_well=fate.fate in GOOD_ENDS or not fate.is_final, many=self._many
+            )
             if not fate.is_final:
                 continue
             path = self._paths.pop(fate.key, "")
@@ -220,11 +242,14 @@ class Uploads:
 def _upload(
     app: App,
     files: Iterable[File | Failed],
+    counted_files: Iterable[File | Failed] | None,
     wishes: Wishes,
     concurrency: int | None,
     bandwidth_limit: int | None,
     failures: FailureList,
     outcomes: Uploads | None,
+    *,
+    many: bool,
 ) -> UploadSummary:
     started_at = app.now()
     limits = {
@@ -234,7 +259,7 @@ def _upload(
     }
     if concurrency is not None:
         limits["most"] = concurrency
-    with app.connect(**limits) as sender, upload_progress(app.out) as progress:
+    with app.connect(**limits) as sender, upload_progress(app.out, counted_files) as progress:
         run = Run(
             wishes,
             _open_journal(app, wishes.bucket),
@@ -244,7 +269,7 @@ def _upload(
         )
         uploading = Upload(
             sender,
-            progress.count(files) if progress is not None else files,
+            progress.count(files) if isinstance(progress, Ticks) else files,
             run,
             stdin=sys.stdin.buffer if hasattr(sys.stdin, "buffer") else None,
         )
@@ -257,7 +282,8 @@ def _upload(
                     failures.add(record)
                 if progress is not None:
                     progress.done(record)
-                app.out.record(record)
+                went_well = isinstance(record, Uploaded) and not record.replaced
+                app.out.record(record, went_well=went_well, many=many)
                 if isinstance(record, Uploaded) and outcomes is not None:
                     outcomes.add(record)
         except KeyboardInterrupt:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
 from twobuckets.cli.records import Progressed
 from twobuckets.cli.views import remote
-from twobuckets.upload.files import Failed, File
+from twobuckets.units import counted, format_bytes, format_duration
+from twobuckets.upload.census import Census
+from twobuckets.upload.files import STDIN, Failed, File
 from twobuckets.upload.parts import THRESHOLD_BYTES
 
 if TYPE_CHECKING:
@@ -22,43 +25,51 @@ if TYPE_CHECKING:
     from twobuckets.cli.output import Output
     from twobuckets.upload.run import Uploaded
 
+_NAME_WIDTH: Final = 24
+# Makes no total, as the name says.
+_UNCOUNTED: Final = File(STDIN, "", 0)
+
 
 class Bars:
     """Live progress: all files together, and each large one while it is under way."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, census: Census) -> None:
         self._progress = progress
+        self._census = census
         self._lock = threading.Lock()
-        self._all: TaskID = progress.add_task("uploading", total=0)
+        self._done = 0
+        self._all: TaskID = progress.add_task("", total=None, files="")
         self._large: dict[str, TaskID] = {}
-        self._total_bytes = 0
-
-    def count(self, files: Iterable[File | Failed]) -> Iterator[File | Failed]:
-        """Yield the files as they come, and take their sizes into the total."""
-        for file in files:
-            if isinstance(file, File):
-                self._total_bytes += file.size_bytes
-                self._progress.update(self._all, total=self._total_bytes)
-            yield file
 
     def sent(self, file: File, count: int) -> None:
         """Advance by bytes of a file; called from any thread, with less than 0 for a retry."""
         self._progress.advance(self._all, count)
+        self._update()
         if file.size_bytes >= THRESHOLD_BYTES:
             with self._lock:
                 task = self._large.get(file.key)
                 if task is None:
-                    shown = remote(file.path).plain[-40:]
-                    task = self._progress.add_task(shown, total=file.size_bytes)
+                    shown = remote(file.path).plain[-_NAME_WIDTH:]
+                    task = self._progress.add_task(shown, total=file.size_bytes, files="")
                     self._large[file.key] = task
             self._progress.advance(task, count)
 
     def done(self, record: Uploaded | Failed) -> None:
-        """Take a file off the display."""
+        """Count a file, and take it off the display."""
         with self._lock:
+            self._done += 1
             task = self._large.pop(record.key, None)
         if task is not None:
             self._progress.remove_task(task)
+        self._update()
+
+    def _update(self) -> None:
+        census = self._census
+        if census.is_complete:
+            files = f"{self._done:,}/{counted(census.files, 'file')}"
+            self._progress.update(self._all, total=census.size_bytes, files=files)
+        else:
+            self._progress.update(self._all, files=counted(self._done, "file"))
 
 
 class Ticks:
@@ -96,31 +107,58 @@ class Ticks:
 
 
 @contextlib.contextmanager
-def upload_progress(out: Output) -> Iterator[Bars | Ticks | None]:
-    """Yield live progress: on a terminal's stderr, as JSON lines, or None where nobody sees it."""
+def upload_progress(
+    out: Output, files: Iterable[File | Failed] | None
+) -> Iterator[Bars | Ticks | None]:
+    """Yield live progress: on a terminal's stderr, as JSON lines, or None where nobody sees it.
+
+    `files` are what is uploaded, to be counted beside it; None where they can't be seen twice.
+    """
     if out.json:
         yield Ticks(out)
         return
     if not out.shows_progress:
         yield None
         return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, ProgressColumn
+
+    class Column(ProgressColumn):
+        """Text about a task."""
+
+        def __init__(self, tell: Callable[[Task], str], style: str = "") -> None:
+            super().__init__()
+            self._tell = tell
+            self._style = style
+
+        def render(self, task: Task) -> Text:
+            return Text(self._tell(task), self._style)
 
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=12),
+        Column(lambda task: task.fields["files"] or task.description),
+        Column(_tell_bytes, "progress.download"),
+        Column(_tell_rate, "progress.data.speed"),
+        Column(_tell_time_left, "progress.remaining"),
     )
-    with out.progress(*columns) as live:
-        yield Bars(live)
+    counted_files = files if files is not None else [_UNCOUNTED]
+    with Census(counted_files) as census, out.progress(*columns) as live:
+        yield Bars(live, census)
+
+
+def _tell_bytes(task: Task) -> str:
+    done = format_bytes(int(task.completed))
+    return done if task.total is None else f"{done} of {format_bytes(int(task.total))}"
+
+
+def _tell_rate(task: Task) -> str:
+    return f"{format_bytes(int(task.speed))}/s" if task.speed else ""
+
+
+def _tell_time_left(task: Task) -> str:
+    left = task.time_remaining
+    if not left:
+        return ""
+    return f"{left:.0f}s left" if left < 10 else f"{format_duration(timedelta(seconds=left))} left"
 
 
 @contextlib.contextmanager
