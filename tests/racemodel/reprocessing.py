@@ -25,6 +25,7 @@ from twobuckets import processor as real_processor
 from twobuckets.pipeline.versions import Version
 from twobuckets.reprocess import moving as real_moving
 from twobuckets.reprocess import plan as real_plan
+from twobuckets.reprocess.database import Database
 from twobuckets.reprocess.journal import SCHEMA, Journal, State
 from twobuckets.reprocess.plan import Rules
 from twobuckets.reprocess.selection import Wanted
@@ -182,12 +183,12 @@ class ModelJournal(Journal):
     """The real journal in memory; what a dead process writes is not written."""
 
     def __init__(self, actor: Any) -> None:
-        db = sqlite3.connect(":memory:", check_same_thread=False)
-        super().__init__(Path("model"), db, os.open(os.devnull, os.O_RDONLY))
+        db = Database(Path(":memory:"))
+        db._connection = sqlite3.connect(":memory:", check_same_thread=False)
+        super().__init__(db, os.open(os.devnull, os.O_RDONLY))
         self._actor = actor
-        db.executescript(SCHEMA)
-        db.execute("INSERT INTO run (fingerprint, description, planned_at) VALUES ('', '{}', '')")
-        db.commit()
+        db.create(SCHEMA)
+        db.write("INSERT INTO run (fingerprint, description, planned_at) VALUES ('', '{}', '')")
 
     def note(self, changes: Any) -> None:
         """Write, if still alive."""

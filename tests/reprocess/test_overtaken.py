@@ -158,9 +158,9 @@ def archive_in_parts(intake: Intake, journal: Journal) -> None:
     intake.s3.delete_object(**where, VersionId=intake.archived)
     intake.archived, intake.etag = done["VersionId"], done["ETag"].strip('"')
     assert intake.etag.endswith("-1")
-    with journal.db:
+    with journal.db.writing() as db:
         change = "UPDATE item SET version_id = ?, etag = ?"
-        journal.db.execute(change, (intake.archived, intake.etag))
+        db.execute(change, (intake.archived, intake.etag))
 
 
 def test_a_copy_of_an_object_of_parts_is_known_by_the_processor_s_note(
@@ -250,8 +250,8 @@ def test_a_newer_archived_version_under_the_copy_s_is_named_and_nothing_deleted(
 
 
 def test_a_version_that_was_chosen_comes_back_over_newer_ones(intake: Intake, journal: Journal):
-    with journal.db:
-        journal.db.execute("UPDATE item SET is_chosen = 1")
+    with journal.db.writing() as db:
+        db.execute("UPDATE item SET is_chosen = 1")
     intake.archive("newer", "v1")
     intake.copy()
     assert look_after(intake, journal).state is State.DONE

@@ -22,23 +22,36 @@ import enum
 import fcntl
 import json
 import os
-import sqlite3
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twobuckets.errors import TwoBucketsError, UsageError
+from twobuckets.reprocess.database import (
+    Database,
+    JournalError,
+    UnusableJournalError,
+    damaged,
+    explain_os_error,
+    lock,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
     from twobuckets.pipeline.versions import Version
     from twobuckets.reprocess.plan import Action
 
-SCHEMA: Final = """
+_FORMAT: Final = 1
+"""The number of this form of the tables; another release may have another one.
+
+Whatever its number, `run` has `description`, `planned_at`, `approved` and `ended_at`.
+"""
+SCHEMA: Final = f"""
+PRAGMA user_version = {_FORMAT};
 CREATE TABLE run (
   fingerprint TEXT NOT NULL, description TEXT NOT NULL, planned_at TEXT NOT NULL,
   approved INTEGER NOT NULL DEFAULT 0, ended_at TEXT,
@@ -157,8 +170,8 @@ class RunStatus:
 class Journal:
     """An open journal, held by this process alone until it is closed."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection, lock: int) -> None:
-        self.path = path
+    def __init__(self, db: Database, lock: int) -> None:
+        self.path = db.path
         self.db = db
         self._lock = lock
 
@@ -181,29 +194,29 @@ class Journal:
     @property
     def description(self) -> dict[str, Any]:
         """What was asked for, as the command wrote it."""
-        (text,) = self.db.execute("SELECT description FROM run").fetchone()
+        (text,) = self._run("description")
         return dict(json.loads(text))
 
     @property
     def planned_at(self) -> datetime:
         """When the plan was made."""
-        (text,) = self.db.execute("SELECT planned_at FROM run").fetchone()
+        (text,) = self._run("planned_at")
         return datetime.fromisoformat(text)
 
     @property
     def is_approved(self) -> bool:
         """Tell whether the plan is complete and somebody agreed to it."""
-        return bool(self.db.execute("SELECT approved FROM run").fetchone()[0])
+        return self.db.has_begun
 
     @property
     def is_ended(self) -> bool:
         """Tell whether the run came to its end."""
-        return self.db.execute("SELECT ended_at FROM run").fetchone()[0] is not None
+        return self._run("ended_at") != (None,)
 
     def add(self, actions: Iterable[Action]) -> None:
         """Write a plan's actions, in their order, at once when they are exhausted."""
-        with self.db:
-            self.db.executemany(
+        with self.db.writing() as db:
+            db.executemany(
                 "INSERT INTO item (key, kind, version_id, etag, size, state, reason, is_chosen)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -223,28 +236,29 @@ class Journal:
 
     def keep_archived(self, keys: Iterable[str]) -> None:
         """Plan copies instead of moves for some keys: their archived versions stay."""
-        with self.db:
-            self.db.executemany(
+        with self.db.writing() as db:
+            db.executemany(
                 "UPDATE item SET kind = 'copy' WHERE key = ? AND kind = 'move'",
                 ((key,) for key in keys),
             )
 
     def approve(self) -> None:
         """Note that the plan may be applied, from now on by `--resume` too."""
-        with self.db:
-            self.db.execute("UPDATE run SET approved = 1")
+        with self.db.writing() as db:
+            db.execute("UPDATE run SET approved = 1")
+        self.db.has_begun = True
 
     def end(self, now: datetime) -> None:
         """Note that the run came to its end."""
-        with self.db:
-            self.db.execute("UPDATE run SET ended_at = ?", (now.isoformat(),))
+        with self.db.writing() as db:
+            db.execute("UPDATE run SET ended_at = ?", (now.isoformat(),))
 
     def reopen_failed(self) -> int:
         """Plan failed items again and return how many there are."""
-        with self.db:
-            self.db.execute("UPDATE run SET ended_at = NULL")
+        with self.db.writing() as db:
+            db.execute("UPDATE run SET ended_at = NULL")
             # One that had been copied needs only its delete; `settle` looks at what S3 holds.
-            return self.db.execute(
+            return db.execute(
                 "UPDATE item SET state = CASE WHEN began_at IS NULL THEN ? ELSE ? END"
                 " WHERE state = ?",
                 (State.PLANNED, State.BEGUN, State.FAILED),
@@ -252,16 +266,16 @@ class Journal:
 
     def begin(self, items: Iterable[Item], now: float) -> None:
         """Note on disk, before the first call for them, that items are being worked on."""
-        with self.db:
-            self.db.executemany(
+        with self.db.writing() as db:
+            db.executemany(
                 "UPDATE item SET state = ?, began_at = ? WHERE id = ?",
                 [(State.BEGUN, now, item.id) for item in items],
             )
 
     def note(self, changes: Iterable[Change]) -> None:
         """Write what came of items, all in one transaction."""
-        with self.db:
-            self.db.executemany(
+        with self.db.writing() as db:
+            db.executemany(
                 "UPDATE item SET state = ?, reason = ?,"
                 " staged_version_id = coalesce(?, staged_version_id) WHERE id = ?",
                 [(c.state, c.reason, c.staged_version_id, c.id) for c in changes],
@@ -282,10 +296,13 @@ class Journal:
         if job is not None:
             where += f" AND job = {job:d}"
         while True:
-            rows = self.db.execute(
+            rows = self.db.rows(
                 f"{_SELECT_ITEMS} WHERE {where} AND id > ? ORDER BY id LIMIT ?",
-                (*states, *kinds, last, _PAGE),
-            ).fetchall()
+                *states,
+                *kinds,
+                last,
+                _PAGE,
+            )
             if not rows:
                 return
             for row in rows:
@@ -294,7 +311,7 @@ class Journal:
 
     def counts(self) -> list[Count]:
         """Return how many objects and bytes are in each state, by kind and reason."""
-        rows = self.db.execute(
+        rows = self.db.rows(
             "SELECT kind, state, reason, count(*), total(size) FROM item"
             " GROUP BY kind, state, reason ORDER BY count(*) DESC"
         )
@@ -307,12 +324,12 @@ class Journal:
 
         As long as nobody knows whether that job was created, it is the same job again.
         """
-        (number, job_id) = self.db.execute("SELECT jobs, job_id FROM run").fetchone()
+        (number, job_id) = self._run("jobs", "job_id")
         if job_id == NOT_KNOWN:
             return int(number)
-        with self.db:
-            self.db.execute("UPDATE run SET jobs = jobs + 1, job_id = ?", (NOT_KNOWN,))
-            self.db.executemany(
+        with self.db.writing() as db:
+            db.execute("UPDATE run SET jobs = jobs + 1, job_id = ?", (NOT_KNOWN,))
+            db.executemany(
                 "UPDATE item SET state = ?, began_at = ?, job = ? WHERE state = ? AND kind = ?",
                 [(State.BEGUN, now, number + 1, State.PLANNED, kind) for kind in kinds],
             )
@@ -320,26 +337,26 @@ class Journal:
 
     def withdraw_job(self) -> None:
         """Note that the last batch job copied nothing: what fell to it is planned as before."""
-        with self.db:
-            self.db.execute(
+        with self.db.writing() as db:
+            db.execute(
                 "UPDATE item SET state = ?, began_at = NULL, job = 0"
                 " WHERE job > 0 AND job = (SELECT jobs FROM run) AND state = ?",
                 (State.PLANNED, State.BEGUN),
             )
-            self.db.execute("UPDATE run SET job_id = NULL")
+            db.execute("UPDATE run SET job_id = NULL")
 
     def never_began(self, items: Iterable[Item]) -> None:
         """Note that a batch job has surely not copied some items."""
-        with self.db:
-            self.db.executemany(
+        with self.db.writing() as db:
+            db.executemany(
                 "UPDATE item SET began_at = NULL, job = 0 WHERE id = ?",
                 [(item.id,) for item in items],
             )
 
     def wake_instead(self, item: Item, waiting: Version, reason: str) -> None:
         """Plan to wake the processor for a file that waits in staging, in place of a copy."""
-        with self.db:
-            self.db.execute(
+        with self.db.writing() as db:
+            db.execute(
                 "UPDATE item SET kind = 'wake', state = ?, reason = ?, version_id = ?, etag = ?,"
                 " size = ?, began_at = NULL WHERE id = ?",
                 (
@@ -354,20 +371,21 @@ class Journal:
 
     def restore_instead(self, item: Item) -> None:
         """Plan to ask an object back from where it can't be read, in place of a copy."""
-        with self.db:
-            self.db.execute(
+        with self.db.writing() as db:
+            db.execute(
                 "UPDATE item SET kind = 'restore', state = ?, began_at = NULL WHERE id = ?",
                 (State.PLANNED, item.id),
             )
 
     def has_unchecked_copies(self) -> bool:
         """Tell whether a batch job made, or still makes, copies that nobody has looked at."""
-        unchecked = self.db.execute(
+        unchecked = self.db.row(
             "SELECT 1 FROM item WHERE job > 0 AND kind IN ('move', 'copy')"
             " AND state IN (?, ?) LIMIT 1",
-            (State.BEGUN, State.FAILED),
+            State.BEGUN,
+            State.FAILED,
         )
-        return self.job_id is not None or unchecked.fetchone() is not None
+        return self.job_id is not None or unchecked is not None
 
     def has_planned(self, kinds: tuple[str, ...]) -> bool:
         """Tell whether anything of these kinds has not been begun."""
@@ -375,9 +393,7 @@ class Journal:
 
     def find(self, key: str, version_id: str | None) -> Item | None:
         """Return the item of one version, or None."""
-        row = self.db.execute(
-            f"{_SELECT_ITEMS} WHERE key = ? AND version_id IS ?", (key, version_id)
-        ).fetchone()
+        row = self.db.row(f"{_SELECT_ITEMS} WHERE key = ? AND version_id IS ?", key, version_id)
         return None if row is None else _item(row)
 
     @property
@@ -386,41 +402,64 @@ class Journal:
 
         NOT_KNOWN between the request to create it and S3's answer.
         """
-        found: tuple[str | None] = self.db.execute("SELECT job_id FROM run").fetchone()
-        return found[0]
+        (job_id,) = self._run("job_id")
+        return None if job_id is None else str(job_id)
 
     @property
     def jobs(self) -> int:
         """How many S3 Batch Operations jobs the run has had."""
-        return int(self.db.execute("SELECT jobs FROM run").fetchone()[0])
+        (jobs,) = self._run("jobs")
+        return int(jobs)
 
     def note_job(self, job_id: str | None) -> None:
         """Write down the job that does the copies, or that it is over."""
-        with self.db:
-            self.db.execute("UPDATE run SET job_id = ?", (job_id,))
+        with self.db.writing() as db:
+            db.execute("UPDATE run SET job_id = ?", (job_id,))
 
     def note_upload(self, item: Item, upload_id: str) -> None:
         """Write down a multipart copy in the breath that creates it, so that it can be aborted."""
-        with self.db:
-            self.db.execute("UPDATE item SET upload_id = ? WHERE id = ?", (upload_id, item.id))
+        with self.db.writing() as db:
+            db.execute("UPDATE item SET upload_id = ? WHERE id = ?", (upload_id, item.id))
+
+    def _run(self, *columns: str) -> tuple[Any, ...]:
+        row = self.db.row(f"SELECT {', '.join(columns)} FROM run")  # noqa: S608 - our own names
+        if row is None:
+            raise damaged(self.path, "it says nothing of its run")
+        return row
 
     def discard(self) -> None:
         """Delete the journal: its plan was not agreed to."""
         self.db.close()
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        self.path.with_suffix(_LOCK_SUFFIX).unlink(missing_ok=True)
+        # One that stays, in a folder that may no longer be written to, is nothing to go on with.
+        with contextlib.suppress(OSError):
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            self.path.with_suffix(_LOCK_SUFFIX).unlink(missing_ok=True)
         os.close(self._lock)
 
 
 def create(
     directory: Path, *, fingerprint: str, description: Mapping[str, Any], now: datetime
 ) -> Journal:
-    """Create the journal of a new run.
+    """Create the journal of a new run. Raises JournalError when it can't be written."""
+    journal = _open(_new_path(directory, now.strftime("%Y%m%dT%H%M%S")))
+    assert journal is not None
+    try:
+        journal.db.create(SCHEMA)
+        journal.db.write(
+            "INSERT INTO run (fingerprint, description, planned_at) VALUES (?, ?, ?)",
+            fingerprint,
+            json.dumps(description),
+            now.isoformat(),
+        )
+    except BaseException:
+        journal.discard()
+        raise
+    return journal
 
-    Raises TwoBucketsError when the folder can't be written to.
-    """
-    stem = now.strftime("%Y%m%dT%H%M%S")
+
+def _new_path(directory: Path, stem: str) -> Path:
+    path = directory
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in range(1000):
@@ -428,37 +467,42 @@ def create(
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
                 break
-        journal = _open(path)
-        assert journal is not None
-        journal.db.executescript(SCHEMA)
-        with journal.db:
-            journal.db.execute(
-                "INSERT INTO run (fingerprint, description, planned_at) VALUES (?, ?, ?)",
-                (fingerprint, json.dumps(description), now.isoformat()),
-            )
-    except (OSError, sqlite3.Error) as error:
-        raise TwoBucketsError(
-            f"Could not write the journal of this run in {directory}: {error}",
-            hint="Without it an interrupted run could not go on. Free some room or permission "
-            "there, or point XDG_STATE_HOME to a folder that can be written to.",
-        ) from error
-    return journal
+    except OSError as error:
+        raise explain_os_error(path, error) from error
+    return path
+
+
+def refuse(error: UnusableJournalError) -> None:
+    """Raise what is wrong with a journal."""
+    raise error
 
 
 def find_unfinished(
-    directory: Path, *, place: str, fingerprint: str | None = None
+    directory: Path,
+    *,
+    place: str,
+    fingerprint: str | None = None,
+    unusable: Callable[[UnusableJournalError], None] = refuse,
 ) -> Journal | None:
     """Return the newest run about a pipeline that was agreed to and has not ended.
 
-    With `fingerprint`, only a run that was asked for in the same words. Raises TwoBucketsError when
-    another process is at it.
+    With `fingerprint`, only a run that was asked for in the same words. `unusable` hears of each
+    that is damaged or of another release, and by default raises that. Raises JournalError for one
+    that can't be read now, TwoBucketsError when another process is at it.
     """
     for path in reversed(_paths(directory)):
         with contextlib.ExitStack() as stack:
             held = _open(path)
             journal = stack.enter_context(held or _open_to_read(path))
-            row = _run_of(journal)
+            try:
+                row = _run_of(journal)
+            except UnusableJournalError as error:
+                unusable(error)
+                continue
             if row is None or row.place != place or not row.approved or row.ended_at is not None:
+                continue
+            if row.format != _FORMAT:
+                unusable(_of_another_release(path, row))
                 continue
             if fingerprint not in (None, row.fingerprint):
                 continue
@@ -469,8 +513,20 @@ def find_unfinished(
                     hint="`twobuckets reprocess --status` shows how far it is.",
                 )
             stack.pop_all()
+            journal.db.has_begun = True
             return journal
     return None
+
+
+def _of_another_release(path: Path, row: _Run) -> UnusableJournalError:
+    which = "an older" if row.format < _FORMAT else "a newer"
+    return UnusableJournalError(
+        f"A run of this pipeline has not ended, and {which} release of twobuckets planned it "
+        f"({row.planned_at}: {row.command}). Its journal, {path}, has another form than this "
+        "release can go on with",
+        hint="Let that release complete it, or plan anew with --restart: what both buckets hold is "
+        "looked at again, so nothing is lost or done twice.",
+    )
 
 
 def require_unfinished(directory: Path, *, place: str) -> Journal:
@@ -487,14 +543,18 @@ def require_unfinished(directory: Path, *, place: str) -> Journal:
 def open_newest(directory: Path, *, place: str | None) -> Journal | None:
     """Return the newest run about a pipeline for reading, even while a process works on it.
 
-    Without a `place`, that of any pipeline.
+    Without a `place`, that of any pipeline. Raises JournalError for one that can't be read,
+    TwoBucketsError for one in the form of another release.
     """
     for path in reversed(_paths(directory)):
-        journal = _open_to_read(path)
-        row = _run_of(journal)
-        if row is not None and row.approved and place in (None, row.place):
-            return journal
-        journal.close()
+        with contextlib.ExitStack() as stack:
+            journal = stack.enter_context(_open_to_read(path))
+            row = _run_of(journal)
+            if row is not None and row.approved and place in (None, row.place):
+                if row.format != _FORMAT:
+                    raise _of_another_release(path, row)
+                stack.pop_all()
+                return journal
     return None
 
 
@@ -502,11 +562,11 @@ def find_process(path: Path) -> int | None:
     """Return the id of the process that works on a journal, None when none does."""
     try:
         lock = os.open(path.with_suffix(_LOCK_SUFFIX), os.O_RDWR)
-    except FileNotFoundError:
+    except OSError:
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         text = os.read(lock, 20)
         return int(text) if text.isdigit() else None
     finally:
@@ -526,22 +586,28 @@ def status_of(journal: Journal) -> RunStatus:
 
 
 def remove_old(directory: Path, *, before: datetime) -> None:
-    """Delete journals of runs that ended before an instant, and of plans nobody agreed to."""
+    """Delete journals of runs that ended before an instant, and of plans nobody agreed to.
+
+    One that can't be read, or is in use, stays: that is said where it matters.
+    """
     for path in _paths(directory):
-        journal = _open(path)
-        if journal is None:
-            continue
+        with contextlib.suppress(JournalError):
+            journal = _open(path)
+            if journal is not None and _is_over(journal, before):
+                journal.discard()
+            elif journal is not None:
+                journal.close()
+
+
+def _is_over(journal: Journal, before: datetime) -> bool:
+    try:
         row = _run_of(journal)
-        if row is None:
-            # Written by another release, or not to its end: nothing here knows what it is worth.
-            journal.close()
-            continue
-        ended = row.ended_at is not None and row.ended_at < before.isoformat()
-        unused = not row.approved and row.planned_at < before.isoformat()
-        if ended or unused:
-            journal.discard()
-        else:
-            journal.close()
+    except JournalError:
+        return False
+    if row is None or row.format != _FORMAT:
+        return False
+    ended = row.ended_at is not None and row.ended_at < before.isoformat()
+    return ended or (not row.approved and row.planned_at < before.isoformat())
 
 
 def _paths(directory: Path) -> list[Path]:
@@ -549,53 +615,66 @@ def _paths(directory: Path) -> list[Path]:
 
 
 def _open(path: Path) -> Journal | None:
-    """Open a journal and hold it; None when another process holds it."""
+    """Open a journal and hold it; None when another process holds it. Raises JournalError."""
     # A file of its own: closing any descriptor of SQLite's file would drop SQLite's own locks.
-    lock = os.open(path.with_suffix(_LOCK_SUFFIX), os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
+    held = lock(path.with_suffix(_LOCK_SUFFIX))
+    if held is None:
         return None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
-    connection = sqlite3.connect(path)
-    # What is no SQLite file is found out when it is read.
-    with contextlib.suppress(sqlite3.DatabaseError):
-        # With a write-ahead log a crash of the process loses nothing, and a commit costs no fsync.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-    return Journal(path, connection, lock)
+    try:
+        database = Database(path)
+    except BaseException:
+        os.close(held)
+        raise
+    database.tune()
+    return Journal(database, held)
 
 
 def _open_to_read(path: Path) -> Journal:
-    return Journal(path, sqlite3.connect(path), os.open(os.devnull, os.O_RDONLY))
+    database = Database(path, reads_only=True)
+    try:
+        database.rows("SELECT 1 FROM sqlite_master")
+    except JournalError:
+        # A reader, too, writes beside the file, unless nobody else can: as in a read-only folder.
+        if os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():
+            database.close()
+            raise
+        database.read_unlocked()
+    return Journal(database, os.open(os.devnull, os.O_RDONLY))
 
 
 class _Run(NamedTuple):
-    """What a journal says of its run as a whole."""
+    """What a journal says of its run as a whole; `format` is the number of its tables' form."""
 
-    fingerprint: str
+    format: int
+    fingerprint: str | None
     approved: int
     ended_at: str | None
     planned_at: str
+    command: str
     place: str | None
 
 
 def _run_of(journal: Journal) -> _Run | None:
-    """Return what a journal says of its run; None of a file that is no whole journal of ours."""
-    try:
-        row = journal.db.execute(
-            "SELECT fingerprint, approved, ended_at, planned_at, description FROM run"
-        ).fetchone()
-        journal.db.execute(f"{_SELECT_ITEMS} LIMIT 0")
-        if row is None:
-            return None
-        fingerprint, approved, ended_at, planned_at, description = row
-        place = json.loads(description).get("place")
-    except (sqlite3.DatabaseError, ValueError):
+    """Return what a journal says of its run; None of one that was begun and not written.
+
+    Raises JournalError for a file that is damaged, or can't be read now.
+    """
+    ((number,),) = journal.db.rows("PRAGMA user_version")
+    if journal.db.row("SELECT 1 FROM sqlite_master WHERE name = 'run'") is None:
         return None
-    return _Run(fingerprint, approved, ended_at, planned_at, place)
+    fingerprint = "fingerprint" if number == _FORMAT else "NULL"
+    row = journal.db.row(
+        f"SELECT {fingerprint}, approved, ended_at, planned_at, description FROM run"  # noqa: S608
+    )
+    if row is None:
+        return None
+    fingerprint, approved, ended_at, planned_at, text = row
+    try:
+        description = json.loads(text)
+        command, place = str(description.get("command")), description.get("place")
+    except (ValueError, TypeError, AttributeError):
+        raise damaged(journal.path, "it does not say what its run is about") from None
+    return _Run(number, fingerprint, approved, ended_at, planned_at, command, place)
 
 
 def _item(row: tuple[Any, ...]) -> Item:

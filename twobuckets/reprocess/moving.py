@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, cast
 from twobuckets.pipeline.conversation import Answer, Talk, checked
 from twobuckets.pipeline.versions import NO_VERSION, require_found
 from twobuckets.processor.comparing import Content, Likeness, compare, content_in_result
+from twobuckets.reprocess.database import JournalError
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.overtaken import (
     CLOCK_SLACK,
@@ -407,7 +408,12 @@ class Mover:
         upload_id = "" if isinstance(created, SendError) else operations.read_upload_id(created)
         if not upload_id:
             return created
-        self._journal.note_upload(item, upload_id)
+        try:
+            self._journal.note_upload(item, upload_id)
+        except JournalError:
+            # Nobody would know of it any more.
+            yield [operations.abort_multipart_upload(self._staging, item.key, upload_id)]
+            raise
         size = max(_COPY_PART_BYTES, -(-item.size // _MAX_PARTS))
         parts = yield [
             operations.upload_part_copy(

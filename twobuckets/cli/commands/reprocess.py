@@ -285,7 +285,13 @@ def _open_run(
     if resume:
         found = journal_.require_unfinished(directory, place=place)
     elif not dry_run:
-        found = journal_.find_unfinished(directory, place=place, fingerprint=fingerprint)
+        found = journal_.find_unfinished(
+            directory,
+            place=place,
+            fingerprint=fingerprint,
+            # Where everything is planned anew, it is enough to say what can't be gone on with.
+            unusable=(lambda error: app.out.warn(error.message)) if restart else journal_.refuse,
+        )
     if found is not None and restart:
         with found:
             _require_checked(found)
