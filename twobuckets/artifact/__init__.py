@@ -1,8 +1,15 @@
 """Processor source to Lambda zip: the same input gives the same bytes, on any machine.
 
-The way through the room: `contents` lists what goes in, `requirements` gets the wheels,
-`packing` writes the zip, `importing` tries it in a bare Python (`probe` is what runs there).
-Nothing here talks to AWS.
+The way through the room, in which nothing talks to AWS:
+
+starter         a new project, for `init`
+target          the Python and the machine that wheels have to be for
+contents        what goes in: the source's files, the wheels', our runtime's
+requirements    a requirements file to unpacked wheels
+pip_for_target  pip with another machine's markers, the program that requirements runs
+packing         entries to a zip
+importing       the check that the processor can be imported, in a bare Python
+probe           the program that importing runs there
 """
 
 from __future__ import annotations

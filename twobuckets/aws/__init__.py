@@ -1,8 +1,9 @@
 """AWS, with its errors in our words: only this room imports boto3 and botocore.
 
-What AWS refuses is explained here, for every room that calls it. `clients` opens the session and
-makes its clients; `s3_access` finds keys and address for the requests to S3 that are signed by
-hand, where it can without a session.
+What AWS refuses is explained here, for every room that calls it.
+
+clients    one session and its clients, each set up as the commands need it
+s3_access  keys and address for requests to S3 that are signed by hand
 """
 
 from __future__ import annotations

@@ -1,4 +1,18 @@
-"""The root command: global options, commands that load on use, and errors become exit statuses."""
+"""The root command: global options, commands that load on use, and errors become exit statuses.
+
+This room asks and shows; what is to be done is decided below it.
+
+commands          the commands, a module each: ask, call a room, show
+app               what a command gets: settings, clients, output and time, each made on first use
+options           text to values at the edge, and options that commands share
+output            the only writer of stdout: for people, for pipes, as JSON
+views             how each record looks, a file a room
+rows              rows of listings, for which a record each costs too much
+times             how instants are written for people
+records           the records that commands make themselves: how each ended
+site              the pipeline as doctor examines it, for the commands that ask doctor
+default_pipeline  what `--stack local` deploys by itself
+"""
 
 from __future__ import annotations
 

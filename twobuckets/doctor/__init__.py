@@ -1,9 +1,22 @@
-"""What is wrong with a pipeline, since when, why, and the command that mends it.
+"""What is wrong with a pipeline, since when, why, and the command that fixes it.
 
-`site` is the pipeline under examination, of which `twobuckets.pipeline` reads the facts; `stack`,
-`function`, `wiring`, `buckets`, `uploads` and `stuck` turn facts into findings; `remedies` plans
-and applies what `--fix` may mend: objects and uploads itself, settings by `configuration`. Nothing
-else writes.
+Facts are read in `twobuckets.pipeline`. Modules of checks turn them into findings; nothing but
+`remedies` writes.
+
+site                              the pipeline under examination: its facts, and the ages from which
+                                  they are findings
+findings                          what a finding is, and how bad
+stack, function, wiring, buckets  checks of what is deployed, a family each; to add one, add to its
+                                  CHECKS
+uploads                           checks of incomplete multipart uploads
+stuck                             checks of objects that stay in staging, grouped by why
+staging                           what lies there since when, and which of it is proven to be
+                                  archived
+causes                            why objects are stuck, as far as the processor's log tells
+fixing                            `--fix`: plans all of it first, and says what was fixed in the end
+remedies                          actions from findings, and their application
+configuration                     remedies that write configuration of buckets and the function
+summary                           what a run adds up to
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The embedded AWS: S3, Lambda, CloudFormation and CloudWatch Logs on loopback, without an account.
 
-The client side (`start`, `find_running`, `stop`) is cheap to import and never imports the emulator.
-The server process is `python -m twobuckets.local.server`; only it imports ministack.
+lifecycle  starts, finds and stops the server process; cheap to import, never imports the emulator
+state      what is kept in the state directory, and the proof of who runs there
+programs   runs other people's programs against it, and keeps them from the real AWS
+server     the server process, `python -m twobuckets.local.server`: only it imports ministack
 
 What the emulator does otherwise than AWS, and what is done about it:
 

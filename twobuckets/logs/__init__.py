@@ -1,8 +1,13 @@
 """The processor's log group, read: events, what they say, and what became of staged objects.
 
-`events` reads CloudWatch Logs in time order, and follows it. `lines` turns an event into what it
-says: an outcome, Lambda's own words, or text. `selection` asks for some of the entries only, and
-`failures` for what is still to be made good. `waiting` tells what became of objects that were put
-into staging: `hearing` listens to the log for it, `foreign` to processors that are not ours, and
-`objects` finds where the objects are.
+events     log events across all streams: a range of time, or what is still to come
+lines      what an event says: an outcome, Lambda's own words, or text
+selection  which entries are asked for
+recent     files by what became of them lately, for a glance
+failures   what failed and was not made good since
+waiting    what became of objects that were put into staging, told once for each
+hearing    what the log says of keys that are waited for, as it comes
+foreign    the same from a processor that is not ours
+objects    where objects are, as S3 shows it, in few requests
+ends       many objects followed until each has come to an end, and counted
 """

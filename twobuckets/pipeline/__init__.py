@@ -1,11 +1,17 @@
 """The noun: what the parts of a pipeline are, hold and say. Read once here, judged nowhere.
 
-`lookups` makes the calls, each at most once and from several threads, and says what a refusal
-means; `buckets`, `function`, `queues` and `stack` know which call tells what. `policies` reads
-resource policies, `notifications` who is told of a bucket's new objects, and `lifecycle` a bucket's
-lifecycle rules. `status` shows all of it at a glance.
-
-Of objects, `versions` has the record of one version of a key and judges whether two are the same
-file; `conversation` keeps many talks with S3 about single keys going; and `waking` asks the
-processor for exactly one version.
+versions                          one version of a key, and whether two of them are the same file
+conversation                      many talks with S3, each about one key and written as a generator
+waking                            asks the processor for exactly one version
+facts                             all that AWS says of one pipeline, each fact read at most once
+lookups                           the calls themselves, from several threads, and what a refusal of
+                                  one means
+buckets, function, queues, stack  which call tells what
+retries                           how often an event is tried before it is given up, and how long
+                                  that takes
+policies                          what resource policies say
+notifications                     who is told of a bucket's new objects
+topics                            what SNS and EventBridge pass on of S3's events, and to whom
+lifecycle                         what a bucket's lifecycle rules apply to
+status                            the pipeline at a glance
 """

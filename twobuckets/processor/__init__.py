@@ -1,5 +1,22 @@
 """What runs inside Lambda: processes each staged file and archives exactly that version.
 
+contract     what the processor and the rest of the tool agree on; the rest imports this, comparing
+             and copies
+runtime      one invocation: its records, each with its own outcome line
+events       every shape of event, as one list of records
+answers      what is returned to senders that read it: SQS, Pipes, Batch Operations
+file         what `process` gets, and Reject
+stream       an object version as a binary stream
+archive      moving one exact version to the archive
+looking      what both buckets hold of a key, and whether it is archived already
+copying      the copy, in one call or in parts, under conditions
+annotations  what S3 leaves behind when it copies in parts
+proving      that the copy holds what was processed, before that is deleted
+comparing    whether two objects hold the same bytes
+copies       whether an archived object is a copy of one exact staged version: the one rule for it
+crc          the CRC of a whole from those of its parts
+outcome      lines for the log, without secrets
+
 The Lambda handler is `twobuckets.processor.handler`; nothing here imports the rest of the package,
 and of what is here the rest imports `contract`, and the functions that judge versions.
 

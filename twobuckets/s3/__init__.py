@@ -1,7 +1,12 @@
 """S3 without boto3: its operations as requests, its answers as records, and an engine that sends.
 
-`engine` sends requests by the thousand; `Sender` is its door. `keys` says which keys objects can
-have. `listing` iterates over objects, versions and uploads, several key ranges at a time, which
-`ranges` splits; `objects` copies and deletes exact versions; `uploads` tells what incomplete
-multipart uploads hold. `answers` reads S3's XML, and `xmltext` single texts of it.
+engine      sends requests by the thousand; `Sender` is its door
+operations  every operation, built and read here and nowhere else
+answers     S3's XML answers as records
+xmltext     single texts of that XML
+keys        which keys objects can have
+listing     objects, versions and uploads, several key ranges at a time
+ranges      how a listing is split into key ranges and put in order again
+deletes     exact versions by the thousand, and what became of each
+uploads     incomplete multipart uploads with what they hold
 """

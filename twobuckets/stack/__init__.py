@@ -1,6 +1,10 @@
-"""The CloudFormation stack.
+"""The CloudFormation stack: made, changed and deleted.
 
-`template` makes its parameters, `plan` makes, applies and watches change sets (`project` from the
-settings), `stacks`, `events` and `outputs` read a stack, `artifacts` keeps the processor's zips,
-`foreign` finds rules of others that a deployment would wipe, and `destroy` empties and deletes.
+template                 template.yaml as text, and its parameters from the settings
+project                  deploying the project of the settings: where to, with which artifact
+artifacts                the account's artifact bucket, filled by content hash
+plan                     change sets: made, applied, watched
+stacks, outputs, events  what a stack is, says of its pipeline, and goes through
+foreign                  rules of others on a bucket, which a deployment must not wipe
+destroy                  empties the buckets and deletes the stack
 """

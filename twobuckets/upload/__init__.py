@@ -1,10 +1,21 @@
 """Files into staging: walk, plan parts, send, prove what arrived, go on where an upload stopped.
 
-files.find_files     paths and folders → File, or Failed with the reason
-plan.plan            what would be sent; parts.plan_parts cuts a size within S3's limits
-send.Upload          files over one sender → Uploaded, Failed, and Kept when interrupted
-small, large, stream how one file goes: in one request, in parts, in parts of unknown number
-run.Run              what the files of one run share
-journal, resume      which incomplete uploads are ours; what S3 has of them
-presign, credentials signed uploads and scoped credentials for somebody else
+files          paths and folders to files with their keys
+listed         lists of files: paths, or what failed in another run
+content_type   what a name suggests, the same on every machine
+plan           what would be sent
+census         how much there is to upload, counted beside the upload
+parts          S3's limits as arithmetic
+send           one run over files, all over one sender
+run            what the files of one run share
+small          a file that goes in one request
+large          a file that goes in parts, and goes on from what an earlier run left
+stream         standard input
+multipart      one multipart upload, from its creation to its proof or its abort
+checksum       what proves that S3 stored what was read
+journal        which incomplete uploads are ours
+resume         what S3 keeps of them, and which a file may go on with
+initiator      who S3 says began an upload, if it was us
+presign, curl  signed uploads for somebody else, and the command lines that send them
+credentials    temporary credentials for one key
 """
