@@ -67,7 +67,14 @@ HOMONYMS_LEFT = {
 USED_ONLY_IN = {
     "print": ("processor",),
     "sys.exit": ("cli", "local.server", "processor.__main__"),
-    "os.environ": ("cli", "settings", "processor", "local.server", "artifact.probe"),
+    "os.environ": (
+        "cli",
+        "settings",
+        "processor",
+        "local.server",
+        "artifact.probe",
+        "artifact.installers",
+    ),
     "datetime.now": ("cli", "processor", "local.server"),
 }
 

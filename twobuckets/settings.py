@@ -119,6 +119,12 @@ def _whole(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def _yes_or_no(value: object) -> bool:
+    if value not in (True, False, "true", "false"):
+        raise _Invalid("true or false")
+    return value in (True, "true")
+
+
 def _price(value: object) -> float:
     try:
         price = float(value) if isinstance(value, int | float | str) else -1.0
@@ -203,6 +209,7 @@ class Settings:
     source: str = _setting("processor.source", _text, default="processor.py")
     process: str = _setting("processor.process", _process, default="processor:process")
     requirements: str | None = _setting("processor.requirements", _text)
+    build_sdists: bool = _setting("processor.build_sdists", _yes_or_no, default=False)
     runtime: str = _setting(
         "processor.runtime",
         _one_of("python3.11", "python3.12", "python3.13", "python3.14"),

@@ -9,6 +9,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import packaging
 import pytest
 
 from tests.artifact.wheels import write_requirements, write_wheel
@@ -147,12 +148,18 @@ def test_a_python_without_pip_builds_the_same_bytes_with_uv(project):
         "assert importlib.util.find_spec('pip') is None\n"
         "print(artifact.build(Path('processor.py'), requirements=Path('requirements.txt')).sha256)"
     )
+    (project / "beside").mkdir()
+    (project / "beside" / "packaging").symlink_to(Path(packaging.__file__).parent)
     # The development extras bring uv, beside this Python.
     path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
     done = subprocess.run(
         [project / "bare" / "bin" / "python", "-c", program],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(Path(artifact.__file__).parents[2]), "PATH": path},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{Path(artifact.__file__).parents[2]}:{project}/beside",
+            "PATH": path,
+        },
         capture_output=True,
         text=True,
         check=True,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from twobuckets.artifact.contents import Entry, iter_runtime, iter_source, iter_wheels, merge
 from twobuckets.artifact.importing import require_importable
 from twobuckets.artifact.packing import published, sha256_of, write_zip
-from twobuckets.artifact.requirements import install
+from twobuckets.artifact.requirements import Built, Installed, install
 from twobuckets.artifact.target import NATIVE, native_runtime, parse_target
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.units import format_bytes
@@ -70,7 +70,9 @@ class Artifact:
     """A zip that Lambda can run.
 
     `sha256` is lower-case hex over the zip's bytes; `contents` is what takes the room, largest
-    first; `unchecked` says what could not be checked on this machine, None when all was.
+    first; `unchecked` says what could not be checked on this machine, None when all was. `built`
+    are the wheels that were built for it, by running their code on this machine; `notes` say what
+    may not be as it looks.
     """
 
     path: Path
@@ -81,6 +83,20 @@ class Artifact:
     unzipped_bytes: int
     contents: tuple[Content, ...]
     unchecked: str | None
+    built: tuple[Built, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def notices(self) -> Iterator[str]:
+        """Yield what a person should know beside the sizes, in sentences."""
+        for wheel in self.built:
+            whose = "your own code" if wheel.is_own else "its own code"
+            yield (
+                f"Built {wheel.name} {wheel.version} from {wheel.source}, in isolation: {whose} ran"
+                " on this machine."
+            )
+        yield from (f"Note: {note}." for note in self.notes)
+        if self.unchecked is not None:
+            yield f"Not fully checked: {self.unchecked}."
 
 
 def build(
@@ -91,12 +107,15 @@ def build(
     runtime: str = "python3.13",
     architecture: str = "arm64",
     out: Path | None = None,
+    build_sdists: bool = False,
 ) -> Artifact:
     """Build the artifact of a processor and check that it can be imported.
 
     `source` is a module, a package or a folder of modules; `process` is `module:function` in it.
-    Requirements are unpacked from wheels for the runtime and architecture; the architecture
-    `NATIVE` is this machine with this Python, for the embedded AWS. `out`, by default
+    Requirements, a file in pip's format or a lock file, are unpacked from wheels for the runtime
+    and architecture; the user's own folders among them are built in isolation, and sdists, archives
+    and repositories with `build_sdists` only. The architecture `NATIVE` is this machine with this
+    Python, for the embedded AWS. `out`, by default
     `.twobuckets/processor.zip` beside the source, is replaced only by an artifact that passed.
 
     The bytes depend on the paths, bytes and owner's x bit of the source, on the wheels that the
@@ -119,8 +138,11 @@ def build(
     ):
         scratch = Path(scratch_name)
         wheels = scratch / "wheels"
+        installed = Installed()
         if requirements is not None:
-            install(requirements, wheels, target)
+            installed = install(
+                requirements, wheels, target, scratch=scratch, build_sdists=build_sdists
+            )
         entries = merge(
             ("the twobuckets runtime", iter_runtime()),
             (str(source), iter_source(source, out=out)),
@@ -134,7 +156,16 @@ def build(
         )
         sha256, zipped_bytes = sha256_of(draft), draft.stat().st_size
     return Artifact(
-        out, sha256, target.runtime, architecture, zipped_bytes, unzipped_bytes, contents, unchecked
+        path=out,
+        sha256=sha256,
+        runtime=target.runtime,
+        architecture=architecture,
+        zipped_bytes=zipped_bytes,
+        unzipped_bytes=unzipped_bytes,
+        contents=contents,
+        unchecked=unchecked,
+        built=installed.built,
+        notes=installed.notes,
     )
 
 
@@ -153,6 +184,7 @@ def build_configured(settings: Settings, *, out: Path | None = None) -> Artifact
         runtime=settings.runtime,
         architecture=NATIVE if settings.is_local else settings.architecture,
         out=out or settings.directory / _DEFAULT_OUT,
+        build_sdists=settings.build_sdists,
     )
 
 

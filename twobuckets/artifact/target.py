@@ -13,6 +13,7 @@ NATIVE = "native"
 """The architecture that stands for this very machine, which is where the embedded AWS runs."""
 
 _MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
+_NEWEST_PATCH = 99
 _RUNTIME = re.compile(r"python3\.(\d{1,2})")
 
 
@@ -29,6 +30,36 @@ class Target:
     def python_version(self) -> str:
         """The Python version as `3.13`."""
         return f"{self.python[0]}.{self.python[1]}"
+
+    @property
+    def full_version(self) -> str:
+        """The Python version with a patch level, newer than any that exists.
+
+        Lambda keeps a runtime at the newest patch level, which nobody can know here.
+        """
+        return f"{self.python_version}.{_NEWEST_PATCH}"
+
+    def markers(self, patch: int | None = None) -> dict[str, str]:
+        """Return the environment markers of the runtime (PEP 508); none for this machine's own.
+
+        `patch` is the patch level of Python, by default newer than any.
+        """
+        if self.native:
+            return {}
+        full = self.full_version if patch is None else f"{self.python_version}.{patch}"
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": full,
+            "os_name": "posix",
+            "platform_machine": self.machine,
+            "platform_python_implementation": "CPython",
+            "platform_release": "",
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": full,
+            "python_version": self.python_version,
+            "sys_platform": "linux",
+        }
 
     @property
     def native(self) -> bool:

@@ -24,6 +24,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--requirements", type=_FILE, help="What the processor needs, in pip's format.")
 @click.option("--runtime", metavar="RUNTIME", help="Lambda's runtime, such as python3.13.")
 @click.option("--architecture", metavar="ARCH", help="arm64 or x86_64.")
+@click.option(
+    "--build-sdists",
+    is_flag=True,
+    help="Let requirements without a wheel run their own code on this machine to be built.",
+)
 @click.option("--out", type=_FILE, help="The zip to write.  [default: .twobuckets/processor.zip]")
 @click.pass_obj
 def build(
@@ -33,12 +38,15 @@ def build(
     requirements: Path | None,
     runtime: str | None,
     architecture: str | None,
+    build_sdists: bool,
     out: Path | None,
 ) -> None:
     """Build the processor's artifact and check that it can be imported.
 
-    The zip holds your module, the wheels it requires and the runtime of twobuckets. The same input
-    gives the same bytes. What is not given here comes from [processor] in twobuckets.toml. With
+    The zip holds your module, the wheels it requires and the runtime of twobuckets. Requirements
+    are a file in pip's format, or a uv.lock, poetry.lock, pdm.lock or pylock.toml. Folders of yours
+    among them are built in isolation; nothing else runs its own code. The same input gives the same
+    bytes. What is not given here comes from [processor] in twobuckets.toml. With
     --stack local it is built for this machine.
 
     \b
@@ -52,11 +60,12 @@ def build(
         "process": process,
         "runtime": runtime,
         "architecture": architecture,
+        "build_sdists": "true" if build_sdists else None,
     }
     built = artifact.build_configured(app.settings, out=out.absolute() if out else None)
     app.out.record(built)
-    if built.unchecked is not None:
-        app.out.note(f"Not fully checked: {built.unchecked}.")
+    for notice in built.notices():
+        app.out.note(notice)
     if built.zipped_bytes > artifact.DIRECT_UPLOAD_LIMIT_BYTES:
         app.out.note(
             f"Lambda accepts a zip over {format_bytes(artifact.DIRECT_UPLOAD_LIMIT_BYTES)} only "

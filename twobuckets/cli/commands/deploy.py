@@ -84,8 +84,8 @@ def _build(app: App) -> Artifact:
 
     with app.out.waiting("Building the artifact"):
         built = build_configured(app.settings)
-    if built.unchecked is not None:
-        app.out.note(f"Not fully checked: {built.unchecked}.")
+    for notice in built.notices():
+        app.out.note(notice)
     return built
 
 
