@@ -39,6 +39,7 @@ from twobuckets.cli.site import site_of
 from twobuckets.doctor import COULD_NOT_LOOK, QUICK, list_checks, uploads
 from twobuckets.doctor.findings import Check, Finder, Finding, Severity, finder
 from twobuckets.doctor.remedies import FIXABLE
+from twobuckets.pipeline import cors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -487,7 +488,8 @@ def test_browsers_on_configured_origins_that_cannot_upload_are_named(
         CORSConfiguration={
             "CORSRules": [
                 {
-                    "AllowedMethods": ["PUT"],
+                    "AllowedMethods": list(cors.METHODS),
+                    "AllowedHeaders": ["content-type", "If-None-Match", "x-amz-*"],
                     "AllowedOrigins": ["https://a.*"],
                     "ExposeHeaders": ["etag"],
                 }
@@ -495,8 +497,37 @@ def test_browsers_on_configured_origins_that_cannot_upload_are_named(
         },
     )
     found = run_doctor().of("cors-missing")
+    assert found["severity"] == "problem"
     assert "b.example" in found["detail"]
     assert "a.example" not in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "says"),
+    [
+        ({}, None, ""),
+        ({"AllowedMethods": ["PUT", "POST", "HEAD"]}, "notice", "GET, DELETE"),
+        ({"AllowedMethods": ["GET", "HEAD", "DELETE"]}, "problem", "PUT, POST"),
+        ({"AllowedHeaders": ["content-type"]}, "problem", "PUT"),
+        ({"AllowedOrigins": ["http://a.example", "https://a.example.evil"]}, "problem", "PUT"),
+    ],
+)
+def test_what_pages_can_not_send_of_what_is_signed_is_named_and_the_remedy_gives_it(
+    pair: HandMadePair, tmp_path: Any, change: dict[str, Any], severity: str | None, says: str
+):
+    (tmp_path / "twobuckets.toml").write_text('deploy.cors_origins = ["https://a.example"]\n')
+    rule = cors.rule_for(["https://a.example"]) | {"ID": "theirs"} | change
+    pair.s3.put_bucket_cors(Bucket=STAGING, CORSConfiguration={"CORSRules": [rule]})
+    run = run_doctor("--check", "cors-missing")
+    if severity is None:
+        assert run.checks == set()
+        return
+    assert run.of("cors-missing")["severity"] == severity
+    assert says in run.of("cors-missing")["detail"]
+    run_doctor("--check", "cors-missing", "--fix", "--yes")
+    assert run_doctor("--check", "cors-missing").checks == set()
+    written = pair.s3.get_bucket_cors(Bucket=STAGING)["CORSRules"]
+    assert [r["ID"] for r in written] == [cors.RULE_ID, "theirs"]
 
 
 def test_the_command_that_switches_a_losing_rule_off_changes_nothing_else(

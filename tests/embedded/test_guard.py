@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.embedded.conftest import aws_of
+from twobuckets.pipeline import cors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +143,112 @@ def test_a_cross_origin_request_is_refused_even_when_it_is_signed(
     assert guarded.s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"1"
 
 
+PAGE = "http://localhost:5173"
+EVIL = "http://evil.example"
+
+
+@pytest.fixture
+def with_page(guarded: Aws) -> Aws:
+    """A bucket whose rules name a page's origin, and another bucket without rules."""
+    rule: Any = cors.rule_for([PAGE, "https://*.a.example"])
+    guarded.s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
+    guarded.s3.create_bucket(Bucket="other")
+    return guarded
+
+
+def signed(aws: Aws, server: Server, operation: str, bucket: str = BUCKET, **more: object) -> str:
+    url = aws.s3.generate_presigned_url(operation, {"Bucket": bucket, "Key": "k", **more})
+    return url.partition(str(server.port))[2]
+
+
+def from_page(origin: str = PAGE, **more: str) -> dict[str, str]:
+    return {"Origin": origin, "Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "cors", **more}
+
+
+def preflight(method: str, origin: str = PAGE) -> dict[str, str]:
+    wanted = ",".join([*cors.SIGNED_HEADERS, "authorization", "x-amz-date"])
+    return from_page(
+        origin,
+        Access_Control_Request_Method=method,
+        Access_Control_Request_Headers=wanted,
+    )
+
+
+def test_a_page_of_a_configured_origin_uploads_in_one_piece(
+    with_page: Aws, embedded_server: Server
+):
+    path = signed(with_page, embedded_server, "put_object")
+    for method in cors.METHODS:
+        status, answered, _ = ask(embedded_server, "OPTIONS", path, b"", **preflight(method))
+        assert (status, answered["access-control-allow-origin"]) == (200, PAGE), method
+        assert method in answered["access-control-allow-methods"]
+    status, answered, _ = ask(embedded_server, "PUT", path, b"1", **from_page())
+    assert (status, answered["access-control-allow-origin"]) == (200, PAGE)
+    assert "ETag" in answered["access-control-expose-headers"]
+    assert with_page.s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"1"
+
+
+def test_a_page_of_a_configured_origin_lists_and_aborts_an_upload_in_parts(
+    with_page: Aws, embedded_server: Server
+):
+    upload = with_page.s3.create_multipart_upload(Bucket=BUCKET, Key="k")["UploadId"]
+    for operation, method, expected in (
+        ("list_parts", "GET", 200),
+        ("abort_multipart_upload", "DELETE", 204),
+    ):
+        path = signed(with_page, embedded_server, operation, UploadId=upload)
+        status, answered, _ = ask(embedded_server, method, path, b"", **from_page())
+        assert (status, answered["access-control-allow-origin"]) == (expected, PAGE)
+
+
+def test_a_page_of_a_configured_origin_posts_its_form(with_page: Aws, embedded_server: Server):
+    form = with_page.s3.generate_presigned_post(BUCKET, "form")
+    assert ask(embedded_server, "OPTIONS", f"/{BUCKET}", b"", **preflight("POST"))[0] == 200
+    status, answered, _ = post_form(embedded_server, form["fields"], b"1", **from_page())
+    assert (status, answered["access-control-allow-origin"]) == (204, PAGE)
+    assert post_form(embedded_server, {"key": "unsigned"}, b"2", **from_page())[0] == 403
+    assert post_form(embedded_server, form["fields"], b"3", **from_page(EVIL))[0] == 403
+    assert with_page.s3.get_object(Bucket=BUCKET, Key="form")["Body"].read() == b"1"
+
+
+def test_a_page_of_a_configured_origin_gets_nothing_else(with_page: Aws, embedded_server: Server):
+    server = embedded_server
+    put = signed(with_page, server, "put_object")
+    elsewhere = signed(with_page, server, "put_object", "other")
+    listing = with_page.s3.generate_presigned_url("list_objects_v2", {"Bucket": BUCKET})
+    listing = listing.partition(str(server.port))[2]
+    tried = [
+        ("PUT", put, from_page(EVIL)),
+        ("PUT", put, from_page("null")),
+        ("PUT", put, from_page("https://b.a.example")),
+        ("PUT", put, from_page(PAGE.replace("localhost", "localhost.evil"))),
+        ("PUT", put.partition("?")[0], from_page()),
+        ("PUT", put.replace("X-Amz-Signature=", "X-Amz-Signature=0"), from_page()),
+        ("PUT", put, from_page(X_Amz_Target="AWSLambda.Invoke")),
+        ("PATCH", put, from_page()),
+        ("PUT", put, {"Sec_Fetch_Site": "cross-site"}),
+        ("PUT", elsewhere, from_page()),
+        ("GET", listing, from_page()),
+        ("GET", "/", from_page()),
+        ("POST", "/", from_page()),
+        ("POST", f"/{BUCKET}", from_page()),
+        ("GET", "/2015-03-31/functions/", from_page()),
+        ("POST", "/_ministack/reset", from_page()),
+        ("OPTIONS", "/", preflight("POST")),
+        ("OPTIONS", f"/{BUCKET}", preflight("GET")),
+        ("OPTIONS", "/other/k", preflight("PUT")),
+        ("OPTIONS", put, preflight("PATCH")),
+        ("OPTIONS", put, preflight("PUT", EVIL)),
+    ]
+    for method, path, headers in tried:
+        status, answered, _ = ask(server, method, path, b"2" if method == "PUT" else b"", **headers)
+        assert status == 403, (method, path, headers)
+        if headers.get("Origin") != PAGE:
+            assert "access-control-allow-origin" not in answered, (method, path, headers)
+    assert "Contents" not in with_page.s3.list_objects_v2(Bucket=BUCKET)
+    assert "Contents" not in with_page.s3.list_objects_v2(Bucket="other")
+
+
 def test_a_presigned_url_is_good_for_what_it_signs_and_nothing_else(
     guarded: Aws, embedded_server: Server
 ):
@@ -184,17 +291,23 @@ def test_a_key_id_without_its_secret_is_worth_nothing(guarded: Aws, embedded_ser
             assert status in (400, 403), (form, path, body)
 
 
+def post_form(
+    server: Server, fields: dict[str, str], content: bytes, **headers: str
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    boundary = "boundary-of-the-form"
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    body = ("".join(parts) + head).encode() + content + f"\r\n--{boundary}--\r\n".encode()
+    kind = f"multipart/form-data; boundary={boundary}"
+    return ask(server, "POST", f"/{BUCKET}", body, Content_Type=kind, **headers)
+
+
 def test_a_form_upload_needs_a_signed_policy(guarded: Aws, embedded_server: Server):
     def post(fields: dict[str, str], content: bytes) -> int:
-        boundary = "boundary-of-the-form"
-        parts = [
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-            for name, value in fields.items()
-        ]
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
-        body = ("".join(parts) + head).encode() + content + f"\r\n--{boundary}--\r\n".encode()
-        kind = f"multipart/form-data; boundary={boundary}"
-        return ask(embedded_server, "POST", f"/{BUCKET}", body, Content_Type=kind)[0]
+        return post_form(embedded_server, fields, content)[0]
 
     signed = guarded.s3.generate_presigned_post(BUCKET, "form")
     assert post(signed["fields"], b"1") == 204

@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from twobuckets.cli import cli
+from twobuckets.pipeline import cors
 
 if TYPE_CHECKING:
     from twobuckets import local
@@ -195,6 +196,21 @@ def test_a_signed_multipart_upload_arrives_whole(aws, tmp_path):
     assert send(complete, body).status == 200
     assert stored(aws) == content
     assert send(abort, b"").status in (204, 404)
+
+
+def test_whatever_is_signed_a_page_may_send(aws, tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_bytes(CONTENT)
+    signed = [
+        *run("presign", KEY, "--file", str(file), "--no-overwrite"),
+        *run("presign", KEY, "--file", str(file), "--post"),
+        *run("presign", KEY, "--file", str(file), "--multipart", "1", "--no-overwrite"),
+    ]
+    requests = [record for record in signed if "method" in record]
+    assert {record["method"] for record in requests} == set(cors.METHODS) - {"HEAD"}
+    # The browser says the length itself, and lets no page do so.
+    headers = {name for record in requests for name in record["headers"]} - {"content-length"}
+    assert headers == set(cors.SIGNED_HEADERS)
 
 
 def test_a_signed_multipart_upload_can_be_aborted(aws):

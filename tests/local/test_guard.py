@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from twobuckets.local.server.guard import find_refusal
@@ -10,10 +12,35 @@ PORT = 4566
 GOOD = {"host": f"127.0.0.1:{PORT}", "authorization": "AWS4-HMAC-SHA256 Credential=K/..."}
 
 
-def refusal(path: str = "/bucket/key", *, known: bool = True, **changed: str | None) -> str | None:
+def refusal(
+    path: str = "/bucket/key",
+    *,
+    known: bool = True,
+    admitted: str | None = None,
+    preflight: bool = False,
+    **changed: str | None,
+) -> str | None:
     headers = {**GOOD, **{name.replace("_", "-"): value for name, value in changed.items()}}
     raw = [(k.encode(), v.encode()) for k, v in headers.items() if v is not None]
-    return find_refusal(raw, path, port=PORT, is_known=lambda _: known)
+    return refusal_of(raw, path, known=known, admitted=admitted, preflight=preflight)
+
+
+def refusal_of(
+    raw: list[tuple[bytes, bytes]],
+    path: str = "/",
+    *,
+    known: bool = True,
+    admitted: str | None = None,
+    preflight: bool = False,
+) -> str | None:
+    return find_refusal(
+        raw,
+        path,
+        port=PORT,
+        is_known=lambda _: known,
+        is_admitted=lambda origin: origin == admitted,
+        is_preflight=preflight,
+    )
 
 
 def test_a_signed_request_to_this_address_comes_through():
@@ -45,7 +72,31 @@ def test_a_foreign_host_is_refused(host: str | None):
 
 def test_a_second_host_header_is_refused():
     raw = [(b"host", b"127.0.0.1:4566"), (b"Host", b"evil.example")]
-    assert find_refusal(raw, "/", port=PORT, is_known=lambda _: True) is not None
+    assert refusal_of(raw) is not None
+
+
+PAGE = "http://localhost:5173"
+
+
+def test_a_page_that_the_bucket_admits_comes_through_with_a_key():
+    ask = partial(refusal, admitted=PAGE, origin=PAGE, sec_fetch_site="same-site")
+    assert ask() is None
+    assert ask(known=False) is not None
+    assert ask(known=False, preflight=True) is None
+    assert ask("/_ministack/reset", preflight=True) is not None
+    assert ask(host="evil.example") is not None
+
+
+def test_a_page_of_another_origin_gains_nothing_by_it():
+    assert refusal(admitted=PAGE, origin="http://evil.example") is not None
+    assert refusal(admitted=PAGE, origin="http://evil.example", preflight=True) is not None
+    assert refusal(admitted=PAGE, sec_fetch_site="cross-site") is not None
+    assert refusal(known=False, preflight=True) is not None
+
+
+def test_two_origins_are_no_admitted_page():
+    raw = [(b"host", b"127.0.0.1:4566"), (b"origin", PAGE.encode()), (b"Origin", b"http://evil")]
+    assert refusal_of(raw, admitted=PAGE) is not None
 
 
 @pytest.mark.parametrize(
@@ -74,4 +125,4 @@ def test_who_names_no_known_key_is_refused():
 
 def test_two_authorization_headers_are_refused():
     raw = [(b"host", b"127.0.0.1:4566"), (b"authorization", b"a"), (b"Authorization", b"b")]
-    assert find_refusal(raw, "/", port=PORT, is_known=lambda _: True) is not None
+    assert refusal_of(raw) is not None

@@ -17,6 +17,7 @@ from twobuckets import processor
 from twobuckets.cli import cli
 from twobuckets.doctor.function import _OUR_PROCESSOR
 from twobuckets.errors import UsageError
+from twobuckets.pipeline import cors
 from twobuckets.settings import load
 from twobuckets.stack.plan import _HOLD_DATA, _KEPT
 from twobuckets.stack.template import LOG_RETENTION_DAYS, Location, parameters, template_text
@@ -43,6 +44,17 @@ def filled(stack: str = "intake", deployed: dict[str, str] | None = None, **flag
         artifact_bucket="artifacts",
         artifact_key="hash.zip",
     )
+
+
+def test_pages_may_send_what_doctor_asks_for(template: dict[str, Any]):
+    staging = template["Resources"]["StagingBucket"]["Properties"]
+    (rule,) = staging["CorsConfiguration"]["Fn::If"][1]["CorsRules"]
+    wanted = cors.rule_for(["https://a.example"])
+    assert rule["Id"] == wanted["ID"]
+    assert rule["AllowedMethods"] == wanted["AllowedMethods"]
+    assert rule["AllowedHeaders"] == wanted["AllowedHeaders"]
+    assert rule["ExposedHeaders"] == wanted["ExposeHeaders"]
+    assert rule["MaxAge"] == wanted["MaxAgeSeconds"]
 
 
 def test_the_command_prints_the_template_and_nothing_else():

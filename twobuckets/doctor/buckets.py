@@ -5,12 +5,11 @@ Rules: S3 user guide, "Security best practices", "Managing your storage lifecycl
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
-from twobuckets.pipeline import policies
+from twobuckets.pipeline import cors, policies
 from twobuckets.pipeline.lifecycle import covers_everything
 from twobuckets.pipeline.lookups import Gone
 from twobuckets.text import shell_word
@@ -311,17 +310,22 @@ def find_cors(site: Site) -> Iterator[Finding]:
     if not site.buckets.exists(site.staging):
         return
     rules = site.buckets.cors(site.staging)
-    missing = [o for o in site.settings.cors_origins if not any(_admits(rule, o) for rule in rules)]
+    missing = {o: cors.missing_methods(rules, o) for o in site.settings.cors_origins}
+    missing = {origin: methods for origin, methods in missing.items() if methods}
     if missing:
+        methods = [m for m in cors.METHODS if any(m in lacking for lacking in missing.values())]
+        # Without the others an upload works, and can't be gone on with or aborted.
+        is_broken = bool({"PUT", "POST"} & set(methods))
         yield Finding(
             check="cors-missing",
-            severity=Severity.PROBLEM,
+            severity=Severity.PROBLEM if is_broken else Severity.NOTICE,
             subject=f"s3://{site.staging}",
-            detail=f"No CORS rule lets pages from {', '.join(missing)} upload with PUT.",
+            detail=f"No CORS rule lets pages from {', '.join(missing)} send {', '.join(methods)} "
+            "with the headers that are signed: they can't "
+            + ("upload." if is_broken else "go on with an upload in parts, or abort it."),
             remedy=site.fix_command("cors-missing"),
         )
-    uploading = [rule for rule in rules if "PUT" in rule.get("AllowedMethods", [])]
-    if any(not exposes_etag(rule) for rule in uploading):
+    if any(map(cors.hides_etag, rules)):
         yield Finding(
             check="cors-etag",
             severity=Severity.NOTICE,
@@ -330,17 +334,6 @@ def find_cors(site: Site) -> Iterator[Finding]:
             "multipart upload.",
             remedy=site.fix_command("cors-etag"),
         )
-
-
-def _admits(rule: dict[str, Any], origin: str) -> bool:
-    return "PUT" in rule.get("AllowedMethods", []) and any(
-        fnmatch.fnmatchcase(origin, pattern) for pattern in rule.get("AllowedOrigins", [])
-    )
-
-
-def exposes_etag(rule: dict[str, Any]) -> bool:
-    """Tell whether a CORS rule lets pages read the ETag header."""
-    return "etag" in (header.lower() for header in rule.get("ExposeHeaders", []))
 
 
 FINDERS: Final = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import buckets, function
-from twobuckets.pipeline import notifications
+from twobuckets.pipeline import cors, notifications
 from twobuckets.pipeline.buckets import LEAST_TRANSITION_SIZE
 from twobuckets.pipeline.function import variables_in
 from twobuckets.pipeline.lifecycle import OUR_RULES
@@ -169,15 +169,8 @@ def _add_rule(site: Site, subject: str, says: str, part: dict[str, Any]) -> Mend
 
 
 def _allow_origins(site: Site, _subject: str) -> Mend:
-    origins = list(site.settings.cors_origins)
-    mine = {
-        "ID": f"{OUR_RULES}uploads",
-        "AllowedOrigins": origins,
-        "AllowedMethods": ["PUT", "POST"],
-        "AllowedHeaders": ["*"],
-        "ExposeHeaders": ["ETag", "x-amz-version-id", "x-amz-request-id"],
-        "MaxAgeSeconds": 3600,
-    }
+    origins = site.settings.cors_origins
+    mine = cors.rule_for(origins)
 
     def with_mine(rules: list[Any]) -> list[Any]:
         return [mine, *(rule for rule in rules if rule.get("ID") != mine["ID"])]
@@ -188,7 +181,7 @@ def _allow_origins(site: Site, _subject: str) -> Mend:
 
 def _expose_etag(site: Site, _subject: str) -> Mend:
     def with_etag(rule: dict[str, Any]) -> dict[str, Any]:
-        if "PUT" not in rule.get("AllowedMethods", []) or buckets.exposes_etag(rule):
+        if not cors.hides_etag(rule):
             return rule
         return rule | {"ExposeHeaders": [*rule.get("ExposeHeaders", []), "ETag"]}
 

@@ -15,7 +15,8 @@ What the emulator does otherwise than AWS, and what is done about it:
 | `logging` reaches no log; late lines go to the next request | Lambda's text and JSON forms |
 | Lambda children see the user's environment and packages | a clean one, boto3 beside the artifact |
 | the root key's signature is not checked; `test` and account ids are root | refused by the guard |
-| any web page can reach it; admin paths answer anybody | refused by the guard |
+| any web page can reach it; admin paths answer anybody | refused by the guard; a bucket's CORS
+  rules let pages in whose origin they name without `*` |
 | template: lifecycle, encryption, ownership and tags of buckets; dead-letter queue and reserved
   concurrency of functions | applied by `server/template_gaps.py` |
 | state is saved only at an orderly end | saved a moment after every change |

@@ -5,6 +5,9 @@ takes no more than a form that posts to a port on loopback. Whoever gets through
 Lambda function. So a request must be meant for this server (`Host`), must not come from a page
 (`Origin`, `Sec-Fetch-Site`), must not ask for the emulator's own paths, and must name a key that is
 known here. Whether its signature is that key's is then checked by the emulator.
+
+The one thing that a page may do is what S3 lets it do: ask for the objects of a bucket whose CORS
+rules name the page's origin, with what somebody signed for it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,26 +24,37 @@ FOREIGN_SITES = ("cross-site", "same-site")
 
 
 def find_refusal(
-    headers: Headers, path: str, *, port: int, is_known: Callable[[Headers], bool]
+    headers: Headers,
+    path: str,
+    *,
+    port: int,
+    is_known: Callable[[Headers], bool],
+    is_admitted: Callable[[str], bool],
+    is_preflight: bool,
 ) -> str | None:
     """Return why a request is refused, or None when the emulator may see it.
 
     `path` is percent-decoded. `is_known` tells whether the headers (or the query that it knows of)
-    name an access key of this server.
+    name an access key of this server, and `is_admitted` whether pages of an origin may send this
+    request; a preflight of theirs has no key.
     """
     hosts = _values(headers, b"host")
     if hosts not in ([f"127.0.0.1:{port}"], [f"localhost:{port}"]):
         return "The Host header is not this server's address."
     origins = _values(headers, b"origin")
-    if any(origin not in (f"http://{host}" for host in hosts) for origin in origins):
-        return "Requests of web pages are refused."
-    if any(site in FOREIGN_SITES for site in _values(headers, b"sec-fetch-site")):
-        return "Requests of web pages are refused."
+    is_of_admitted_page = len(origins) == 1 and is_admitted(origins[0])
+    if not is_of_admitted_page:
+        if any(origin not in (f"http://{host}" for host in hosts) for origin in origins):
+            return "Requests of web pages are refused."
+        if any(site in FOREIGN_SITES for site in _values(headers, b"sec-fetch-site")):
+            return "Requests of web pages are refused."
     if path.startswith("/_"):
         # No bucket name starts like this; the emulator's administration does.
         return "The emulator's own paths are closed."
     if len(_values(headers, b"authorization")) > 1:
         return "More than one Authorization header."
+    if is_of_admitted_page and is_preflight:
+        return None
     if not is_known(headers):
         return "The request names no access key of this server."
     return None

@@ -315,6 +315,8 @@ class Gate:
             scope["path"],
             port=self._port,
             is_known=lambda headers: self._is_known(headers, scope),
+            is_admitted=lambda origin: _is_admitted(scope, origin),
+            is_preflight=scope["method"] == "OPTIONS",
         )
         if reason is not None:
             logger.warning("Refused %s: %s", scope["method"], reason)
@@ -338,6 +340,38 @@ class Gate:
             # The key is in the form, with the policy that S3 checks.
             return True
         return key == self._access_key or key in sts._sessions or key in iam._access_keys
+
+
+def _is_admitted(scope: Scope, origin: str) -> bool:
+    """Tell whether a bucket's CORS rules let pages of an origin send this request for an object.
+
+    A rule counts that names the origin letter by letter: what `*` lets in on AWS would be every
+    page that is open on this machine.
+    """
+    from urllib.parse import parse_qs
+
+    from ministack.services import s3
+
+    headers = {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+    }
+    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    if "x-amz-target" in headers or "Action" in query:
+        # What leads the emulator to other services, whatever the path says.
+        return False
+    method = scope["method"]
+    wanted = method if method != "OPTIONS" else headers.get("access-control-request-method", "")
+    bucket, _, key = scope["path"].lstrip("/").partition("/")
+    if not key and wanted != "POST":
+        # A form is posted to the bucket; everything else there is not about an object.
+        return False
+    if not key and method == "POST" and not _is_form_upload(method, headers):
+        return False
+    return any(
+        origin in (allowed.lower() for allowed in rule.get("AllowedOrigin", []))
+        and wanted in rule.get("AllowedMethod", [])
+        for rule in s3._cors_rules(bucket) or []
+    )
 
 
 def _is_form_upload(method: str, headers: dict[str, str]) -> bool:
