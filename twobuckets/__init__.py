@@ -79,12 +79,12 @@ whether a staged object is archived already   `judge_copy` in processor/copies.p
                                               pipeline/versions.py)
 whether two objects hold the same bytes       `compare` in processor/comparing.py
 how S3's requests are built, answers read     s3/operations.py; ListParts is `list_parts` there
-what an error code of AWS means               aws/__init__.py
+what an error code of AWS means               aws/codes.py
 what can't be looked at                       pipeline/lookups.py, `CouldNotLook`
 which request is sent again                   s3/engine/retry.py
 how the processor's tries are counted         pipeline/retries.py
 how a record looks, and how in JSON           cli/views/, records.py
-exit statuses                                 errors.py, by the error's class; 3, which means that
+exit statuses                                 errors.py, `ExitStatus`; 3, which means that
                                               a run came to its end and something needs you, is
                                               given by `App.finish(attention=True)` in cli/app.py
 

@@ -3,6 +3,7 @@
 What AWS refuses is explained here, for every room that calls it.
 
 clients    one session and its clients, each set up as the commands need it
+codes      what an error code means, for every room and every service
 s3_access  keys and address for requests to S3 that are signed by hand
 """
 
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import botocore.exceptions
 from botocore.exceptions import ClientError
 
+from twobuckets.aws.codes import HOPELESS, Meaning, meaning_of
 from twobuckets.errors import (
     AccessError,
     NotFoundError,
@@ -27,51 +29,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "DENIED_CODES",
-    "MISSING_CODES",
     "ClientError",
+    "Meaning",
+    "RefusedAnswer",
     "action_of",
     "attempt",
     "error_code",
     "explain",
     "explain_refusal",
     "is_hopeless",
+    "meaning",
+    "meaning_of",
     "named_action",
 ]
 
-_EXPIRED_CODES: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
-DENIED_CODES: Final = frozenset(
-    {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
-)
-_BAD_KEY_CODES: Final = frozenset(
-    {
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "InvalidClientTokenId",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-        "InvalidSignatureException",
-        "AuthFailure",
-    }
-)
-MISSING_CODES: Final = frozenset(
-    {
-        "404",
-        "NoSuchBucket",
-        "NoSuchKey",
-        "NoSuchUpload",
-        "NoSuchVersion",
-        "NotFound",
-        "ResourceNotFoundException",
-        "AWS.SimpleQueueService.NonExistentQueue",
-        "QueueDoesNotExist",
-    }
-)
-_WRONG_CLOCK_CODES: Final = frozenset(
-    {"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"}
-)
-# What the services with other codes say of a signature from a wrong clock.
-_WRONG_CLOCK: Final = re.compile("Signature expired|Signature not yet current")
 # Operations whose IAM action has another name (Service Authorization Reference, Amazon S3).
 _ACTIONS: Final = {
     "HeadBucket": "s3:ListBucket",
@@ -110,13 +81,14 @@ def error_code(error: BaseException) -> str:
     return ""
 
 
+def meaning(error: BaseException) -> Meaning:
+    """Return what AWS's error code means; OTHER for what is no answer of AWS."""
+    return meaning_of(error_code(error), str(error))
+
+
 def is_hopeless(error: ClientError) -> bool:
     """Tell whether no other request of this run would get an answer either."""
-    return error_code(error) in _EXPIRED_CODES | _BAD_KEY_CODES or _is_of_wrong_clock(error)
-
-
-def _is_of_wrong_clock(error: ClientError) -> bool:
-    return error_code(error) in _WRONG_CLOCK_CODES or bool(_WRONG_CLOCK.search(str(error)))
+    return meaning(error) in HOPELESS
 
 
 @contextlib.contextmanager
@@ -167,40 +139,59 @@ def explain(error: Exception, what: str) -> TwoBucketsError:
             return TwoBucketsError(f"{failed}{error}")
 
 
-def explain_refusal(code: str, message: str, operation: str, what: str) -> TwoBucketsError:
-    """Return in words, as `explain` does, why AWS refused a request that was signed by hand.
+class RefusedAnswer(Protocol):
+    """An answer of S3 to a request that was signed by hand."""
+
+    @property
+    def status(self) -> int:
+        """HTTP's status."""
+
+    @property
+    def code(self) -> str:
+        """S3's error code, "" if it gave none."""
+
+    @property
+    def message(self) -> str:
+        """S3's words for it, "" if it gave none."""
+
+
+def explain_refusal(answer: RefusedAnswer, operation: str, what: str) -> TwoBucketsError:
+    """Return in words, as `explain` does, why S3 refused a request that was signed by hand.
 
     `operation` is AWS's name for it, such as `ListObjectsV2`.
     """
+    code = answer.code or str(answer.status)
+    message = answer.message or f"status {answer.status}"
     return explain(ClientError({"Error": {"Code": code, "Message": message}}, operation), what)
 
 
 def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
     code = error_code(error)
     reason = _OPERATION_CALL.sub("", str(error)).strip() or code
-    if _is_of_wrong_clock(error):
-        return TwoBucketsError(
-            f"{failed}this machine's clock is too far off: {reason}",
-            hint="Set the clock, then run the command again.",
-        )
-    if code in _EXPIRED_CODES:
-        return AccessError(
-            f"{failed}the AWS credentials have expired",
-            hint="Sign in again (for example: aws sso login), then run the command again.",
-        )
-    if code in _BAD_KEY_CODES:
-        return AccessError(
-            f"{failed}AWS does not accept these credentials ({code}): {reason}",
-            hint="Check which identity is in use: aws sts get-caller-identity",
-        )
-    if code in DENIED_CODES:
-        return AccessError(
-            f"{failed}access denied: {reason}",
-            hint=f"The identity in use needs {action_of(error)}; a bucket, key or organisation "
-            "policy can deny it as well.",
-        )
+    match meaning(error):
+        case Meaning.WRONG_CLOCK:
+            return TwoBucketsError(
+                f"{failed}this machine's clock is too far off: {reason}",
+                hint="Set the clock, then run the command again.",
+            )
+        case Meaning.EXPIRED:
+            return AccessError(
+                f"{failed}the AWS credentials have expired",
+                hint="Sign in again (for example: aws sso login), then run the command again.",
+            )
+        case Meaning.NOT_ACCEPTED:
+            return AccessError(
+                f"{failed}AWS does not accept these credentials ({code}): {reason}",
+                hint="Check which identity is in use: aws sts get-caller-identity",
+            )
+        case Meaning.DENIED:
+            return AccessError(
+                f"{failed}access denied: {reason}",
+                hint=f"The identity in use needs {action_of(error)}; a bucket, key or organisation "
+                "policy can deny it as well.",
+            )
     described = reason if code in reason or not code else f"{reason} ({code})"
-    if code in MISSING_CODES:
+    if meaning(error) is Meaning.MISSING:
         return NotFoundError(failed + described)
     return TwoBucketsError(failed + described)
 

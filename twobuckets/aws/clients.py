@@ -6,14 +6,14 @@ import json
 import os
 import threading
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import botocore.exceptions
 
 from twobuckets import __version__
-from twobuckets.aws import attempt, explain
+from twobuckets.aws import ClientError, attempt, explain, is_hopeless
 from twobuckets.aws.s3_access import FixedKeys, S3Address, SessionKeys, find_plain_access
 
 # boto3 and botocore's session are imported where they are used: together they take 0.4 s, which is
@@ -175,6 +175,13 @@ class Aws:
         """Amazon S3, requests signed with SigV4."""
         style = "path" if self._identity or self._endpoint_url else "auto"
         client: S3Client = self._client("s3", s3={"addressing_style": style})
+        for operation in ("HeadBucket", "HeadObject"):
+            client.meta.events.register(
+                f"before-parameter-build.s3.{operation}", _note_bucket_of_head
+            )
+            client.meta.events.register(
+                f"after-call.s3.{operation}", partial(_name_refusal, client)
+            )
         return client
 
     @cached_property
@@ -270,6 +277,36 @@ def _read_log_page(
     if isinstance(page, dict):
         customized_response_dict.update(page)
         response_dict["body"] = b"{}"
+
+
+_HEAD_OF: Final = "twobuckets_head_of"
+
+
+def _note_bucket_of_head(params: Mapping[str, Any], context: dict[str, Any], **_: Any) -> None:
+    context[_HEAD_OF] = params["Bucket"]
+
+
+def _name_refusal(
+    client: S3Client,
+    http_response: Any,
+    parsed: dict[str, Any],
+    context: Mapping[str, Any],
+    **_: Any,
+) -> None:
+    """Let a refused HEAD say so where it is the credentials that are refused.
+
+    An answer to HEAD has no body: whether a key was revoked or lacks a permission is told by the
+    same 403. The refusal of a list of the bucket says which.
+    """
+    if http_response.status_code not in (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN):
+        return
+    try:
+        client.list_objects_v2(Bucket=context[_HEAD_OF], MaxKeys=1)
+    except ClientError as error:
+        if is_hopeless(error):
+            parsed["Error"] = error.response["Error"]
+    except botocore.exceptions.BotoCoreError:
+        pass
 
 
 _FAILED_PAUSE_SECONDS: Final = 0.25

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from twobuckets import __version__
+from twobuckets.errors import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,10 +55,6 @@ COMMANDS: Final = {
     "help": "Show the manual.",
 }
 """In the order that `--help` shows."""
-
-INTERRUPTED: Final = 130
-USAGE: Final = 2
-FAILED: Final = 1
 
 
 def _set_flag(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -239,12 +236,12 @@ class Root(click.Group):
             sys.stdout.flush()
         except click.UsageError as error:
             _show_usage_error(error, as_json="--json" in arguments)
-            sys.exit(USAGE)
+            sys.exit(ExitStatus.USAGE)
         except BrokenPipeError:
             _forget_stdout()
             sys.exit(128 + signal.SIGPIPE)
         except (KeyboardInterrupt, click.Abort):
-            sys.exit(INTERRUPTED)
+            sys.exit(ExitStatus.INTERRUPTED)
         except Exception as error:  # noqa: BLE001 - the one place where errors become statuses
             sys.exit(_show_error(app, error))
         sys.exit(status if isinstance(status, int) else 0)
@@ -261,7 +258,7 @@ def _show_usage_error(error: click.UsageError, *, as_json: bool) -> None:
             "type": "error",
             "message": error.format_message(),
             "hint": None,
-            "exit_code": USAGE,
+            "exit_code": ExitStatus.USAGE,
         }
         sys.stderr.write(json.dumps(line) + "\n")
     else:
@@ -287,7 +284,7 @@ def _show_error(app: App, error: Exception) -> int:
 
     traceback.print_exception(error)
     sys.stderr.write("This is a bug in twobuckets; please report it with the lines above.\n")
-    return FAILED
+    return ExitStatus.FAILED
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -306,7 +303,7 @@ def main() -> NoReturn:
             "Error: twobuckets runs on Linux and macOS only.\n"
             "  On Windows, use it in the Windows Subsystem for Linux (WSL).\n"
         )
-        sys.exit(FAILED)
+        sys.exit(ExitStatus.FAILED)
     # Records come by the hundred thousand and form no cycles; to look for some every 700 of them
     # takes an eighth of the time.
     gc.set_threshold(50_000, 20, 100)

@@ -15,7 +15,7 @@ import click
 
 from twobuckets import settings as settings_
 from twobuckets.cli.output import Output
-from twobuckets.errors import UsageError
+from twobuckets.errors import ExitStatus, UsageError
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from twobuckets.prices import Prices
     from twobuckets.s3.engine import Endpoint, Keys, Sender, SigV4Signer
     from twobuckets.settings import Pipeline, Settings
-
-ATTENTION = 3
-"""The exit status of a run that came to its end and found something that needs a person."""
 
 
 class _SessionCredentials:
@@ -231,7 +228,7 @@ class App:
         if summary is not None:
             self.out.record(summary, went_well=not attention)
         if attention:
-            click.get_current_context().exit(ATTENTION)
+            click.get_current_context().exit(ExitStatus.ATTENTION)
 
     def configure_logging(self) -> None:
         """Send our log records to stderr from -v on, botocore's from -vv on."""

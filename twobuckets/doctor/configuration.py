@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
 from twobuckets.doctor import buckets, function
 from twobuckets.pipeline import cors, notifications
 from twobuckets.pipeline.buckets import LEAST_TRANSITION_SIZE
@@ -155,7 +155,7 @@ def _add_rule(site: Site, subject: str, says: str, part: dict[str, Any]) -> Mend
             try:
                 current = s3.get_bucket_lifecycle_configuration(Bucket=bucket)
             except ClientError as error:
-                if error_code(error) != "NoSuchLifecycleConfiguration":
+                if meaning(error) is not Meaning.NOT_CONFIGURED:
                     raise
             others = [r for r in current.get("Rules", []) if r.get("ID") != rule["ID"]]
             rules: Any = [*map(buckets.with_filter, others), rule]
@@ -198,7 +198,7 @@ def _rewrite_cors(site: Site, change: Callable[[list[Any]], list[Any]]) -> None:
         try:
             rules = list(s3.get_bucket_cors(Bucket=site.staging)["CORSRules"])
         except ClientError as error:
-            if error_code(error) != "NoSuchCORSConfiguration":
+            if meaning(error) is not Meaning.NOT_CONFIGURED:
                 raise
         s3.put_bucket_cors(Bucket=site.staging, CORSConfiguration={"CORSRules": change(rules)})
 

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn
 
-from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.aws import ClientError, Meaning, attempt, meaning
 from twobuckets.doctor import buckets, uploads
 from twobuckets.doctor.configuration import MENDS
 from twobuckets.doctor.staging import is_archived
@@ -34,12 +34,10 @@ Wake = Callable[["Version"], None]
 """Asks the processor, asynchronously, for exactly one staged version. Raises TwoBucketsError."""
 
 _ABORT_TRIES: Final = 5
-_CONFLICTS: Final = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 _CONFLICT_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 _VERSIONS_LOOKED_AT: Final = 20
 _LOOKED_AT: Final = 32
 _ENDED: Final = "it was completed or aborted meanwhile"
-_GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"})
 _ARCHIVED: Final = "stuck-archived"
 # Waking is no remedy for what the processor, the file or a person has to change first, so these
 # are woken only when they are asked for by name.
@@ -269,10 +267,9 @@ def _delete_if_current(site: Site, staged: Version) -> bool:
             )
             break
         except ClientError as error:
-            code = error_code(error)
-            if code in ("PreconditionFailed", "412", *_GONE):
+            if meaning(error) in (Meaning.LOST_RACE, Meaning.MISSING):
                 return False
-            if pause is None or code not in _CONFLICTS:
+            if pause is None or meaning(error) is not Meaning.CONFLICT:
                 raise
         site.sleep(pause)
     return True
@@ -326,7 +323,7 @@ def _abort(site: Site, bucket: str, upload: IncompleteUpload | None) -> str | No
                 if not site.aws.s3.list_parts(**request, MaxParts=1).get("Parts"):
                     return None
             except ClientError as error:
-                if error_code(error) in _GONE:
+                if meaning(error) is Meaning.MISSING:
                     return None if is_aborted else _ENDED
                 raise
     return "parts kept coming after the abort"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.aws import ClientError, error_code
+from twobuckets.aws import ClientError, Meaning, meaning
 from twobuckets.pipeline.lookups import Gone, could_not_look, listing_stopped
 from twobuckets.pipeline.versions import NO_VERSION, Version, version_described, version_listed
 from twobuckets.processor.copies import Copy
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from twobuckets.s3.answers import ListedObject, ListedVersion
     from twobuckets.s3.engine import Sender
 
-_ABSENT: Final = frozenset({"404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed"})
+# HEAD of a delete marker by its version id is no method that S3 allows.
+_ABSENT: Final = (Meaning.MISSING, Meaning.UNKNOWN_HERE)
 
 
 def iter_stuck(site: Site, totals: StagedTotals) -> Iterator[Version]:
@@ -87,8 +88,7 @@ def _look(site: Site, bucket: str, key: str, version_id: str | None = None) -> V
         head = site.aws.s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED", **version)
         return version_described(key, head)
     except ClientError as error:
-        code = error_code(error)
-        if code in _ABSENT:
+        if meaning(error) in _ABSENT:
             return None
         # Without s3:ListBucket S3 answers 403 for what does not exist.
         what = f"whether s3://{site.archive} holds what is stuck"

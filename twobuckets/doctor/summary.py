@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.doctor.findings import Finding, Severity
+from twobuckets.errors import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +26,6 @@ AGE_LIMITS: Final = (
 )
 _LIMITS: Final = [limit for _, limit in AGE_LIMITS]
 _ORDER: Final = (Severity.PROBLEM, Severity.NOTICE, Severity.INFO)
-_NEEDS_YOU: Final = 3
-_COULD_NOT_LOOK: Final = 5
 
 
 @dataclass(slots=True)
@@ -107,11 +106,11 @@ class Tally:
             self._causes[finding.check] += finding.count
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitStatus:
         """3 for findings that matter; 5 when there are none but not everything was looked at."""
         if any(self._counts[severity] for severity in self._failing):
-            return _NEEDS_YOU
-        return _COULD_NOT_LOOK if self._counts[Severity.UNKNOWN] else 0
+            return ExitStatus.ATTENTION
+        return ExitStatus.ACCESS if self._counts[Severity.UNKNOWN] else ExitStatus.DONE
 
     def summary(self, staged: StagedTotals | None) -> DoctorSummary:
         """Return what the run adds up to."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.aws import ClientError, attempt, error_code, explain
+from twobuckets.aws import ClientError, Meaning, attempt, explain, meaning
 from twobuckets.parallel import map_unordered
 from twobuckets.pipeline.versions import Version, version_described
 from twobuckets.processor.copies import Copy
@@ -109,7 +109,7 @@ def _head(s3: S3Client, bucket: str, key: str) -> Version | None:
     try:
         head = s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
     except ClientError as error:
-        if error_code(error) in ("404", "NoSuchKey"):
+        if meaning(error) is Meaning.MISSING:
             return None
         raise explain(error, f"look at s3://{bucket}/{key}") from error
     return version_described(key, head)

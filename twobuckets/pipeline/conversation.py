@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from twobuckets.errors import AccessError
 from twobuckets.pipeline.versions import Version, require_found, require_versions
 from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.operations import VERSIONS, head_object
+from twobuckets.s3.refusals import are_credentials_over, explain
 
 if TYPE_CHECKING:
     from twobuckets.s3.answers import Marker
@@ -33,8 +33,6 @@ Answer = Response | SendError
 T = TypeVar("T")
 Talk = Generator[list[Request], list[Answer], T]
 """A conversation with S3: what it asks, what it hears, and what it returns at its end."""
-
-_EXPIRED: Final = frozenset({"ExpiredToken", "TokenRefreshRequired", "InvalidToken"})
 
 
 @dataclass(slots=True, eq=False)
@@ -96,11 +94,9 @@ def hold(sender: Sender, talks: Iterable[Talk[T] | None]) -> Iterator[T]:
 
 def checked(answer: Answer) -> Answer:
     """Return an answer. Raises AccessError when the credentials themselves are refused."""
-    if isinstance(answer, Response) and answer.code in _EXPIRED:
-        raise AccessError(
-            "Could not go on moving objects: the AWS credentials have expired",
-            hint="Sign in again and run the same command: it goes on where it was.",
-        )
+    if are_credentials_over(answer):
+        hint = "Sign in again and run the same command: it goes on where it was."
+        raise explain(answer, "", "go on moving objects", hint=hint)
     return answer
 
 

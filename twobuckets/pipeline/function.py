@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.aws import DENIED_CODES
+from twobuckets.aws import Meaning, meaning_of
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.pipeline.policies import statements_of
 from twobuckets.processor.contract import HANDLER
@@ -236,7 +236,7 @@ def variables_in(configuration: Mapping[str, Any]) -> Mapping[str, str]:
     environment = configuration.get("Environment", {})
     if error := environment.get("Error"):
         code, message = error.get("ErrorCode", ""), error.get("Message", "")
-        is_denied = code in DENIED_CODES
+        is_denied = meaning_of(code) is Meaning.DENIED
         reason = "access denied" if is_denied else f"{code}: {message}"
         raise CouldNotLook(
             "the function's environment", reason, "kms:Decrypt" if is_denied else None

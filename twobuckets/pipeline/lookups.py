@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import (
-    DENIED_CODES,
     ClientError,
+    Meaning,
     attempt,
     error_code,
     explain,
     is_hopeless,
+    meaning,
 )
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError, UsageError
 
@@ -139,7 +140,7 @@ def _answer(
 
 def could_not_look(what: str, error: ClientError, permission: str) -> CouldNotLook:
     """Return what a failed read means for checks; only a denial is about the permission."""
-    if error_code(error) in DENIED_CODES:
+    if meaning(error) is Meaning.DENIED:
         return CouldNotLook(what, "access denied", permission)
     return CouldNotLook(what, _reason(explain(error, f"read {what}"), what), None)
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.aws import explain_refusal
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
 from twobuckets.processor.comparing import (
     Content,
@@ -26,6 +25,7 @@ from twobuckets.processor.copies import Copy, StagedVersion, judge_copy
 from twobuckets.s3.answers import AnswerError
 from twobuckets.s3.engine import Response, SendError
 from twobuckets.s3.operations import VERSIONS, read_etag
+from twobuckets.s3.refusals import explain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,11 +179,8 @@ def require_versions(key: str, request: Request, answer: Response | SendError) -
     Raises AccessError or TwoBucketsError when S3 does not list it.
     """
     what = f"list the versions of {key} in {request.bucket}"
-    if isinstance(answer, SendError):
-        raise UnreachableError(f"Could not {what}: {answer.cause}")
-    if not answer.ok:
-        code = answer.code or str(answer.status)
-        raise explain_refusal(code, answer.message, "ListObjectVersions", what)
+    if isinstance(answer, SendError) or not answer.ok:
+        raise explain(answer, "ListObjectVersions", what)
     try:
         rows = [row for row in VERSIONS.rows(answer.body) if row.key == key]
     except (AnswerError, KeyError, ValueError) as error:

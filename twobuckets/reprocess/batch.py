@@ -22,7 +22,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote_plus
 
-from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.reprocess.journal import NOT_KNOWN, Change, State
 from twobuckets.reprocess.plan import Kind
@@ -239,7 +239,7 @@ def _write_manifest(s3: S3Client, journal: Journal, place: Place, key: str, numb
                     **where, Body=manifest, ContentType="text/csv", IfNoneMatch="*"
                 )["ETag"]
             except ClientError as error:
-                if error_code(error) != "PreconditionFailed":
+                if meaning(error) is not Meaning.LOST_RACE:
                     raise
             # Written by an earlier call: encrypted with a key of KMS, its ETag is not of its bytes.
             return s3.head_object(**where)["ETag"]

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from twobuckets.aws import ClientError, explain, explain_refusal
-from twobuckets.errors import UnreachableError
 from twobuckets.pipeline.versions import (
     NO_VERSION,
     Version,
@@ -24,6 +22,7 @@ from twobuckets.pipeline.versions import (
     require_versions,
     version_listed,
 )
+from twobuckets.s3 import refusals
 from twobuckets.s3.engine import Request, Response, SendError
 from twobuckets.s3.listing import ListingError, iter_versions
 from twobuckets.s3.operations import (
@@ -288,11 +287,8 @@ def keeps_versions(sender: Sender, bucket: str) -> bool:
     """
     what = f"read whether {bucket} keeps versions"
     (answer,) = (a for _, a in sender.send_all([get_bucket_versioning(bucket)]))
-    if isinstance(answer, SendError):
-        raise UnreachableError(f"Could not {what}: {answer.cause}")
-    if not answer.ok:
-        code = answer.code or str(answer.status)
-        raise explain_refusal(code, answer.message, "GetBucketVersioning", what)
+    if isinstance(answer, SendError) or not answer.ok:
+        raise refusals.explain(answer, "GetBucketVersioning", what)
     return read_versioning(answer)
 
 
@@ -331,14 +327,7 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except ListingError as error:
-        answer = error.reason
-        if not isinstance(answer, Response):
-            raise UnreachableError(f"Could not {what}: {error}") from error
-        code = answer.code or str(answer.status)
-        refusal = ClientError(
-            {"Error": {"Code": code, "Message": answer.message}}, "ListObjectVersions"
-        )
-        raise explain(refusal, what) from error
+        raise refusals.explain(error.reason, "ListObjectVersions", what) from error
 
 
 @dataclass(slots=True)

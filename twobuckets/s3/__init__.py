@@ -8,5 +8,6 @@ keys        which keys objects can have
 listing     objects, versions and uploads, several key ranges at a time
 ranges      how a listing is split into key ranges and put in order again
 deletes     exact versions by the thousand, and what became of each
+refusals    why S3 did not do what was asked of it, in words
 uploads     incomplete multipart uploads with what they hold
 """

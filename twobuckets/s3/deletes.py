@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
 
+from twobuckets.aws.codes import LATER, meaning_of
 from twobuckets.s3.answers import AnswerError, DeleteResult, parse_delete_results
 from twobuckets.s3.engine import Request, Response, Sender, SendError
 from twobuckets.s3.operations import ObjectVersion, delete_object, delete_objects
@@ -18,7 +19,6 @@ MOST_DELETES = 1000
 
 # What XML 1.0 cannot carry, not even as a character reference.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_PASSING_CODES = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout"})
 DELETE_ATTEMPTS = 6
 """How often the delete of one version is tried while S3 says "not now" for it."""
 
@@ -70,7 +70,7 @@ def passes(result: DeleteResult, answer: Response | SendError) -> bool:
 
     A refusal of the whole request was tried again by the sender already.
     """
-    return result.code in _PASSING_CODES and isinstance(answer, Response) and answer.ok
+    return meaning_of(result.code) in LATER and isinstance(answer, Response) and answer.ok
 
 
 def iter_deletes(

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
 from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.pipeline.lifecycle import OUR_RULES
 from twobuckets.pipeline.policies import tls_only
@@ -75,7 +75,7 @@ def _is_there(s3: S3Client, bucket: str, key: str, place: Location, checksum: st
         )
     except ClientError as error:
         # Without s3:ListBucket a missing key is a 403; sending it settles the matter.
-        if error_code(error) in ("404", "NoSuchKey", "403", "AccessDenied"):
+        if meaning(error) in (Meaning.MISSING, Meaning.DENIED):
             return False
         raise
     return head.get("ChecksumSHA256") == checksum
@@ -85,10 +85,10 @@ def _require_bucket(s3: S3Client, bucket: str, place: Location) -> None:
     try:
         s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=place.account)
     except ClientError as error:
-        if error_code(error) in ("404", "NoSuchBucket"):
+        if meaning(error) is Meaning.MISSING:
             _make_bucket(s3, bucket, place)
             return
-        if error_code(error) in ("403", "AccessDenied"):
+        if meaning(error) is Meaning.DENIED:
             raise AccessError(
                 f"Could not use the artifact bucket {bucket}: access denied",
                 hint=f"The identity in use needs s3:ListBucket on it, and account {place.account} "

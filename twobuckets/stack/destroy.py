@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from twobuckets.aws import ClientError, attempt, error_code, explain
+from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning_of
+from twobuckets.aws.codes import CREDENTIALS_OVER
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.s3.deletes import MOST_DELETES, iter_deletes
 from twobuckets.s3.engine import Response
 from twobuckets.s3.listing import ListingError, iter_uploads, iter_versions
 from twobuckets.s3.operations import ObjectVersion, abort_multipart_upload
+from twobuckets.s3.refusals import explain
 from twobuckets.stack.events import (
     StackEvent,
     events_of_last_operation,
@@ -224,7 +226,7 @@ def _abort_uploads(sender: Sender, bucket: str) -> Iterator[Removed]:
                 yield Removed(bucket, uploads=1)
                 continue
             what = f"abort the upload of {request.key!r} to the bucket {bucket}"
-            raise _explain(answer, "AbortMultipartUpload", what)
+            raise explain(answer, "AbortMultipartUpload", what)
 
 
 def _delete_bucket(s3: S3Client, bucket: str) -> bool:
@@ -268,15 +270,7 @@ def _listing(operation: str, bucket: str) -> Iterator[None]:
     try:
         yield
     except ListingError as error:
-        raise _explain(error.reason, operation, f"list the bucket {bucket}") from error
-
-
-def _explain(answer: Response | Exception, operation: str, what: str) -> TwoBucketsError:
-    if not isinstance(answer, Response):
-        return TwoBucketsError(f"Could not {what}: {answer}", hint="Run the command again.")
-    code = answer.code or str(answer.status)
-    error = ClientError({"Error": {"Code": code, "Message": answer.message}}, operation)
-    return explain(error, what)
+        raise explain(error.reason, operation, f"list the bucket {bucket}") from error
 
 
 def _refusal(bucket: str, refused: DeleteResult) -> TwoBucketsError:
@@ -284,7 +278,11 @@ def _refusal(bucket: str, refused: DeleteResult) -> TwoBucketsError:
         f"Could not empty the bucket {bucket}: S3 refused to delete {refused.key!r}: "
         f"{refused.message or refused.code}"
     )
-    if refused.code == "AccessDenied":
+    if meaning_of(refused.code) in CREDENTIALS_OVER:
+        return AccessError(
+            message, hint="Sign in again and run the command again: it goes on where it stopped."
+        )
+    if meaning_of(refused.code) is Meaning.DENIED:
         return AccessError(
             message,
             hint="The identity in use needs s3:DeleteObject and s3:DeleteObjectVersion there, and "

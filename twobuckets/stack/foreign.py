@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.aws import ClientError, Meaning, attempt, meaning
 from twobuckets.pipeline.lifecycle import OUR_RULES
 from twobuckets.pipeline.notifications import targets_of
 from twobuckets.settings import function_name_of
@@ -66,7 +66,7 @@ def _read(call: Any, bucket: str, what: str) -> dict[str, Any]:
         try:
             answer: dict[str, Any] = call(Bucket=bucket)
         except ClientError as error:
-            if error_code(error) in ("NoSuchLifecycleConfiguration", "NoSuchCORSConfiguration"):
+            if meaning(error) is Meaning.NOT_CONFIGURED:
                 return {}
             raise
     return answer

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
 from twobuckets.errors import TwoBucketsError
 from twobuckets.stack.events import (
     FailedResource,
@@ -374,9 +374,11 @@ def _require_free(s3: S3Client, bucket: str, stack: str) -> None:
     try:
         s3.head_bucket(Bucket=bucket)
     except ClientError as error:
-        if error_code(error) in ("404", "NoSuchBucket"):
+        if meaning(error) is Meaning.MISSING:
             return
-        if error_code(error) not in ("301", "400", "403", "AccessDenied", "PermanentRedirect"):
+        # A 400 is what S3 answers to a HEAD of a bucket in another region.
+        is_taken = meaning(error) in (Meaning.DENIED, Meaning.MISPLACED)
+        if not is_taken and error_code(error) != "400":
             with attempt(f"look whether the bucket name {bucket} is free"):
                 raise
         raise TwoBucketsError(

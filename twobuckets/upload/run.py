@@ -10,8 +10,10 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
+from twobuckets.aws.codes import HOPELESS, Meaning, meaning_of
 from twobuckets.prices import US_EAST_1, Prices
 from twobuckets.s3.engine import FileChangedError, Request, Response, SendError
+from twobuckets.s3.refusals import explain
 from twobuckets.upload import checksum
 from twobuckets.upload.content_type import content_type_of
 from twobuckets.upload.files import Failed, File
@@ -23,25 +25,8 @@ if TYPE_CHECKING:
     from twobuckets.upload.checksum import Body
     from twobuckets.upload.journal import Journal
 
-# Refusals that every other file would meet as well (Amazon S3 API reference, Error responses).
-_FATAL_CODES: Final = frozenset(
-    {
-        "AccountProblem",
-        "AllAccessDisabled",
-        "AuthorizationHeaderMalformed",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidToken",
-        "NoSuchBucket",
-        "NotSignedUp",
-        "PermanentRedirect",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-    }
-)
+# What every other file would meet as well.
+_FATAL: Final = HOPELESS | {Meaning.MISPLACED}
 CHANGED: Final = "it changed while it was being uploaded, so nothing was stored"
 CHANGED_HINT: Final = "Upload it again once nothing writes to it."
 NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something else than what was sent"
@@ -252,26 +237,19 @@ class Run:
 
         Raises the explanation instead when every other file would be refused as well.
         """
-        from twobuckets import aws
-        from twobuckets.errors import TwoBucketsError, UnreachableError
-
         what = f"upload {file.path} to s3://{self.wishes.bucket}/{file.key}"
         if isinstance(outcome, SendError):
-            error: TwoBucketsError = UnreachableError(
-                f"Could not {what}: no answer from S3: {outcome}",
-                hint="Check the network, --region and --endpoint-url, then run the command again: "
-                "it goes on where it stopped.",
+            hint = (
+                "Check the network, --region and --endpoint-url, then run the command again: it "
+                "goes on where it stopped."
             )
+            error = explain(outcome, operation, what, hint=hint)
             is_fatal = not self.has_contact
         else:
-            code = outcome.code or str(outcome.status)
-            refusal = aws.ClientError(
-                {"Error": {"Code": code, "Message": outcome.message or f"status {outcome.status}"}},
-                operation,
-            )
-            error = aws.explain(refusal, what)
-            denied = code in aws.DENIED_CODES and not self._stored_any
-            is_fatal = code in _FATAL_CODES or denied
+            error = explain(outcome, operation, what)
+            means = meaning_of(outcome.code or str(outcome.status))
+            denied = means is Meaning.DENIED and not self._stored_any
+            is_fatal = denied or means in _FATAL or outcome.code == "NoSuchBucket"
         if is_fatal:
             raise error
         return Failed(

@@ -11,12 +11,10 @@ import click
 from twobuckets import local as local_
 from twobuckets.cli import Group
 from twobuckets.cli.options import yes_option
-from twobuckets.errors import NotFoundError
+from twobuckets.errors import ExitStatus, NotFoundError
 
 if TYPE_CHECKING:
     from twobuckets.cli.app import App
-
-NOT_RUNNING = 4
 
 
 @click.group("local", cls=Group)
@@ -64,7 +62,7 @@ def status(app: App) -> None:
     found = local_.find_status(app.local_state)
     app.out.record(found)
     if not found.running:
-        click.get_current_context().exit(NOT_RUNNING)
+        click.get_current_context().exit(ExitStatus.NOT_FOUND)
 
 
 # Options behind the program's name are the program's.

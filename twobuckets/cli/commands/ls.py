@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -193,13 +193,6 @@ def _finish(app: App, bucket: str, place: str, total: _Sum) -> None:
 
 
 def _explained(error: ListingError, operation: str) -> TwoBucketsError:
-    from twobuckets.aws import explain_refusal
-    from twobuckets.errors import UnreachableError
-    from twobuckets.s3.engine import Response
+    from twobuckets.s3.refusals import explain
 
-    what = f"list the bucket {error.bucket}"
-    reason: Any = error.reason
-    if isinstance(reason, Response):
-        code = reason.code or str(reason.status)
-        return explain_refusal(code, reason.message, operation, what)
-    return UnreachableError(f"Could not {what}: {reason}")
+    return explain(error.reason, operation, f"list the bucket {error.bucket}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from twobuckets.cli import command
-from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
+from twobuckets.errors import AccessError, ExitStatus, NotFoundError, TwoBucketsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,9 +44,9 @@ def status(app: App) -> None:
         app.out.record(record)
     app.finish(StatusSummary(unread, missing))
     if missing:
-        click.get_current_context().exit(NotFoundError.exit_code)
+        click.get_current_context().exit(ExitStatus.NOT_FOUND)
     if unread:
-        click.get_current_context().exit(AccessError.exit_code)
+        click.get_current_context().exit(ExitStatus.ACCESS)
 
 
 def _require_pipeline(app: App) -> Pipeline:

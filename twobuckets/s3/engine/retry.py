@@ -5,41 +5,20 @@ import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 
+from twobuckets.aws.codes import LATER, Meaning, meaning_of
 from twobuckets.s3.engine.flight import Try
 from twobuckets.s3.engine.records import Response, Signer
 
 _CONFLICT = "ConditionalRequestConflict"
-# Answers that say "not now" rather than "no" (S3 API reference, Error responses).
+# Answers that say "not now" rather than "no", whatever their code.
 _PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
-_PASSING_CODES = frozenset(
-    {
-        _CONFLICT,
-        "IncompleteBody",
-        "InternalError",
-        "OperationAborted",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-    }
-)
-# A body was damaged on its way, or is wrong in itself: then it is refused again and again.
-_DAMAGE_CODES = frozenset(
-    {
-        "BadDigest",
-        "InvalidChunkSizeError",
-        "MalformedTrailerError",
-        "MalformedXML",
-        "XAmzContentChecksumMismatch",
-    }
-)
+# A body may be damaged on its way; one that is wrong in itself is refused again and again.
 _DAMAGED_ATTEMPTS = 4
 # S3 asks for a conditional upload in parts to be begun anew after a conflict (API reference,
 # CompleteMultipartUpload, If-None-Match). Another try costs less, and nothing is lost by it.
 _COMPLETE_ATTEMPTS = 3
 # Where a name leads nowhere, or nobody listens, it seldom is another thing a little later.
 _UNREACHABLE_ATTEMPTS = 5
-_BUSY_CODES = frozenset({"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +73,18 @@ def _find_pause_of_refusal(
 ) -> float | None:
     if not trying.request.retries:
         return None
-    code = answer.code
+    means = meaning_of(answer.code)
     passing = (
         answer.status in _PASSING_STATUS
-        or code in _PASSING_CODES
+        or means in LATER
         or (
-            code in _DAMAGE_CODES
+            means is Meaning.DAMAGED
             and trying.request.length > 0
             and trying.attempts < _DAMAGED_ATTEMPTS
         )
     )
     most = policy.attempts
-    if code == _CONFLICT and trying.request.method == "POST":
+    if answer.code == _CONFLICT and trying.request.method == "POST":
         most = min(most, _COMPLETE_ATTEMPTS)
     if passing and trying.attempts < most:
         return max(policy.pause(trying.attempts, jitter), _parse_retry_after(answer))
@@ -119,7 +98,7 @@ def _find_pause_of_refusal(
 
 def asks_for_less(answer: Response) -> bool:
     """Say whether S3 refused a request because there were too many at once."""
-    return answer.status in {429, 503} or answer.code in _BUSY_CODES
+    return answer.status in {429, 503} or meaning_of(answer.code) is Meaning.BUSY
 
 
 def _parse_retry_after(answer: Response) -> float:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
+from twobuckets.aws.codes import Meaning, meaning_of
 from twobuckets.s3.engine.bodies import BLOCK_BYTES
 from twobuckets.s3.engine.records import (
     Credentials,
@@ -51,8 +52,6 @@ UNSIGNED_HEADERS = frozenset(
         "x-amzn-trace-id",
     }
 )
-_EXPIRED_KEYS = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
-_WRONG_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
 _SAFE_PATH = "/-._~"
 _SAFE_QUERY = "-._~"
 
@@ -207,8 +206,9 @@ class SigV4Signer:
         """Take S3's clock, new keys or the bucket's region; True if signing again may help."""
         code = answer.code
         region = answer.headers.get("x-amz-bucket-region") if answer.status in {301, 400} else None
-        is_about_clock = code in _WRONG_CLOCK or (answer.status == 403 and not code)
-        if not (region or is_about_clock or code in _EXPIRED_KEYS):
+        means = meaning_of(code)
+        is_about_clock = means is Meaning.WRONG_CLOCK or (answer.status == 403 and not code)
+        if not (region or is_about_clock or means is Meaning.EXPIRED):
             return False
         place = self._find_place(request.bucket)
         if signed.made_with != (self._credentials.keys(), place.region, self._skew):
@@ -220,7 +220,7 @@ class SigV4Signer:
             return True
         if is_about_clock:
             return self._adopt_clock(answer)
-        return code in _EXPIRED_KEYS and self._credentials.refresh()
+        return means is Meaning.EXPIRED and self._credentials.refresh()
 
     def _adopt_clock(self, answer: Response) -> bool:
         from email.utils import parsedate_to_datetime
