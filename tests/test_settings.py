@@ -66,10 +66,16 @@ def test_a_named_file_is_used_instead_and_has_to_exist(tmp_path: Path):
         ('stack = "a b"', r"stack is 'a b', but it must be a stack name"),
         ('staging = "Upper_Case"', r"staging is 'Upper_Case', but it must be a bucket name"),
         ('staging = "10.0.0.1"', r"must be a bucket name"),
-        ("[processor]\nmemory_mb = 1", r"processor\.memory_mb is 1, but .* from 128 to 10,240"),
+        ("[processor]\nmemory_mb = 1", r"processor\.memory_mb is 1, but .* from 128 on"),
         ("[processor]\nmemory_mb = true", r"must be a whole number"),
-        ('[processor]\ntimeout = "20m"', r"from 1s to 15m"),
-        ('[processor]\nruntime = "python2.7"', r"must be one of python3\.11"),
+        ('[processor]\ntimeout = "0s"', r"from 1s on"),
+        ('[processor]\nruntime = "python2.7"', r"a runtime from python3\.11 on"),
+        ('[processor]\nruntime = "python3.10"', r"a runtime from python3\.11 on"),
+        ("[processor]\nephemeral_storage_mb = 511", r"from 512 on"),
+        ('[processor]\nlayers = ["numpy"]', r"a list of ARNs of layers"),
+        ("[processor.environment]\nTABLE = 5", r"a table of texts"),
+        ('[processor.environment]\n"A-B" = "x"', r"'A-B' can't be the name of one"),
+        ('[processor.environment]\nARCHIVE_BUCKET = "x"', r"is set by other settings"),
         ('[processor]\nprocess = "not one"', r"a module and a function"),
         ("[deploy]\ncors_origins = [1]", r"a list of texts"),
         ('[processor]\npolicies = ["my-policy"]', r"a list of ARNs of managed policies"),
@@ -94,6 +100,26 @@ def test_a_file_that_can_not_be_meant_is_refused_naming_the_place(
     write(tmp_path, text)
     with pytest.raises(UsageError, match=says):
         load({}, {}, tmp_path)
+
+
+def test_what_only_lambda_knows_the_limits_of_is_passed_on(tmp_path: Path):
+    write(
+        tmp_path,
+        """
+        [processor]
+        runtime = "python3.15"
+        timeout = "90m"
+        memory_mb = 32768
+        ephemeral_storage_mb = 20000
+        layers = ["arn:aws:lambda:eu-west-1:123456789012:layer:numpy:3"]
+        environment = { TABLE = "orders", TZ = "Europe/Berlin" }
+        """,
+    )
+    settings = load({}, {}, tmp_path)
+    assert settings.runtime == "python3.15"
+    assert settings.timeout == timedelta(minutes=90)
+    assert (settings.memory_mb, settings.ephemeral_storage_mb) == (32_768, 20_000)
+    assert settings.environment == (("TABLE", "orders"), ("TZ", "Europe/Berlin"))
 
 
 def test_a_mistyped_setting_gets_the_nearest_one_as_a_hint(tmp_path: Path):

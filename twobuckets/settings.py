@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.errors import NotFoundError, UsageError
 from twobuckets.prices import US_EAST_1
+from twobuckets.processor import contract
 from twobuckets.units import parse_duration
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ LOCAL: Final = "local"
 
 DEFAULT: Final = "default"
 _FLAG: Final = "flag"
+_OLDEST_MINOR: Final = 11
+"""The oldest Python 3 that the processor runs on."""
+_SET_BY_THE_TEMPLATE: Final = frozenset(
+    {
+        contract.ARCHIVE_BUCKET,
+        contract.PROCESS,
+        contract.RECORD_CONCURRENCY,
+        contract.STORAGE_CLASS,
+    }
+)
 
 
 class _Invalid(ValueError):
@@ -108,12 +119,28 @@ def _process(value: object) -> str:
     return name
 
 
-def _whole(low: int, high: int) -> Callable[[object], int]:
+def _runtime(value: object) -> str:
+    """Which Pythons Lambda has changes every year, so AWS says it; ours needs one from 3.11 on."""
+    match = re.fullmatch(r"python3\.(\d{2})", _text(value))
+    if match is None or int(match[1]) < _OLDEST_MINOR:
+        raise _Invalid(f"a runtime from python3.{_OLDEST_MINOR} on, such as python3.13")
+    return match[0]
+
+
+def _whole(low: int, high: int | None = None) -> Callable[[object], int]:
+    """Without `high`, the limit is AWS's, which moves: what is above it AWS refuses."""
+
     def parse(value: object) -> int:
         if isinstance(value, str) and value.isascii() and value.isdecimal():
             value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise _Invalid(f"a whole number from {low:,} to {high:,}")
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or value < low
+            or (high is not None and value > high)
+        ):
+            span = f"from {low:,} on" if high is None else f"from {low:,} to {high:,}"
+            raise _Invalid(f"a whole number {span}")
         return value
 
     return parse
@@ -135,17 +162,15 @@ def _price(value: object) -> float:
     return price
 
 
-def _duration(low: timedelta, high: timedelta, says: str) -> Callable[[object], timedelta]:
-    def parse(value: object) -> timedelta:
-        try:
-            parsed = parse_duration(str(value)) if not isinstance(value, bool) else None
-        except ValueError:
-            parsed = None
-        if parsed is None or not low <= parsed <= high:
-            raise _Invalid(f'a duration {says}, such as "90s" or "5m"')
-        return parsed
-
-    return parse
+def _timeout(value: object) -> timedelta:
+    """The longest that Lambda allows depends on how the function is run, so AWS says it."""
+    try:
+        parsed = parse_duration(str(value)) if not isinstance(value, bool) else None
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed < timedelta(seconds=1):
+        raise _Invalid('a duration from 1s on, such as "90s" or "5m"')
+    return parsed
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -163,6 +188,28 @@ def _policies(value: object) -> tuple[str, ...]:
     ):
         raise _Invalid("a list of ARNs of managed policies")
     return policies
+
+
+def _layers(value: object) -> tuple[str, ...]:
+    layers = _texts(value)
+    if not all(
+        re.fullmatch(r"arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:layer:[\w-]+:\d+", arn)
+        for arn in layers
+    ):
+        raise _Invalid("a list of ARNs of layers with their versions")
+    return layers
+
+
+def _variables(value: object) -> tuple[tuple[str, str], ...]:
+    """Names: Lambda API reference, Environment; those that Lambda reserves it refuses itself."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise _Invalid('a table of texts, such as { TABLE = "orders" }')
+    for name in value:
+        if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]+", name):
+            raise _Invalid(f"a table of variables, and {name!r} can't be the name of one")
+        if name in _SET_BY_THE_TEMPLATE:
+            raise _Invalid(f"a table of your own variables, and {name} is set by other settings")
+    return tuple(value.items())
 
 
 def _topic(value: object) -> str:
@@ -210,25 +257,22 @@ class Settings:
     process: str = _setting("processor.process", _process, default="processor:process")
     requirements: str | None = _setting("processor.requirements", _text)
     build_sdists: bool = _setting("processor.build_sdists", _yes_or_no, default=False)
-    runtime: str = _setting(
-        "processor.runtime",
-        _one_of("python3.11", "python3.12", "python3.13", "python3.14"),
-        default="python3.13",
-    )
+    runtime: str = _setting("processor.runtime", _runtime, default="python3.13")
     architecture: str = _setting(
         "processor.architecture", _one_of("arm64", "x86_64"), default="arm64"
     )
-    memory_mb: int = _setting("processor.memory_mb", _whole(128, 10_240), default=512)
-    timeout: timedelta = _setting(
-        "processor.timeout",
-        _duration(timedelta(seconds=1), timedelta(minutes=15), "from 1s to 15m"),
-        default=timedelta(minutes=5),
-    )
+    memory_mb: int = _setting("processor.memory_mb", _whole(128), default=512)
+    ephemeral_storage_mb: int = _setting("processor.ephemeral_storage_mb", _whole(512), default=512)
+    timeout: timedelta = _setting("processor.timeout", _timeout, default=timedelta(minutes=5))
     reserved_concurrency: int | None = _setting(
         "processor.reserved_concurrency", _whole(0, 100_000)
     )
     record_concurrency: int = _setting("processor.record_concurrency", _whole(1, 64), default=1)
     policies: tuple[str, ...] = _setting("processor.policies", _policies, default=())
+    layers: tuple[str, ...] = _setting("processor.layers", _layers, default=())
+    environment: tuple[tuple[str, str], ...] = _setting(
+        "processor.environment", _variables, default=()
+    )
     storage_class: str = _setting(
         "processor.storage_class",
         _one_of("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),

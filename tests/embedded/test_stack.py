@@ -388,6 +388,26 @@ def test_the_processor_gets_the_policies_that_the_settings_name(
     assert attached() == []
 
 
+def test_the_function_has_the_variables_and_room_of_the_settings_and_status_keeps_values_to_itself(
+    run: Callable[..., Result], embedded: Aws, project: Path
+):
+    (project / "twobuckets.toml").write_text(
+        'stack = "local"\n[processor]\ntimeout = "30m"\nephemeral_storage_mb = 1024\n'
+        'environment = { TABLE = "or\\"ders", TOKEN = "s3cret" }\n'
+    )
+    deployed(run)
+    function = embedded.functions.get_function_configuration(FunctionName="local-processor")
+    variables = function["Environment"]["Variables"]
+    assert (variables["TABLE"], variables["TOKEN"]) == ('or"ders', "s3cret")
+    assert variables["ARCHIVE_BUCKET"] == ARCHIVE
+    assert function["Timeout"] == 1800
+    assert function["EphemeralStorage"]["Size"] == 1024
+    for form in ("--json", "--verbose"):
+        status = run("status", form)
+        assert "TOKEN" in status.stdout
+        assert "s3cret" not in status.stdout + status.stderr
+
+
 def test_renaming_a_bucket_says_loudly_what_becomes_of_the_data(run: Callable[..., Result]):
     deployed(run)
     result = CliRunner(env={"TWOBUCKETS_ARCHIVE": "another-archive"}).invoke(

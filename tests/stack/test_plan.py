@@ -20,6 +20,7 @@ from twobuckets.stack.events import (
 )
 from twobuckets.stack.plan import ResourceAction, apply, discard, plan, require_deployable
 from twobuckets.stack.stacks import find_stack
+from twobuckets.stack.template import template_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,7 @@ NAME = "intake"
 STACK_ID = f"arn:aws:cloudformation:eu-central-1:123456789012:stack/{NAME}/1"
 CHANGE_SET_ID = "arn:aws:cloudformation:eu-central-1:123456789012:changeSet/twobuckets-1/2"
 AT = datetime(2026, 5, 4, 13, 30, tzinfo=UTC)
+TEMPLATE = template_text()
 PARAMETERS = {"StagingBucketName": "first", "ArchiveBucketName": "second", "MemorySize": "512"}
 
 numbers = count()
@@ -387,7 +389,15 @@ def update(aws: Aws, stub: Stubber, *answers: dict[str, Any]):
     for answer in answers:
         stub.add_response("describe_change_set", answer)
     given = {**PARAMETERS, "MemorySize": "1024"}
-    return plan(aws.cloudformation, aws.s3, NAME, present, given, sleep=lambda _: None)
+    return plan(
+        aws.cloudformation,
+        aws.s3,
+        NAME,
+        present,
+        given,
+        template=template_text(),
+        sleep=lambda _: None,
+    )
 
 
 def test_a_plan_reads_every_page_and_tells_what_becomes_of_data(aws: Aws, stub: Stubber):
@@ -453,7 +463,9 @@ def test_no_change_leaves_no_change_set(aws: Aws, stub: Stubber, reason: str):
     stub.add_response("create_change_set", {"Id": CHANGE_SET_ID, "StackId": STACK_ID})
     stub.add_response("describe_change_set", change_set("FAILED", StatusReason=reason))
     stub.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET_ID})
-    planned = plan(aws.cloudformation, aws.s3, NAME, present, PARAMETERS, sleep=never)
+    planned = plan(
+        aws.cloudformation, aws.s3, NAME, present, PARAMETERS, template=TEMPLATE, sleep=never
+    )
     assert planned.changes == ()
 
 
@@ -478,7 +490,15 @@ def test_a_change_set_that_cloudformation_refuses_names_the_resource(aws: Aws, s
     )
     stub.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET_ID})
     with pytest.raises(TwoBucketsError, match=r"FailureQueue .*: it exists already"):
-        plan(aws.cloudformation, aws.s3, NAME, present, PARAMETERS, sleep=never)
+        plan(
+            aws.cloudformation,
+            aws.s3,
+            NAME,
+            present,
+            PARAMETERS,
+            template=template_text(),
+            sleep=never,
+        )
 
 
 def test_parameters_that_no_setting_covers_keep_their_value(aws: Aws, stub: Stubber):
@@ -507,7 +527,7 @@ def test_parameters_that_no_setting_covers_keep_their_value(aws: Aws, stub: Stub
         "describe_change_set", change_set("FAILED", StatusReason="No updates are to be performed")
     )
     stub.add_response("delete_change_set", {})
-    plan(aws.cloudformation, aws.s3, NAME, present, PARAMETERS, sleep=never)
+    plan(aws.cloudformation, aws.s3, NAME, present, PARAMETERS, template=TEMPLATE, sleep=never)
 
 
 def test_interrupting_the_planning_takes_the_change_set_back(aws: Aws, stub: Stubber):
@@ -526,7 +546,15 @@ def test_interrupting_the_planning_takes_the_change_set_back(aws: Aws, stub: Stu
         for _ in range(2):
             s3.add_client_error("head_bucket", "404", http_status_code=404)
         with pytest.raises(KeyboardInterrupt):
-            plan(aws.cloudformation, aws.s3, NAME, present, PARAMETERS, sleep=interrupt)
+            plan(
+                aws.cloudformation,
+                aws.s3,
+                NAME,
+                present,
+                PARAMETERS,
+                template=template_text(),
+                sleep=interrupt,
+            )
 
 
 def test_a_stack_that_another_change_set_waits_for_is_not_taken_back(aws: Aws, stub: Stubber):
@@ -546,7 +574,15 @@ def test_a_bucket_name_of_somebody_else_is_refused_before_anything_is_made(
     with Stubber(aws.s3) as s3:
         s3.add_client_error("head_bucket", code, http_status_code=int(code))
         with pytest.raises(TwoBucketsError, match="the bucket name first is taken") as refused:
-            plan(aws.cloudformation, aws.s3, NAME, present, PARAMETERS, sleep=never)
+            plan(
+                aws.cloudformation,
+                aws.s3,
+                NAME,
+                present,
+                PARAMETERS,
+                template=template_text(),
+                sleep=never,
+            )
     assert words in refused.value.message
 
 

@@ -6,8 +6,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import botocore.session
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -21,6 +22,9 @@ from twobuckets.pipeline import cors
 from twobuckets.settings import load
 from twobuckets.stack.plan import _HOLD_DATA, _KEPT
 from twobuckets.stack.template import LOG_RETENTION_DAYS, Location, parameters, template_text
+
+if TYPE_CHECKING:
+    from botocore.model import StringShape
 
 PLACE = Location(account="123456789012", region="eu-central-1", partition="aws", uses_tls=True)
 
@@ -95,6 +99,47 @@ def test_the_templates_defaults_are_the_settings_defaults(template):
 
 def test_the_log_retention_that_the_template_allows_is_what_the_settings_allow(template):
     assert template["Parameters"]["LogRetentionDays"]["AllowedValues"] == list(LOG_RETENTION_DAYS)
+
+
+def test_the_variables_of_the_settings_stand_beside_ours_whatever_is_in_them():
+    from cfnlint.decode import decode_str
+
+    odd = 'say "hi": \\ {{resolve:ssm:/a}} # no comment\nü \U0001f4c4'
+    decoded, problems = decode_str(template_text([("TABLE", "orders"), ("ODD", odd)]))
+    assert problems == []
+    plain = decode_str(template_text())[0]["Resources"]["Processor"]["Properties"]
+    given = decoded["Resources"]["Processor"]["Properties"]["Environment"]["Variables"]
+    assert given == {**plain["Environment"]["Variables"], "TABLE": "orders", "ODD": odd}
+
+
+@pytest.mark.parametrize(
+    ("service", "shape", "parameter"),
+    [
+        ("lambda", "Architecture", "Architecture"),
+        ("s3", "StorageClass", "StorageClass"),
+        ("lambda", "ApplicationLogLevel", "LogLevel"),
+    ],
+)
+def test_a_closed_list_is_what_aws_has_less_what_is_left_out_on_purpose(
+    template, service: str, shape: str, parameter: str
+):
+    """Fails when AWS has moved on: then the list is to be thought about again."""
+    model = botocore.session.get_session().get_service_model(service)
+    aws = set(cast("StringShape", model.shape_for(shape)).enum)
+    ours = set(template["Parameters"][parameter]["AllowedValues"])
+    left_out = {
+        "Architecture": set(),
+        # Not readable at once, not for general purpose buckets, or not wise.
+        "StorageClass": {
+            *("GLACIER", "DEEP_ARCHIVE", "OUTPOSTS", "SNOW", "EXPRESS_ONEZONE"),
+            *("FSX_OPENZFS", "FSX_ONTAP", "REDUCED_REDUNDANCY"),
+            *("AWS_BACKUP_WARM", "AWS_BACKUP_LOW_COST_WARM"),
+        },
+        # They would silence the outcome lines.
+        "LogLevel": {"WARN", "ERROR", "FATAL"},
+    }
+    assert ours <= aws
+    assert aws <= ours | left_out[parameter]
 
 
 def test_no_log_level_silences_the_outcome_of_an_archived_file(template):

@@ -366,8 +366,8 @@ def _too_large(site: Site, staged: StagedTotals) -> Finding:
         + (
             ""
             if needed <= LONGEST_TIMEOUT
-            else " Lambda allows 15 minutes: read such files in several requests at a time, or "
-            "process them elsewhere."
+            else f" Lambda allows {format_duration(LONGEST_TIMEOUT)}: read such files in several "
+            "requests at a time, or process them elsewhere."
         ),
         remedy=f"{site.aws_cli} lambda update-function-configuration --function-name {name} "
         f"--timeout {needed.total_seconds():.0f}"

@@ -24,8 +24,9 @@ _PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=2))
 _LAMBDA_ATTEMPTS: Final = 1 + len(_PAUSES)
 _QUEUE_VISIBILITY: Final = timedelta(seconds=30)
 _QUEUE_RETENTION: Final = timedelta(days=4)
-LONGEST_TIMEOUT: Final = timedelta(minutes=15)
-"""What Lambda allows a function at most (Lambda developer guide, "Lambda quotas")."""
+LONGEST_TIMEOUT: Final = timedelta(minutes=30)
+"""What Lambda allows a function at most (Lambda API reference, CreateFunction, Timeout), except on
+Managed Instances."""
 
 
 @dataclass(frozen=True, slots=True)

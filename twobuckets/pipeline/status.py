@@ -210,7 +210,10 @@ def count_unread(record: object) -> int:
 
 
 def describe_settings(settings: Settings, pipeline: Pipeline) -> SettingsStatus:
-    """Return every setting that has a value, with where it came from."""
+    """Return every setting that has a value, with where it came from.
+
+    Of the processor's variables the names alone: a value may be a secret.
+    """
     origins = {**settings.origins, **pipeline.origins}
     values = {
         f.name: getattr(source, f.name)
@@ -218,6 +221,8 @@ def describe_settings(settings: Settings, pipeline: Pipeline) -> SettingsStatus:
         for f in fields(source)
         if f.name in origins
     }
+    if "environment" in values:
+        values["environment"] = tuple(name for name, _ in settings.environment)
     return SettingsStatus(
         tuple(SettingStatus(name, values[name], origin) for name, origin in origins.items())
     )

@@ -28,7 +28,6 @@ from twobuckets.stack.events import (
 )
 from twobuckets.stack.foreign import WHOLE, find_foreign
 from twobuckets.stack.stacks import REVIEW, UNMADE, Stack, find_stack, require_idle, require_ours
-from twobuckets.stack.template import template_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,6 +170,7 @@ def plan(
     stack: Stack | None,
     parameters: Mapping[str, str],
     *,
+    template: str,
     sleep: Callable[[float], None],
 ) -> Plan:
     """Return what deploying the template with these parameters would do to the `stack`.
@@ -193,7 +193,7 @@ def plan(
             StackName=name,
             ChangeSetName=f"twobuckets-{uuid.uuid4().hex}",
             ChangeSetType="CREATE" if stack is None else "UPDATE",
-            TemplateBody=template_text(),
+            TemplateBody=template,
             Parameters=given,
             Capabilities=["CAPABILITY_IAM"],
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twobuckets.stack.artifacts import artifact_bucket, artifact_key, find_account
 from twobuckets.stack.plan import plan
-from twobuckets.stack.template import Location, parameters
+from twobuckets.stack.template import Location, parameters, template_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,4 +46,5 @@ def plan_project(
         artifact_bucket=artifact_bucket(place),
         artifact_key=artifact_key(artifact_sha256),
     )
-    return plan(aws.cloudformation, aws.s3, name, present, wanted, sleep=sleep)
+    template = template_text(settings.environment)
+    return plan(aws.cloudformation, aws.s3, name, present, wanted, template=template, sleep=sleep)

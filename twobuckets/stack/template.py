@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import resources
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from twobuckets.settings import Settings
 
@@ -20,6 +21,7 @@ LOG_RETENTION_DAYS: Final = (
 )
 """What CloudWatch Logs allows (API reference, PutRetentionPolicy, retentionInDays)."""
 
+_ENVIRONMENT_MARK: Final = "# processor.environment of the settings comes here."
 _LONGEST_BUCKET_NAME: Final = 63
 _LONGEST_FUNCTION_NAME: Final = 64
 _FUNCTION_SUFFIX: Final = "-processor"
@@ -35,9 +37,17 @@ class Location:
     uses_tls: bool
 
 
-def template_text() -> str:
-    """Return the CloudFormation template as it stands in the package."""
-    return resources.files("twobuckets.stack").joinpath("template.yaml").read_text("utf-8")
+def template_text(environment: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the CloudFormation template, with more variables for the processor's `environment`.
+
+    A parameter can't hold a table, so these stand in the text; a value may be a dynamic reference
+    such as `{{resolve:ssm:/intake/table}}`.
+    """
+    text = resources.files("twobuckets.stack").joinpath("template.yaml").read_text("utf-8")
+    place, mark = text[: text.index(_ENVIRONMENT_MARK)].rpartition("\n")[2], _ENVIRONMENT_MARK
+    # Every JSON text is a YAML scalar, except where it escapes surrogate pairs.
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in environment]
+    return text.replace(mark, f"\n{place}".join(lines)) if lines else text
 
 
 def parameters(
@@ -81,11 +91,13 @@ def parameters(
         "Runtime": settings.runtime,
         "Architecture": settings.architecture,
         "MemorySize": str(settings.memory_mb),
+        "EphemeralStorage": str(settings.ephemeral_storage_mb),
         # Lambda counts in whole seconds; half a second more is better than one too few.
         "Timeout": str(-(-settings.timeout // timedelta(seconds=1))),
         "ReservedConcurrency": str(-1 if reserved is None else reserved),
         "RecordConcurrency": str(settings.record_concurrency),
         "ProcessorPolicies": ",".join(settings.policies),
+        "Layers": ",".join(settings.layers),
         "StorageClass": settings.storage_class,
         "AbortIncompleteUploadDays": str(settings.abort_incomplete_uploads_days),
         "NoncurrentVersionDays": str(settings.noncurrent_version_days),

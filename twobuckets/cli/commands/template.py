@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 def template(app: App) -> None:
     """Print the CloudFormation template that `deploy` uses.
 
-    Its parameters are documented in it. With tools of your own, put the zip that
-    `twobuckets build` makes into a bucket and name it as ArtifactBucket and ArtifactKey:
+    It holds the processor's variables of the settings, if there are any. Its parameters are
+    documented in it. With tools of your own, put the zip that `twobuckets build` makes into a
+    bucket and name it as ArtifactBucket and ArtifactKey:
 
     \b
       twobuckets template > pipeline.yaml
     """
     from twobuckets.stack.template import template_text
 
-    app.out.raw(template_text())
+    app.out.raw(template_text(app.settings.environment))
