@@ -256,6 +256,7 @@ class Settings:
     source: str = _setting("processor.source", _text, default="processor.py")
     process: str = _setting("processor.process", _process, default="processor:process")
     requirements: str | None = _setting("processor.requirements", _text)
+    include: tuple[str, ...] = _setting("processor.include", _texts, default=())
     build_sdists: bool = _setting("processor.build_sdists", _yes_or_no, default=False)
     runtime: str = _setting("processor.runtime", _runtime, default="python3.13")
     architecture: str = _setting(

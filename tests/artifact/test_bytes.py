@@ -181,12 +181,11 @@ def test_hidden_files_byte_code_environments_and_older_artifacts_stay_out(tmp_pa
 
 
 def test_links_are_packed_as_what_they_lead_to(tmp_path):
-    (tmp_path / "shared" / "deep").mkdir(parents=True)
-    (tmp_path / "shared" / "deep" / "a.py").write_text("1")
-    (tmp_path / "linked").mkdir()
-    (tmp_path / "linked" / "folder").symlink_to(tmp_path / "shared")
-    (tmp_path / "linked" / "file.py").symlink_to("../shared/deep/a.py")
-    assert source_paths(tmp_path / "linked") == ["file.py", "folder/deep/a.py"]
+    (tmp_path / "src" / "shared" / "deep").mkdir(parents=True)
+    (tmp_path / "src" / "shared" / "deep" / "a.py").write_text("1")
+    (tmp_path / "src" / "folder").symlink_to(tmp_path / "src" / "shared")
+    (tmp_path / "src" / "file.py").symlink_to("shared/deep/a.py")
+    assert source_paths(tmp_path / "src") == ["file.py", "folder/deep/a.py", "shared/deep/a.py"]
 
 
 def test_a_link_to_a_folder_above_itself_is_refused(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 from typing import Any
@@ -125,8 +124,7 @@ def test_requirements_beside_the_settings_are_read_without_being_named(run, tmp_
     (tmp_path / "requirements.txt").write_text("--no-index\nmissing-thing==1.0\n")
     result = run("build")
     assert result.exit_code == 1
-    # uv leaves out the version.
-    assert re.search(r"missing-thing(==1\.0)? has no wheel for python3\.13 on arm64", result.stderr)
+    assert "there is no package missing-thing on the index" in result.stderr
 
 
 @pytest.mark.slow

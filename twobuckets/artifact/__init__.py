@@ -15,18 +15,20 @@ probe           the program that importing runs there
 from __future__ import annotations
 
 import re
-import tempfile
+import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twobuckets.artifact.confidential import require_nothing_confidential
 from twobuckets.artifact.contents import Entry, iter_runtime, iter_source, iter_wheels, merge
 from twobuckets.artifact.importing import require_importable
 from twobuckets.artifact.packing import published, sha256_of, write_zip
 from twobuckets.artifact.requirements import Built, Installed, install
+from twobuckets.artifact.scratch import scratch_folder
 from twobuckets.artifact.target import NATIVE, native_runtime, parse_target
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.units import format_bytes
@@ -40,6 +42,7 @@ __all__ = [
     "UNZIPPED_LIMIT_BYTES",
     "Artifact",
     "Content",
+    "PackedFile",
     "build",
     "build_configured",
     "find_built",
@@ -66,13 +69,22 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedFile:
+    """One file in the artifact; `origin` is source, requirements, runtime or bytecode."""
+
+    path: str
+    size_bytes: int
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A zip that Lambda can run.
 
     `sha256` is lower-case hex over the zip's bytes; `contents` is what takes the room, largest
     first; `unchecked` says what could not be checked on this machine, None when all was. `built`
     are the wheels that were built for it, by running their code on this machine; `notes` say what
-    may not be as it looks.
+    may not be as it looks; `files` is all that goes in, in the order of the zip.
     """
 
     path: Path
@@ -85,6 +97,7 @@ class Artifact:
     unchecked: str | None
     built: tuple[Built, ...] = ()
     notes: tuple[str, ...] = ()
+    files: tuple[PackedFile, ...] = ()
 
     def notices(self) -> Iterator[str]:
         """Yield what a person should know beside the sizes, in sentences."""
@@ -108,6 +121,7 @@ def build(
     architecture: str = "arm64",
     out: Path | None = None,
     build_sdists: bool = False,
+    include: Sequence[str] = (),
 ) -> Artifact:
     """Build the artifact of a processor and check that it can be imported.
 
@@ -123,7 +137,11 @@ def build(
     They don't depend on umask, time, time zone, locale, hash seed, order in folders, version of
     Python or zlib.
 
-    Raises UsageError for a source, requirement file or name that can't be meant, and
+    `include` are patterns of paths in the artifact that are meant though they look like secrets,
+    are hidden, or are links that lead out of the source's folder.
+
+    Raises UsageError for a source, requirement file or name that can't be meant, or for what looks
+    like a secret in the source, and
     TwoBucketsError when the processor can't be imported, a requirement has no wheel, the artifact
     is over Lambda's limit or the disk is full; nothing is left behind then.
     """
@@ -133,10 +151,11 @@ def build(
     if out.parent.name == _DEFAULT_OUT.parent.name:
         _keep_out_of_git(out.parent)
     with (
-        tempfile.TemporaryDirectory(prefix="twobuckets-build-") as scratch_name,
+        scratch_folder() as scratch,
         published(out) as draft,
     ):
-        scratch = Path(scratch_name)
+        own = list(iter_source(source, out=out, include=include))
+        notes = require_nothing_confidential(own, of=str(source), include=include)
         wheels = scratch / "wheels"
         installed = Installed()
         if requirements is not None:
@@ -145,9 +164,10 @@ def build(
             )
         entries = merge(
             ("the twobuckets runtime", iter_runtime()),
-            (str(source), iter_source(source, out=out)),
+            (str(source), own),
             (str(requirements), iter_wheels(wheels) if requirements is not None else ()),
         )
+        notes += _require_own_wheels_harmless(entries, installed, include)
         contents = _contents(entries)
         unzipped_bytes = _require_within_limit(contents)
         write_zip(entries, draft)
@@ -165,7 +185,8 @@ def build(
         contents=contents,
         unchecked=unchecked,
         built=installed.built,
-        notes=installed.notes,
+        notes=(*installed.notes, *notes),
+        files=tuple(PackedFile(entry.path, entry.size_bytes, entry.origin) for entry in entries),
     )
 
 
@@ -185,6 +206,7 @@ def build_configured(settings: Settings, *, out: Path | None = None) -> Artifact
         architecture=NATIVE if settings.is_local else settings.architecture,
         out=out or settings.directory / _DEFAULT_OUT,
         build_sdists=settings.build_sdists,
+        include=settings.include,
     )
 
 
@@ -217,6 +239,19 @@ def _keep_out_of_git(folder: Path) -> None:
     with suppress(OSError):
         folder.mkdir(exist_ok=True)
         (folder / ".gitignore").write_text("*\n", "utf-8")
+
+
+def _require_own_wheels_harmless(
+    entries: Iterable[Entry], installed: Installed, include: Sequence[str]
+) -> list[str]:
+    """Look into the wheels of the user's folders as into the source."""
+    notes = []
+    for wheel in installed.own_wheels:
+        with zipfile.ZipFile(wheel) as read:
+            names = set(read.namelist())
+        of_wheel = [e for e in entries if e.origin == "requirements" and e.path in names]
+        notes += require_nothing_confidential(of_wheel, of=wheel.name, include=include)
+    return notes
 
 
 def _contents(entries: Sequence[Entry]) -> tuple[Content, ...]:

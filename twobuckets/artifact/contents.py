@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 import twobuckets
@@ -16,26 +17,33 @@ _INSTALLER_RECORDS = frozenset(
     {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
 )
 
+_TOLD = 10
 _RENAME = "Rename the one that is yours, or take the requirement out."
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file to pack: where it goes in the zip and where its bytes are."""
+    """One file to pack: where it goes in the zip and where its bytes are.
+
+    `origin` is `source`, `requirements`, `runtime` or `bytecode`.
+    """
 
     path: str
     file: Path
     executable: bool
     size_bytes: int
+    origin: str = "source"
 
 
-def iter_source(source: Path, *, out: Path) -> Iterator[Entry]:
+def iter_source(source: Path, *, out: Path, include: Sequence[str] = ()) -> Iterator[Entry]:
     """Yield the user's own files: a module, a package under its name, or a folder's contents.
 
     A folder is a package when it has an `__init__.py`. Left out are hidden files (`.git`, `.env`),
     byte code, `*.egg-info`, virtual environments and the artifact itself. Links are followed, so
-    that a linked file and a copy of it give the same artifact.
-    Raises UsageError when there is nothing at `source` or a name or file type can't be packed.
+    that a linked file and a copy of it give the same artifact. What matches a pattern of `include`,
+    which holds paths in the artifact, is taken though it is hidden or a link out of the folder.
+    Raises UsageError when there is nothing at `source`, a name or file type can't be packed, or
+    links lead out of the folder.
     """
     if source.is_file():
         if source.suffix != ".py":
@@ -46,7 +54,18 @@ def iter_source(source: Path, *, out: Path) -> Iterator[Entry]:
         yield _entry(source, source.name)
     elif source.is_dir():
         package = (source / "__init__.py").exists()
-        yield from _walk(source, f"{source.resolve().name}/" if package else "", _private(out))
+        inside = f"{source.resolve().name}/" if package else ""
+        leading_out: list[str] = []
+        yield from _walk(source, inside, _private(source, inside, out, include, leading_out))
+        if leading_out:
+            more = f" and {len(leading_out) - _TOLD} more" if len(leading_out) > _TOLD else ""
+            names = ", ".join(f'"{path}"' for path in leading_out[:_TOLD])
+            raise UsageError(
+                f"Could not pack the processor: links lead out of {source}:"
+                f" {', '.join(leading_out[:_TOLD])}{more}",
+                hint="Put copies there instead, or say that they are meant, under [processor] in"
+                f" twobuckets.toml: include = [{names}]",
+            )
     else:
         raise UsageError(
             f"Could not build the processor: {source} does not exist",
@@ -57,8 +76,8 @@ def iter_source(source: Path, *, out: Path) -> Iterator[Entry]:
 def iter_runtime() -> Iterator[Entry]:
     """Yield the files of `twobuckets.processor`, which is all of twobuckets that Lambda needs."""
     root = Path(twobuckets.__file__).parent
-    yield _entry(root / "__init__.py", "twobuckets/__init__.py")
-    yield from _walk(root / "processor", "twobuckets/processor/", _byte_code)
+    yield _entry(root / "__init__.py", "twobuckets/__init__.py", "runtime")
+    yield from _walk(root / "processor", "twobuckets/processor/", _byte_code, "runtime")
 
 
 def iter_wheels(folder: Path) -> Iterator[Entry]:
@@ -74,7 +93,13 @@ def iter_wheels(folder: Path) -> Iterator[Entry]:
         record = item.name in _INSTALLER_RECORDS and ".dist-info" in item.path
         return record or _byte_code(item)
 
-    yield from _walk(folder, "", skip)
+    yield from _walk(folder, "", skip, "requirements")
+
+
+def is_included(path: str, include: Sequence[str]) -> bool:
+    """Tell whether a path, or a folder above it, matches one of the patterns."""
+    above = [path, *(str(parent) for parent in PurePosixPath(path).parents[:-1])]
+    return any(fnmatchcase(one, pattern) for one in above for pattern in include)
 
 
 def merge(*origins: tuple[str, Iterable[Entry]]) -> list[Entry]:
@@ -108,6 +133,7 @@ def _walk(
     folder: Path,
     inside: str,
     skip: Callable[[os.DirEntry[str]], bool],
+    origin: str = "source",
     above: tuple[tuple[int, int], ...] = (),
 ) -> Iterator[Entry]:
     here = folder.stat()
@@ -127,12 +153,14 @@ def _walk(
         ) from error
     for item in kept:
         if Path(item.path).is_dir():
-            yield from _walk(Path(item.path), f"{inside}{item.name}/", skip, (*above, identity))
+            yield from _walk(
+                Path(item.path), f"{inside}{item.name}/", skip, origin, (*above, identity)
+            )
         else:
-            yield _entry(Path(item.path), inside + item.name)
+            yield _entry(Path(item.path), inside + item.name, origin)
 
 
-def _entry(file: Path, path: str) -> Entry:
+def _entry(file: Path, path: str, origin: str = "source") -> Entry:
     try:
         path.encode()
     except UnicodeEncodeError as error:
@@ -151,18 +179,32 @@ def _entry(file: Path, path: str) -> Entry:
             f"Could not pack the processor: {file} is neither a file nor a folder",
             hint="Move it out of the processor's folder.",
         )
-    return Entry(path, file, bool(status.st_mode & stat.S_IXUSR), status.st_size)
+    return Entry(path, file, bool(status.st_mode & stat.S_IXUSR), status.st_size, origin)
 
 
 def _byte_code(item: os.DirEntry[str]) -> bool:
     return item.name == "__pycache__" or item.name.endswith((".pyc", ".pyo"))
 
 
-def _private(out: Path) -> Callable[[os.DirEntry[str]], bool]:
+def _private(
+    source: Path, inside: str, out: Path, include: Sequence[str], leading_out: list[str]
+) -> Callable[[os.DirEntry[str]], bool]:
+    """Return what tells the files to leave out; links that lead out are noted on the way."""
+    root = source.resolve()
+
     def skip(item: os.DirEntry[str]) -> bool:
+        within = Path(item.path).relative_to(source)
+        path = inside + within.as_posix()
+        # A folder is looked into for what is meant of that which lies deeper in it.
+        is_meant = is_included(path, include) or any(one.startswith(f"{path}/") for one in include)
+        is_link = item.is_symlink() and Path(item.path).exists()
+        if is_link and not is_meant and not Path(item.path).resolve().is_relative_to(root):
+            leading_out.append(path)
+            return True
+        is_hidden = any(part.startswith(".") for part in within.parts)
         return (
             _byte_code(item)
-            or item.name.startswith(".")
+            or (is_hidden and not is_meant)
             or item.name.endswith(".egg-info")
             or Path(item.path, "pyvenv.cfg").exists()
             or Path(item.path) == out

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from twobuckets.artifact.scratch import draft_beside
 from twobuckets.errors import TwoBucketsError
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ _UNIX = 3
 
 
 def write_zip(entries: Iterable[Entry], file: Path) -> None:
-    """Write entries to a new zip in the order given.
+    """Write entries to a zip in the order given.
 
     Entries are stored, not deflated: the output of deflate differs between versions of zlib and
     between zlib and zlib-ng, and equal sources are to give equal bytes on any machine. Lambda
     counts the unzipped size for code that comes from S3, so nothing but transfer is lost.
     Raises TwoBucketsError for an entry that can't be read.
     """
-    with file.open("xb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as packed:
+    with file.open("wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as packed:
         for entry in entries:
             header = zipfile.ZipInfo(entry.path, _EPOCH)
             header.create_system = _UNIX
@@ -48,14 +48,15 @@ def write_zip(entries: Iterable[Entry], file: Path) -> None:
 def published(out: Path) -> Iterator[Path]:
     """Give a path beside `out` to write to, and rename it to `out` when the block succeeds.
 
-    When the block fails nothing is left, and whatever `out` was before stays.
+    When the block fails nothing is left, and whatever `out` was before stays. What runs left that
+    were killed goes.
     Raises TwoBucketsError when the disk is full or the folder can't be written.
     """
-    draft = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    draft = out
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        draft.replace(out)
+        with draft_beside(out) as draft:
+            yield draft
+            draft.replace(out)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             hint = "Make room on the disk; nothing was left behind."
@@ -66,10 +67,6 @@ def published(out: Path) -> Iterator[Path]:
         raise TwoBucketsError(
             f"Could not write the artifact {out}: {error.strerror}", hint=hint
         ) from error
-    finally:
-        # Never more important than the error on its way.
-        with suppress(OSError):
-            draft.unlink()
 
 
 def sha256_of(file: Path) -> str:

@@ -310,7 +310,7 @@ class _Installing:
                 )
             case Lack.NAME:
                 return TwoBucketsError(
-                    f"{what}: there is no package {name} on the index",
+                    f"{what}: there is no package {Requirement(name).name} on the index",
                     hint="Check its name, and the index that it should come from.",
                 )
             case _:

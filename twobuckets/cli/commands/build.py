@@ -47,7 +47,8 @@ def build(
     are a file in pip's format, or a uv.lock, poetry.lock, pdm.lock or pylock.toml. Folders of yours
     among them are built in isolation; nothing else runs its own code. The same input gives the same
     bytes. What is not given here comes from [processor] in twobuckets.toml. With
-    --stack local it is built for this machine.
+    --stack local it is built for this machine. What looks like a secret is refused; -v lists what
+    goes in.
 
     \b
       twobuckets build
@@ -63,6 +64,8 @@ def build(
         "build_sdists": "true" if build_sdists else None,
     }
     built = artifact.build_configured(app.settings, out=out.absolute() if out else None)
+    if app.verbosity and not app.json:
+        app.out.stream(built.files)
     app.out.record(built)
     for notice in built.notices():
         app.out.note(notice)

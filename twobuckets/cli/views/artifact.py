@@ -11,6 +11,7 @@ from twobuckets.artifact import (
     UNZIPPED_LIMIT_BYTES,
     Artifact,
     Content,
+    PackedFile,
 )
 from twobuckets.artifact.starter import WrittenFile
 from twobuckets.cli.views import View, Views, remote
@@ -54,7 +55,14 @@ def _content(content: Content) -> Text:
     return Text.assemble(f"  {format_bytes(content.size_bytes):>10}  ", remote(content.path))
 
 
+def _packed(file: PackedFile) -> Text:
+    return Text.assemble(
+        f"{format_bytes(file.size_bytes):>12}  ", remote(file.path), (f"  {file.origin}", "dim")
+    )
+
+
 VIEWS: Final[Views] = {
     WrittenFile: View(_written),
     Artifact: View(_artifact),
+    PackedFile: View(_packed),
 }
