@@ -17,6 +17,7 @@ import pytest
 from botocore.stub import Stubber
 from click.testing import CliRunner, Result
 
+from tests.faults.proxy import Asked, FaultProxy, Refusal
 from tests.s3.scripted import Received, answer, refuse, serving
 from twobuckets.cli import cli
 from twobuckets.pipeline.waking import Waker
@@ -25,6 +26,7 @@ from twobuckets.reprocess.journal import require_unfinished
 from twobuckets.settings import state_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
@@ -305,6 +307,89 @@ def test_an_archived_version_is_deleted_only_once_its_copy_is_proven(
     assert said["state"] == state, result.output
     deletes = [received for received in server.received if received.head.startswith("POST")]
     assert bool(deletes) == (state == "done")
+
+
+OWN_KEY = 400, "InvalidRequest", "The object was stored using a form of Server Side Encryption."
+KMS = 403, "AccessDenied", "User: u is not authorized to perform: kms:Decrypt on the resource"
+DISABLED = 400, "KMS.DisabledException", "arn:aws:kms:eu-central-1:1:key/k is disabled."
+LOCKED = 403, "AccessDenied", "Access Denied because object protected by object lock."
+TAGGING = 403, "AccessDenied", "User: u is not authorized to perform: s3:GetObjectTagging"
+
+
+@pytest.mark.parametrize("asked", [["--prefix", ""], ["closed", "k001", "k002"]])
+@pytest.mark.parametrize("refusal", [OWN_KEY, KMS, DISABLED])
+def test_an_object_that_nobody_else_can_read_is_left_with_its_reason_and_the_others_go_on(
+    s3: S3Client, monkeypatch: pytest.MonkeyPatch, refusal: Refusal, asked: list[str]
+):
+    for key in ("closed", "k001", "k002"):
+        s3.put_object(Bucket=ARCHIVE, Key=key, Body=b"x")
+
+    def refuse(asked: Asked) -> Refusal | None:
+        # Its own requests, and the copies that are made of it.
+        is_meant = "closed" in asked.target and asked.method in ("HEAD", "GET", "PUT")
+        return refusal if is_meant and "versions" not in asked.target else None
+
+    result, said = reprocess_refused(monkeypatch, refuse, *asked)
+    assert result.exit_code == 3, result.output
+    assert "credentials" not in result.output + result.stderr
+    [planned] = records(result, "plan")
+    reasons = [*planned["skipped"], *(left["reason"] for left in said.values())]
+    assert ("SSE-C" if refusal is OWN_KEY else refusal[2]) in reasons[0]
+    assert records(result, "summary")[0]["left"] == 1
+    assert {said[key]["state"] for key in ("k001", "k002")} == {"done"}
+    assert keys(s3, STAGING) == ["k001", "k002"]
+    assert keys(s3, ARCHIVE) == ["closed"]
+
+
+def test_a_copy_that_may_not_be_tagged_is_one_failure(
+    s3: S3Client, monkeypatch: pytest.MonkeyPatch
+):
+    for key in ("closed", "k001"):
+        s3.put_object(Bucket=ARCHIVE, Key=key, Body=b"x")
+
+    def refuse(asked: Asked) -> Refusal | None:
+        return TAGGING if asked.method == "PUT" and "closed" in asked.target else None
+
+    result, said = reprocess_refused(monkeypatch, refuse, "--prefix", "")
+    assert result.exit_code == 3, result.output
+    assert said["closed"]["state"] == "failed"
+    assert "s3:GetObjectTagging" in said["closed"]["reason"]
+    assert said["k001"]["state"] == "done"
+
+
+def test_credentials_that_end_are_no_single_objects_fault(
+    s3: S3Client, monkeypatch: pytest.MonkeyPatch
+):
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    expired = 400, "ExpiredToken", "The provided token has expired."
+
+    def refuse(asked: Asked) -> Refusal | None:
+        return expired if asked.method in ("HEAD", "GET") and "/k" in asked.target else None
+
+    result, said = reprocess_refused(monkeypatch, refuse, "k")
+    assert (result.exit_code, said) == (5, {}), result.output
+    assert "expired" in result.stderr
+
+
+def test_what_was_written_while_versions_were_suspended_is_copied_and_stays(s3: S3Client):
+    for bucket in (STAGING, ARCHIVE):
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    result = run("k", "--yes")
+    [said] = records(result, "reprocessed")
+    assert (said["kind"], said["state"]) == ("copy", "done"), result.output
+    assert keys(s3, STAGING) == keys(s3, ARCHIVE) == ["k"]
+
+
+def reprocess_refused(
+    monkeypatch: pytest.MonkeyPatch, refuses: Callable[[Asked], Refusal | None], *words: str
+) -> tuple[Result, dict[str, dict[str, Any]]]:
+    """Reprocess through a proxy that answers some requests as S3 does."""
+    url = os.environ["TWOBUCKETS_ENDPOINT_URL"]
+    with FaultProxy(rate=0, upstream=url, refuses=refuses) as proxy:
+        monkeypatch.setenv("TWOBUCKETS_ENDPOINT_URL", proxy.url)
+        result = run(*words, "--yes")
+    return result, {record["key"]: record for record in records(result, "reprocessed", "action")}
 
 
 @pytest.mark.parametrize("key", ["bad\udcff", "\ud800"])

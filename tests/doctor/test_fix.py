@@ -295,6 +295,60 @@ def test_where_nothing_lies_under_what_is_deleted_no_marker_is_left(pair: HandMa
     assert {entry["Key"] for entry in named} == {"a longer key"}
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Access Denied because object protected by object lock.",
+        "Mfa Authentication must be used for this request",
+    ],
+)
+def test_a_version_that_may_not_be_deleted_is_left_with_its_reason_and_the_others_go(
+    pair: HandMadePair, answers: Answers, message: str
+):
+    put(pair, "a", "locked")
+    for key in ("a", "locked"):
+        pair.s3.put_object(Bucket=ARCHIVE, Key=key, Body=b"content")
+    refused = {
+        "Error": {"Code": "AccessDenied", "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": 403},
+    }
+    answers.give("DeleteObject", lambda params: refused if "locked" in params["url"] else None)
+    run = run_doctor(*DELETE_ARCHIVED)
+    [applied] = [line for line in run.lines if line["type"] == "applied"]
+    assert (applied["done"], applied["left_count"], applied["failed_count"]) == (1, 1, 0)
+    assert message in applied["left"][0]
+    assert keys_in_sight(pair) == ["locked"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "InvalidRequest", "The object was stored using a form of Server Side Encryption."),
+        (403, "AccessDenied", "User: u is not authorized to perform: kms:Decrypt on the resource"),
+    ],
+)
+def test_an_object_that_can_not_be_looked_at_hides_nothing_of_the_others(
+    pair: HandMadePair, answers: Answers, status: int, code: str, message: str
+):
+    put(pair, "a", "closed")
+    for key in ("a", "closed"):
+        pair.s3.put_object(Bucket=ARCHIVE, Key=key, Body=b"content")
+
+    def refuse(params: dict[str, Any], *, in_words: bool) -> dict[str, Any] | None:
+        if "closed" not in params["url"]:
+            return None
+        error = {"Code": code, "Message": message} if in_words else {"Code": str(status)}
+        return {"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+    answers.give("HeadObject", lambda params: refuse(params, in_words=False))
+    answers.give("GetObject", lambda params: refuse(params, in_words=True))
+    run = run_doctor(
+        "--older-than", "0s", "--check", "stuck-archived", "--check", "stuck-in-progress"
+    )
+    assert run.of("stuck-archived")["objects"] == ["a"]
+    assert run.of("stuck-in-progress")["objects"] == ["closed"]
+
+
 def test_what_is_uploaded_while_an_archived_version_is_deleted_stays_in_sight(
     pair: HandMadePair, answers: Answers
 ):

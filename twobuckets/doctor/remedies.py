@@ -21,6 +21,7 @@ from twobuckets.doctor.staging import is_archived
 from twobuckets.errors import TwoBucketsError
 from twobuckets.parallel import map_unordered
 from twobuckets.pipeline.lookups import CouldNotLook
+from twobuckets.processor.refusals import reason_of_error
 
 if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finding
@@ -229,8 +230,16 @@ def _delete_archived(site: Site, staged: Version) -> str | None:
         if _covers_older(site, staged):
             # What is newer by now covers the older version as well, and gets no marker.
             _delete_if_current(site, staged)
-        # S3 compares conditions with the current version only; a version id is exact by itself.
-        site.aws.s3.delete_object(Bucket=site.staging, Key=staged.key, VersionId=staged.version_id)
+        try:
+            # S3 compares conditions with the current version only; an id is exact by itself.
+            site.aws.s3.delete_object(
+                Bucket=site.staging, Key=staged.key, VersionId=staged.version_id
+            )
+        except ClientError as error:
+            reason = reason_of_error(error)
+            if reason is None:
+                raise
+            return f"the archive holds it, and it stays: {reason}"
     return None
 
 

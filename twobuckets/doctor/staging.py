@@ -9,6 +9,7 @@ from twobuckets.aws import ClientError, Meaning, meaning
 from twobuckets.pipeline.lookups import Gone, could_not_look, listing_stopped
 from twobuckets.pipeline.versions import NO_VERSION, Version, version_described, version_listed
 from twobuckets.processor.copies import Copy
+from twobuckets.processor.refusals import ask_why, reason_of_error
 from twobuckets.s3.listing import ListingError, iter_objects, iter_versions
 
 if TYPE_CHECKING:
@@ -90,6 +91,14 @@ def _look(site: Site, bucket: str, key: str, version_id: str | None = None) -> V
     except ClientError as error:
         if meaning(error) in _ABSENT:
             return None
+        if _is_closed(site, {"Bucket": bucket, "Key": key, **version}):
+            # What S3 refuses of one object proves nothing of it, and says nothing of the others.
+            return None
         # Without s3:ListBucket S3 answers 403 for what does not exist.
         what = f"whether s3://{site.archive} holds what is stuck"
         raise could_not_look(what, error, "s3:GetObject and s3:ListBucket") from error
+
+
+def _is_closed(site: Site, where: dict[str, Any]) -> bool:
+    refusal = ask_why(site.aws.s3, where)
+    return refusal is not None and reason_of_error(refusal) is not None

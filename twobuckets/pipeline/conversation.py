@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from twobuckets.pipeline.versions import Version, require_found, require_versions
 from twobuckets.s3.engine import Request, Response, SendError
-from twobuckets.s3.operations import VERSIONS, head_object
+from twobuckets.s3.operations import VERSIONS, get_first_byte, head_object
 from twobuckets.s3.refusals import are_credentials_over, explain
 
 if TYPE_CHECKING:
@@ -100,16 +100,59 @@ def checked(answer: Answer) -> Answer:
     return answer
 
 
+def in_words(talk: Talk[T]) -> Talk[T]:
+    """Hold a conversation, and have S3 say in words why it refuses a HEAD, which has none.
+
+    Such as that the credentials are over, which is about all objects, or that this one is encrypted
+    with somebody's own key.
+    """
+    try:
+        requests = next(talk)
+    except StopIteration as end:
+        return cast("T", end.value)
+    while True:
+        answers = yield requests
+        refused = [
+            place
+            for place, (request, answer) in enumerate(zip(requests, answers, strict=True))
+            if request.method == "HEAD"
+            and isinstance(answer, Response)
+            and answer.status in (400, 403)
+        ]
+        if refused:
+            said = yield [get_first_byte(*_version_of(requests[place])) for place in refused]
+            for place, words in zip(refused, said, strict=True):
+                if isinstance(words, Response) and not words.ok:
+                    answers[place] = words
+        try:
+            requests = talk.send(answers)
+        except StopIteration as end:
+            return cast("T", end.value)
+
+
 def look(bucket: str, key: str, version_ids: list[str]) -> Talk[list[Version]]:
     """Return those of a key's versions that are there, with all that HEAD says of them."""
     requests = [head_object(bucket, key, version_id) for version_id in version_ids]
     answers = (yield requests) if requests else []
     found = [
-        # A 400 says that the credentials are over: these ids are ones that S3 gave.
-        require_found(head_object(bucket, key), checked(answer))
-        for answer in answers
+        require_found(request, checked(answer))
+        for request, answer in zip(requests, answers, strict=True)
     ]
     return [version for version in found if version is not None]
+
+
+def find(bucket: str, key: str, version_id: str | None = None) -> Talk[Version | None]:
+    """Return what HEAD says of an object or one version, None when it is not there.
+
+    Raises as require_found does.
+    """
+    request = head_object(bucket, key, version_id)
+    (answer,) = yield [request]
+    return require_found(request, checked(answer))
+
+
+def _version_of(request: Request) -> tuple[str, str, str | None]:
+    return request.bucket, request.key, dict(request.query).get("versionId")
 
 
 def list_stack(bucket: str, key: str) -> Talk[list[Version]]:

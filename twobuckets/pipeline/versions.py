@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError
+from twobuckets.errors import TwoBucketsError, UnreachableError
 from twobuckets.processor.comparing import (
     Content,
     Likeness,
@@ -22,6 +22,7 @@ from twobuckets.processor.comparing import (
 )
 from twobuckets.processor.contract import ORIGIN, Origin, read_origin
 from twobuckets.processor.copies import Copy, StagedVersion, judge_copy
+from twobuckets.processor.refusals import reason_of_one
 from twobuckets.s3.answers import AnswerError
 from twobuckets.s3.engine import Response, SendError
 from twobuckets.s3.operations import VERSIONS, read_etag
@@ -132,21 +133,31 @@ def version_described(key: str, head: Mapping[str, Any]) -> Version:
     )
 
 
+class ClosedObjectError(TwoBucketsError):
+    """S3 refuses this one object; `reason` says why, and the others may go on."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"Could not look at {where}: {reason}")
+        self.reason = reason
+
+
 def require_found(request: Request, answer: Response | SendError) -> Version | None:
-    """Return what a HEAD found, None for nothing. Raises AccessError or TwoBucketsError."""
+    """Return what a HEAD found, None for nothing.
+
+    Raises ClosedObjectError for what is about this object alone, AccessError or TwoBucketsError for
+    the rest; which it is, only an answer in words can tell (`conversation.in_words`).
+    """
     where = f"s3://{request.bucket}/{request.key}"
     if isinstance(answer, SendError):
         raise UnreachableError(f"Could not look at {where}: {answer.cause}")
-    # 405 is S3's answer to the HEAD of a delete marker by its version id, 400 to an id that can
-    # be none.
-    if answer.status in (404, 405) or (answer.status == 400 and request.query):
+    # 405 is S3's answer to the HEAD of a delete marker by its version id, InvalidArgument to an id
+    # that can be none.
+    if answer.status in (404, 405) or (answer.code == "InvalidArgument" and request.query):
         return None
-    if answer.status in (401, 403) or answer.status == 400:
-        raise AccessError(
-            f"Could not look at {where}: access denied (HTTP {answer.status})",
-            hint="The identity in use needs s3:GetObject, s3:GetObjectVersion and s3:ListBucket "
-            f"on {request.bucket}; the credentials may also have expired.",
-        )
+    if answer.status in (400, 401, 403):
+        if reason := reason_of_one(answer.code, answer.message):
+            raise ClosedObjectError(where, reason)
+        raise explain(answer, "HeadObject", f"look at {where}")
     if not answer.ok:
         raise TwoBucketsError(f"Could not look at {where}: HTTP {answer.status}")
     headers = answer.headers

@@ -7,7 +7,7 @@ archive, or in both, and the next try recognises where it was.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twobuckets.processor.annotations import require_no_annotations
 from twobuckets.processor.contract import ORIGIN, Origin
@@ -38,6 +38,7 @@ from twobuckets.processor.looking import (
     require_wanted,
 )
 from twobuckets.processor.proving import is_equal
+from twobuckets.processor.refusals import reason_of_error
 from twobuckets.processor.stream import etag_of
 
 if TYPE_CHECKING:
@@ -58,16 +59,23 @@ class ContendedError(Exception):
     """Others kept changing the same key; the version is kept in staging."""
 
 
+class Placed(NamedTuple):
+    """The id of an archived version, and why the staged one stays nevertheless, None if it went."""
+
+    version_id: str | None
+    stays: str | None
+
+
 def archive(
     s3: S3Client,
     arrival: Arrival,
     staged: Staged,
     destination: Destination,
     seen: Archived | None,
-) -> str | None:
+) -> Placed:
     """Copy the processed version to the archive, verify it and delete it from staging.
 
-    Return the archived object's version id. Raise NotHere, with nothing archived and nothing
+    Raise NotHere, with nothing archived and nothing
     deleted, if the version was replaced or deleted since it was found; ArchiveMismatchError or
     ContendedError, with nothing deleted, if the archive does not hold what it should.
     """
@@ -89,8 +97,7 @@ def archive(
         raise ContendedError(
             f"the archive's object of this key changed {_TRIES} times while this one was copied"
         )
-    delete_staged(s3, staged, place)
-    return version_id
+    return Placed(version_id, delete_staged(s3, staged, place))
 
 
 def finish(s3: S3Client, arrival: Arrival, destination: Destination, seen: Archived) -> bool:
@@ -238,8 +245,10 @@ def _came_after(one: Staged, other: Staged) -> bool:
     return is_after(a.sequencer, b.sequencer)
 
 
-def delete_staged(s3: S3Client, staged: Staged, place: Place) -> None:
+def delete_staged(s3: S3Client, staged: Staged, place: Place) -> str | None:
     """Delete exactly the archived version from staging; what was uploaded since stays.
+
+    Return why S3 keeps this version although it is archived: a lock protects it, or MFA Delete.
 
     An older version under it was superseded by it and must not come to light again as if it were
     new: a delete marker goes on top first, and the bucket's rule for noncurrent versions clears up.
@@ -270,7 +279,15 @@ def delete_staged(s3: S3Client, staged: Staged, place: Place) -> None:
         )
     if staged.version_id is not None:
         # S3 holds conditions against the current version only; a version id is exact by itself.
-        s3.delete_object(Bucket=staged.bucket, Key=staged.key, VersionId=staged.version_id)
+        try:
+            s3.delete_object(Bucket=staged.bucket, Key=staged.key, VersionId=staged.version_id)
+        except Exception as error:
+            # No try of Lambda's would change that.
+            reason = reason_of_error(error)
+            if reason is None:
+                raise
+            return f"archived, and kept in staging as well: {reason}"
+    return None
 
 
 def _delete_if_current(s3: S3Client, where: dict[str, Any], etag: str) -> bool:

@@ -16,6 +16,7 @@ from twobuckets.processor.comparing import Likeness
 from twobuckets.processor.contract import ORIGIN, Origin, read_origin
 from twobuckets.processor.copies import Copy, StagedVersion, is_after, is_named, judge_copy
 from twobuckets.processor.proving import Described, is_equal
+from twobuckets.processor.refusals import ClosedError, ask_why, reason_of_error
 from twobuckets.processor.stream import etag_of
 
 if TYPE_CHECKING:
@@ -270,24 +271,38 @@ def _staged(arrival: Arrival, head: Mapping[str, Any]) -> Staged:
 def head_of(s3: S3Client, where: dict[str, Any]) -> Mapping[str, Any] | None:
     """Return what S3 says of an object or version, None if there is none.
 
-    Raises PermissionError when S3 does not say.
+    Raises ClosedError when S3 refuses this one object, PermissionError when it does not say why.
     """
     try:
         return s3.head_object(**where, ChecksumMode="ENABLED")
     except Exception as error:
-        # 405: the version id names a delete marker. 400: it names nothing that S3 ever gave out.
-        if code_of(error) in ("404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed"):
+        if code_of(error) in _ABSENT:
             return None
-        if code_of(error) in ("400", "InvalidArgument") and "VersionId" in where:
+        if code_of(error) not in _REFUSED:
+            raise
+        refusal = ask_why(s3, where)
+        if refusal is None:
+            raise
+        # Of an id that S3 never gave out it says so.
+        if code_of(refusal) in _ABSENT or code_of(refusal) == "InvalidArgument":
             return None
-        if code_of(error) in ("403", "AccessDenied"):
+        reason = reason_of_error(refusal)
+        if reason is not None:
+            raise ClosedError(where["Bucket"], where["Key"], reason) from refusal
+        if code_of(refusal) in ("403", "AccessDenied"):
             # S3 answers 403 instead of 404 to whoever may not list the bucket.
             raise PermissionError(
                 f"S3 refuses to describe {where['Key']!r} in {where['Bucket']}: either the "
-                "function's role lacks s3:GetObject or s3:GetObjectVersion there (or the key to "
-                "decrypt it), or the object is gone and the role lacks s3:ListBucket"
-            ) from error
-        raise
+                "function's role lacks s3:GetObject or s3:GetObjectVersion there (or the bucket is "
+                "Requester Pays, and another account's), or the object is gone and the role lacks "
+                f"s3:ListBucket. S3 says: {refusal}"
+            ) from refusal
+        raise refusal from error
+
+
+# 405: the version id names a delete marker.
+_ABSENT = ("404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed")
+_REFUSED = ("400", "403", "AccessDenied", "InvalidArgument")
 
 
 def version_id_of(response: Mapping[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ from twobuckets.processor.events import Arrival, Ignored, Unreadable, parse_even
 from twobuckets.processor.file import File, Reject
 from twobuckets.processor.looking import Archived, NotHere, Staged
 from twobuckets.processor.outcome import failure_of, now_text, write_line
+from twobuckets.processor.refusals import ClosedError
 from twobuckets.processor.stream import RangeReader, find_expected, open_stream
 
 if TYPE_CHECKING:
@@ -152,6 +153,15 @@ class Invocation:
             outcome = self._outcome(
                 progress, contract.REJECTED, error=Failure(shown.type, shown.message)
             )
+        except ClosedError as closed:
+            shown = failure_of(closed)
+            # What its uploader encrypted for themselves nobody processes; the rest may be mended.
+            is_rejected = closed.is_lasting and closed.bucket == progress.arrival.bucket
+            outcome = self._outcome(
+                progress,
+                contract.REJECTED if is_rejected else contract.FAILED,
+                error=Failure(shown.type, shown.message),
+            )
         except BaseException as error:  # noqa: BLE001 - `process` may raise even SystemExit
             outcome = self._outcome(progress, contract.FAILED, error=failure_of(error))
         finally:
@@ -204,12 +214,14 @@ class Invocation:
             progress.stage = "processing"
             notes = self._process(progress, staged, seen)
         progress.stage = "archiving"
-        version_id = archive_.archive(self.s3, arrival, staged, destination, seen)
+        placed = archive_.archive(self.s3, arrival, staged, destination, seen)
+        if placed.stays is not None:
+            notes = (*notes, placed.stays)
         return self._outcome(
             progress,
             contract.ARCHIVED,
             duplicate=duplicate,
-            archive_version_id=version_id,
+            archive_version_id=placed.version_id,
             notes=notes,
         )
 

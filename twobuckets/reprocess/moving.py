@@ -20,9 +20,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 
-from twobuckets.pipeline.conversation import Answer, Talk, checked
-from twobuckets.pipeline.versions import NO_VERSION, require_found
+from twobuckets.pipeline.conversation import Answer, Talk, checked, find, in_words
+from twobuckets.pipeline.versions import NO_VERSION, ClosedObjectError, require_found
 from twobuckets.processor.comparing import Content, Likeness, compare, content_in_result
+from twobuckets.processor.refusals import reason_of_one
 from twobuckets.reprocess.database import JournalError
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.overtaken import (
@@ -145,7 +146,7 @@ class Mover:
                     self._copied.append(item)
                     continue
                 self._pace()
-                yield from _ask(_Talk({item.id: item}, self._move(item, began_at)))
+                yield from _ask(_Talk({item.id: item}, in_words(self._move(item, began_at))))
 
     def _delete_requests(self) -> Iterator[Request]:
         """Begin to delete the archived versions of what is safely in staging."""
@@ -191,7 +192,13 @@ class Mover:
             self._flushed_at = time.monotonic()
 
     def _move(self, item: Item, began_at: float) -> Talk[list[Change]]:
-        """Bring one archived version to staging, once."""
+        """Bring one archived version to staging, once; one that S3 refuses is left for itself."""
+        try:
+            return (yield from self._bring(item, began_at))
+        except ClosedObjectError as closed:
+            return [Change(item.id, State.LEFT, closed.message)]
+
+    def _bring(self, item: Item, began_at: float) -> Talk[list[Change]]:
         if item.upload_id is not None:
             yield [operations.abort_multipart_upload(self._staging, item.key, item.upload_id)]
         echo = item.state is State.BEGUN
@@ -237,14 +244,12 @@ class Mover:
         if compare(Content(None, item.etag or "", {}), result) is Likeness.EQUAL:
             return (yield from self._arrived(item, staged_version_id))
         # A copy of a multipart object, or under another key of encryption, gets another ETag.
-        (looked,) = yield [operations.head_object(self._archive, item.key, item.version_id)]
-        source = require_found(operations.head_object(self._archive, item.key), checked(looked))
+        source = yield from find(self._archive, item.key, item.version_id)
         likeness = Likeness.UNKNOWN
         if source is not None and source.content is not None:
             likeness = compare(source.content, result)
         if source is not None and likeness is Likeness.UNKNOWN:
-            (looked,) = yield [operations.head_object(self._staging, item.key, staged_version_id)]
-            staged = require_found(operations.head_object(self._staging, item.key), checked(looked))
+            staged = yield from find(self._staging, item.key, staged_version_id)
             likeness = Likeness.UNKNOWN if staged is None else staged.is_like(source)
         match likeness:
             case Likeness.EQUAL:
@@ -317,9 +322,6 @@ class Mover:
             operations.head_object(self._archive, item.key),
         ]
         answers = yield looks
-        # The version id is one that S3 gave: here a 400 says that the credentials are over, and
-        # an answer to HEAD has no body that could say so.
-        looks[0] = operations.head_object(self._archive, item.key)
         source, staged, current = (
             require_found(look, checked(answer))
             for look, answer in zip(looks, answers, strict=True)
@@ -350,6 +352,8 @@ class Mover:
         if isinstance(answer, SendError):
             return Change(item.id, State.FAILED, f"no answer from S3: {answer.cause}")
         checked(answer)
+        if reason := reason_of_one(answer.code, answer.message):
+            return Change(item.id, State.LEFT, reason)
         match answer.status, answer.code:
             case 412, _:
                 return Change(item.id, State.LEFT, NEWER_WAITS)

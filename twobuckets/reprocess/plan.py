@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from twobuckets.pipeline.conversation import Talk, checked, find, hold, in_words
 from twobuckets.pipeline.versions import (
     NO_VERSION,
+    ClosedObjectError,
     Version,
     marker_found,
     require_found,
@@ -23,7 +25,7 @@ from twobuckets.pipeline.versions import (
     version_listed,
 )
 from twobuckets.s3 import refusals
-from twobuckets.s3.engine import Request, Response, SendError
+from twobuckets.s3.engine import SendError
 from twobuckets.s3.listing import ListingError, iter_versions
 from twobuckets.s3.operations import (
     VERSIONS,
@@ -238,46 +240,33 @@ def plan_keys(
 
     Raises AccessError when a bucket may not be read, UnreachableError when S3 does not answer.
     """
-
-    lookups: dict[Request, _Lookup] = {}
-
-    def note(request: Request, lookup: _Lookup) -> Request:
-        lookups[request] = lookup
-        return request
-
-    requests = (
-        note(head_object(archive, want.key, want.version_id), _Lookup(want))
+    talks = (
+        in_words(_plan_key(want, rules, staging=staging, archive=archive))
         for want in wanted
         if rules.selects_key(want.key)
     )
-
-    flight = sender.send_all(requests)
-    for request, answer in flight:
-        lookup = lookups.pop(request)
-        wanted_key = lookup.wanted.key
-        if not request.key:
-            staged = _find_latest(wanted_key, request, answer)
-        elif request.bucket == archive:
-            # Only a look at staging that comes later shows what was there when it was archived.
-            lookup.archived = require_found(request, answer)
-            flight.add(note(head_object(staging, wanted_key), lookup))
-            continue
-        else:
-            staged = require_found(request, answer) or marker_found(request, answer)
-            if staged is None and lookup.archived is not None:
-                # For some minutes after versions were first enabled, S3 may not find what is there
-                # (S3 user guide, "Enabling versioning on buckets"). Its listings do.
-                flight.add(note(VERSIONS.page(staging, prefix=wanted_key, most=1), lookup))
-                continue
-        action = decide(
-            wanted_key,
-            lookup.archived,
-            staged,
-            rules,
-            pinned=lookup.wanted.version_id is not None,
-        )
+    for action in hold(sender, talks):
         if action is not None:
             yield action
+
+
+def _plan_key(want: Wanted, rules: Rules, *, staging: str, archive: str) -> Talk[Action | None]:
+    key = want.key
+    try:
+        archived = yield from find(archive, key, want.version_id)
+        # Only a look at staging that comes later shows what was there when it was archived.
+        request = head_object(staging, key)
+        (answer,) = yield [request]
+        staged = require_found(request, checked(answer)) or marker_found(request, answer)
+    except ClosedObjectError as closed:
+        return Action(key, Kind.SKIP, want.version_id, None, 0, closed.reason)
+    if staged is None and archived is not None:
+        # For some minutes after versions were first enabled, S3 may not find what is there (S3 user
+        # guide, "Enabling versioning on buckets"). Its listings do.
+        page = VERSIONS.page(staging, prefix=key, most=1)
+        (answer,) = yield [page]
+        staged = next(iter(require_versions(key, page, checked(answer))), None)
+    return decide(key, archived, staged, rules, pinned=want.version_id is not None)
 
 
 def keeps_versions(sender: Sender, bucket: str) -> bool:
@@ -328,16 +317,3 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except ListingError as error:
         raise refusals.explain(error.reason, "ListObjectVersions", what) from error
-
-
-@dataclass(slots=True)
-class _Lookup:
-    """A key on its way through both buckets."""
-
-    wanted: Wanted
-    archived: Version | None = None
-
-
-def _find_latest(key: str, request: Request, answer: Response | SendError) -> Version | None:
-    """Return the version or delete marker that shows of a key."""
-    return next(iter(require_versions(key, request, answer)), None)

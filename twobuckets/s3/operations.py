@@ -187,6 +187,15 @@ def head_object(bucket: str, key: str, version_id: str | None = None) -> Request
     )
 
 
+def get_first_byte(bucket: str, key: str, version_id: str | None = None) -> Request:
+    """Return a GetObject of one byte of the current or one exact version.
+
+    Where a HEAD is refused, which has no body, this is refused in words.
+    """
+    headers = (("range", "bytes=0-0"),)
+    return Request("GET", bucket, key, query=_versioned(version_id), headers=headers)
+
+
 def get_object_tagging(bucket: str, key: str, version_id: str | None = None) -> Request:
     """Return a GetObjectTagging of the current or one exact version."""
     return Request("GET", bucket, key, query=(("tagging", ""), *_versioned(version_id)))
