@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twobuckets import processor
 from twobuckets.cli import cli
 from twobuckets.doctor.function import _OUR_PROCESSOR
 from twobuckets.errors import UsageError
@@ -216,14 +215,6 @@ def test_doctor_asks_for_the_permissions_that_the_processor_gets(template):
     assert granted.pop("FailureQueue") == {"sqs:SendMessage"}  # Lambda's, on the role's behalf
     granted["log"] = granted.pop("ProcessorLog")
     assert {place: set(actions) for place, actions in _OUR_PROCESSOR.items()} == granted
-
-
-def test_the_processors_docs_name_the_permissions_that_it_gets(template):
-    granted = granted_to_the_processor(template)
-    text = (processor.__doc__ or "").partition("\nPermissions. ")[2]
-    places = re.split(r"[Oo]n (?:the )?(?:staging|archive)(?:'s objects|\sbucket):", text)
-    named = [set(re.findall(r"s3:\w+", place)) for place in places[1:]]
-    assert named == [granted[place] for place in ("staging/*", "staging", "archive/*", "archive")]
 
 
 def test_deleting_the_stack_leaves_both_buckets(template):

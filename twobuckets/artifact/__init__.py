@@ -5,11 +5,17 @@ The way through the room, in which nothing talks to AWS:
 starter         a new project, for `init`
 target          the Python and the machine that wheels have to be for
 contents        what goes in: the source's files, the wheels', our runtime's
+lines           requirements files to lines that say whose code each would run
+locks           lock files of uv, Poetry and PDM, and pylock.toml, to such lines
 requirements    a requirements file to unpacked wheels
+installers      pip and uv, as far as a build needs them
 pip_for_target  pip with another machine's markers, the program that requirements runs
 packing         entries to a zip
 importing       the check that the processor can be imported, in a bare Python
 probe           the program that importing runs there
+confidential    which files look as if they held secrets: nobody packs one without meaning it
+scratch         places for what is made on the way: locked while their process lives, cleared by the
+                next one
 """
 
 from __future__ import annotations

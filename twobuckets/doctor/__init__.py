@@ -3,20 +3,20 @@
 Facts are read in `twobuckets.pipeline`. Modules of checks turn them into findings; nothing but
 `remedies` writes.
 
-site                              the pipeline under examination: its facts, and the ages from which
-                                  they are findings
-findings                          what a finding is, and how bad
-stack, function, wiring, buckets  checks of what is deployed, a family each; to add one, add to its
-                                  CHECKS
-uploads                           checks of incomplete multipart uploads
-stuck                             checks of objects that stay in staging, grouped by why
-staging                           what lies there since when, and which of it is proven to be
-                                  archived
-causes                            why objects are stuck, as far as the processor's log tells
-fixing                            `--fix`: plans all of it first, and says what was fixed in the end
-remedies                          actions from findings, and their application
-configuration                     remedies that write configuration of buckets and the function
-summary                           what a run adds up to
+site           the pipeline under examination: its facts, and the ages from which they are findings
+findings       what a finding is, and how bad
+stack          checks of the stack that the pipeline came from
+function       checks of the processor: its state, settings and role, and where its failures go
+wiring         checks of the way from staging to the processor
+buckets        checks of the buckets: private, encrypted, versioned, cleaned up by the right rules
+uploads        checks of incomplete multipart uploads
+stuck          checks of objects that stay in staging, grouped by why
+staging        what lies there since when, and which of it is proven to be archived
+causes         why objects are stuck, as far as the processor's log tells
+fixing         `--fix`: plans all of it first, and says what was fixed in the end
+remedies       actions from findings, and their application
+configuration  remedies that write configuration of buckets and the function
+summary        what a run adds up to
 """
 
 from __future__ import annotations

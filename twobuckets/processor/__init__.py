@@ -16,6 +16,8 @@ comparing    whether two objects hold the same bytes
 copies       whether an archived object is a copy of one exact staged version: the one rule for it
 crc          the CRC of a whole from those of its parts
 outcome      lines for the log, without secrets
+refusals     why S3 refuses one object where it gives others: what nobody's credentials are to blame
+             for
 
 The Lambda handler is `twobuckets.processor.handler`; nothing here imports the rest of the package,
 and of what is here the rest imports `contract`, and the functions that judge versions.
@@ -61,13 +63,7 @@ leaves no room for it; then repeats of that file are not recognised.
 
 SQS event sources need `ReportBatchItemFailures`: only the failed messages come back.
 
-Permissions. On staging's objects: s3:GetObject, s3:GetObjectVersion, s3:GetObjectTagging,
-s3:GetObjectVersionTagging, s3:GetObjectAnnotation, s3:ListObjectAnnotations, s3:DeleteObject,
-s3:DeleteObjectVersion; on the staging bucket: s3:ListBucket (without it S3 answers 403 for what is
-gone), s3:ListBucketVersions. On the archive's objects: s3:PutObject, s3:PutObjectTagging,
-s3:PutObjectAnnotation, s3:AbortMultipartUpload, s3:GetObject, s3:GetObjectVersion,
-s3:GetObjectVersionTagging, s3:GetObjectAnnotation, s3:ListObjectAnnotations; on the archive
-bucket: s3:ListBucket, s3:ListBucketVersions.
+The permissions that it needs are those of ProcessorRole in `twobuckets/stack/template.yaml`.
 """
 
 from __future__ import annotations

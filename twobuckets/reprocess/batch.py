@@ -119,6 +119,7 @@ def permissions(place: Place) -> BatchPermissions:
                     "s3:GetObjectVersionTagging",
                     # CopyObject takes annotations along (S3 API reference, AnnotationDirective).
                     "s3:GetObjectAnnotation",
+                    "s3:GetObjectVersionAnnotation",
                 ],
                 "Resource": s3(f"{place.archive}/*"),
             },

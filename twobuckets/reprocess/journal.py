@@ -103,7 +103,10 @@ class Item:
 
 
 _ITEM_FIELDS: Final = tuple(field.name for field in fields(Item))
-_SELECT_ITEMS: Final = "SELECT " + ", ".join(_ITEM_FIELDS) + " FROM item"  # noqa: S608 - our own names
+# Columns are our own names.
+_SELECT_ITEMS: Final = (
+    "SELECT " + ", ".join(_ITEM_FIELDS) + " FROM item"  # nosec B608  # noqa: S608
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +425,8 @@ class Journal:
             db.execute("UPDATE item SET upload_id = ? WHERE id = ?", (upload_id, item.id))
 
     def _run(self, *columns: str) -> tuple[Any, ...]:
-        row = self.db.row(f"SELECT {', '.join(columns)} FROM run")  # noqa: S608 - our own names
+        # Columns are our own names.
+        row = self.db.row(f"SELECT {', '.join(columns)} FROM run")  # nosec B608  # noqa: S608
         if row is None:
             raise damaged(self.path, "it says nothing of its run")
         return row
@@ -662,10 +666,10 @@ def _run_of(journal: Journal) -> _Run | None:
     ((number,),) = journal.db.rows("PRAGMA user_version")
     if journal.db.row("SELECT 1 FROM sqlite_master WHERE name = 'run'") is None:
         return None
+    # One of two texts.
     fingerprint = "fingerprint" if number == _FORMAT else "NULL"
-    row = journal.db.row(
-        f"SELECT {fingerprint}, approved, ended_at, planned_at, description FROM run"  # noqa: S608
-    )
+    columns = f"{fingerprint}, approved, ended_at, planned_at, description"
+    row = journal.db.row(f"SELECT {columns} FROM run")  # nosec B608  # noqa: S608
     if row is None:
         return None
     fingerprint, approved, ended_at, planned_at, text = row
