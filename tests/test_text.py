@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from twobuckets.text import UnquotableError, shell_word, visible
+from twobuckets.text import UnquotableError, shell_word, visible, wrapped
 
 ANY_TEXT = st.text(st.characters())
 
@@ -165,3 +165,20 @@ def test_a_text_that_no_word_can_hold_gives_none_or_what_stands_for_it(text: str
 )
 def test_a_word_is_as_short_as_it_may_be(text: str, word: str):
     assert shell_word(text) == word
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1)), st.integers(10, 80)
+)
+def test_prose_is_broken_between_words_only(words: list[str], width: int):
+    sentence = " ".join(word.replace("`", "") or "x" for word in words)
+    lines = wrapped(sentence, width, "  ").splitlines()
+    assert " ".join(line.removeprefix("  ") for line in lines) == sentence
+    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+
+
+def test_a_command_in_prose_stays_on_one_line():
+    text = "Somebody has to run `twobuckets --stack intake reprocess --failed` for that."
+    lines = wrapped(text, 40, "    ", "Error: ").splitlines()
+    assert lines[0] == "Error: Somebody has to run"
+    assert lines[1] == "    `twobuckets --stack intake reprocess --failed`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterator
 
@@ -26,6 +27,8 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 # Words that mean themselves in every shell; zsh expands a leading "=", fish a leading "%".
 _BARE = re.compile(r"[\w./:,+@-][\w./:,+@%=-]*", re.ASCII)
+# A command in a sentence.
+_QUOTED = re.compile(r"`[^`]+`")
 _PIECES = re.compile(r"'|\\|[^'\\]+")
 _AS_IN_FORMAT = re.compile(r"[\w ./:,+@=-]", re.ASCII)
 
@@ -134,6 +137,25 @@ def _shapes(selector: str, before: str) -> bool:
         unicodedata.east_asian_width(before) == "W"
     )
     return is_ideograph or unicodedata.category(before) == "Sm"
+
+
+def wrapped(text: str, width: int, indent: str = "", first: str | None = None) -> str:
+    """Return prose in lines of at most `width`, broken between words only.
+
+    What stands in backquotes is a command to paste and stays on one line. `first` begins the first
+    line, `indent` the others, and the first as well where `first` is None.
+    """
+    # Any character that text made visible never holds does as a blank that does not break.
+    whole = _QUOTED.sub(lambda match: match[0].replace(" ", "\0"), text)
+    lines = textwrap.wrap(
+        whole,
+        width,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace("\0", " ")
 
 
 def _escape(character: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from twobuckets import artifact
+from twobuckets import artifact, settings
 from twobuckets.cli import cli
 
 
@@ -139,3 +139,23 @@ def test_build_twice_by_the_real_program_gives_the_same_zip(tmp_path):
         subprocess.run(["sh", "-c", script, sys.executable, folder], env=environ, check=True)
         digests.append((folder / ".twobuckets" / "processor.zip").read_bytes())
     assert digests[0] == digests[1]
+
+
+def test_what_was_built_is_current_until_its_source_changes(run, tmp_path):
+    run("init")
+    found = settings.load({}, {}, tmp_path)
+    assert artifact.find_built(found) is None
+    assert run("build").exit_code == 0
+    built = artifact.find_built(found)
+    assert built is not None
+    assert built.is_current
+    assert (
+        built.sha256
+        == hashlib.sha256((tmp_path / ".twobuckets/processor.zip").read_bytes()).hexdigest()
+    )
+    os.utime(tmp_path / "processor.py", (2_000_000_000, 2_000_000_000))
+    assert artifact.find_built(found) == built
+    (tmp_path / "processor.py").write_text("def process(file):\n    return 1\n")
+    assert artifact.find_built(found) == artifact.LastBuilt(built.sha256, is_current=False)
+    (tmp_path / "processor.py").unlink()
+    assert artifact.find_built(found) == artifact.LastBuilt(built.sha256, is_current=False)

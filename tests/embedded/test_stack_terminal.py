@@ -43,8 +43,10 @@ def test_deploy_asks_and_no_is_no(
 ):
     terminal = at_terminal("deploy")
     terminal.read_until("Deploy local? [y/N]")
+    terminal.type("what?")
+    terminal.read_until("Answer y for yes or n for no.")
     terminal.type("n")
-    assert terminal.end() == 0
+    assert terminal.end() == 130
     assert "Nothing was changed." in terminal.shown
     assert embedded.s3.list_buckets()["Buckets"] == []
     assert_nothing_is_left_of_the_plan(embedded)
@@ -62,7 +64,7 @@ def test_deploy_asks_and_yes_is_followed_to_the_end_and_destroy_wants_the_name(
     wrong = at_terminal("destroy")
     wrong.read_until("Type the stack's name, local, to destroy it:")
     wrong.type("y")
-    assert wrong.end() == 0
+    assert wrong.end() == 130
     assert "Nothing was changed." in wrong.shown
     assert len(embedded.s3.list_buckets()["Buckets"]) == 3
 

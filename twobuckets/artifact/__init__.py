@@ -28,6 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile, ZipFile
 
 from twobuckets.artifact.confidential import require_nothing_confidential
 from twobuckets.artifact.contents import Entry, iter_runtime, iter_source, iter_wheels, merge
@@ -48,6 +49,7 @@ __all__ = [
     "UNZIPPED_LIMIT_BYTES",
     "Artifact",
     "Content",
+    "LastBuilt",
     "PackedFile",
     "build",
     "build_configured",
@@ -216,13 +218,35 @@ def build_configured(settings: Settings, *, out: Path | None = None) -> Artifact
     )
 
 
-def find_built(settings: Settings) -> str | None:
-    """Return the SHA-256 of the artifact that was last built from these settings, if there is one.
+@dataclass(frozen=True, slots=True)
+class LastBuilt:
+    """The artifact that was last built; `sha256` is lower-case hex.
 
-    That is lower-case hex, of the file that `build_configured` writes unless told otherwise.
+    `is_current` tells whether it holds the processor, and our runtime, as they are now.
     """
+
+    sha256: str
+    is_current: bool
+
+
+def find_built(settings: Settings) -> LastBuilt | None:
+    """Return the artifact that `build_configured` wrote last, if there is one."""
     path = settings.directory / _DEFAULT_OUT
-    return sha256_of(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return LastBuilt(sha256_of(path), _is_current(path, settings.directory / settings.source))
+
+
+def _is_current(artifact: Path, source: Path) -> bool:
+    try:
+        with ZipFile(artifact) as packed:
+            return all(
+                packed.read(entry.path) == entry.file.read_bytes()
+                for entry in (*iter_runtime(), *iter_source(source, out=artifact))
+            )
+    except (KeyError, OSError, BadZipFile, TwoBucketsError):
+        # A file that is new, or a source that is gone, is not what was built.
+        return False
 
 
 def _require_process_in(source: Path, process: str) -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from twobuckets import settings as settings_
-from twobuckets.cli.output import Output
+from twobuckets.cli.output import NOTHING_CHANGED, Output
 from twobuckets.errors import ExitStatus, UsageError
 from twobuckets.text import shell_word
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from twobuckets.prices import Prices
     from twobuckets.s3.engine import Endpoint, Keys, Sender, SigV4Signer
     from twobuckets.settings import Pipeline, Settings
+
+
+_YES: Final = ("y", "yes")
+_NO: Final = ("", "n", "no")
 
 
 class _SessionCredentials:
@@ -209,19 +213,27 @@ class App:
         """Wait."""
         time.sleep(seconds)
 
-    def confirm(self, question: str, *, yes: bool) -> bool:
-        """Return whether to go on: `--yes` says so, else the person at the terminal.
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Return to go on: `--yes` says so, or the person at the terminal.
 
-        Raises UsageError when nobody is there to ask.
+        Raises click.Abort when the person says no, and UsageError when nobody is there to ask.
         """
         if yes:
-            return True
+            return
         if not self.out.can_ask:
             raise UsageError(
                 f"{question} Nobody is at a terminal to answer",
                 hint="Give --yes to go on without being asked, or --dry-run to see the plan only.",
             )
-        return self.out.ask(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        while (answer := self.out.ask(f"{question} [y/N] ").strip().lower()) not in _YES:
+            if answer in _NO:
+                self.decline()
+            self.out.note("Answer y for yes or n for no.")
+
+    def decline(self) -> NoReturn:
+        """End the command because the person does not want it, like Ctrl-C at the question."""
+        self.out.note(NOTHING_CHANGED)
+        raise click.Abort
 
     def finish(self, summary: object | None = None, *, attention: bool = False) -> None:
         """End the command: show its summary and exit 3 when something needs a person."""

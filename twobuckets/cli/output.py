@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import stat
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TextIO
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 import click
 
 from twobuckets.records import json_line
-from twobuckets.text import is_hidden, visible
+from twobuckets.text import is_hidden, visible, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from twobuckets.errors import TwoBucketsError
 
+NOTHING_CHANGED: Final = "Nothing was changed."
+"""What a command says that ends at its question."""
 FEW: Final = 10
 """So many have a line each on a terminal; more are counted."""
 
@@ -69,7 +73,10 @@ class Output:
     @property
     def shows_progress(self) -> bool:
         """Tell whether live progress has a place to be seen."""
-        return sys.stderr.isatty() and not self.json and not self.quiet
+        if self.json or self.quiet or not sys.stderr.isatty():
+            return False
+        # Behind a pipe somebody else may write to the same terminal, into the line that is drawn.
+        return not _is_pipe(sys.stdout)
 
     def record(self, record: object, *, went_well: bool = False, many: bool = False) -> None:
         """Show one record.
@@ -191,7 +198,7 @@ class Output:
         if not line:
             # Ctrl-D is no answer; like Ctrl-C it ends the command.
             sys.stderr.write("\n")
-            self.note("Nothing was changed.")
+            self.note(NOTHING_CHANGED)
             raise KeyboardInterrupt
         return line.rstrip("\n")
 
@@ -236,6 +243,10 @@ class Output:
             sys.stderr.write(json.dumps({"type": kind, "message": text}) + "\n")
             return
         shown = label + visible(text)
+        if sys.stderr.isatty():
+            # Lines that go on below their beginning look like other messages.
+            width = max(40, shutil.get_terminal_size().columns - 1)
+            shown = wrapped(visible(text), width, "  ", label)
         if self._live is not None or (style and self._color and sys.stderr.isatty()):
             from rich.text import Text
 
@@ -262,6 +273,13 @@ class Output:
         return Console(
             file=stream, no_color=not self._color, markup=False, emoji=False, highlight=False
         )
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _harmless(text: str) -> str:

@@ -26,6 +26,21 @@ class BuildSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """The CloudFormation template, as YAML."""
+
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSummary:
+    """What `template` did."""
+
+    type_name: ClassVar[str] = "summary"
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class PresignSummary:
     """What `presign` did."""
 

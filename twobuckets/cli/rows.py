@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from twobuckets.prices import format_usd
 from twobuckets.text import visible
-from twobuckets.units import format_bytes, format_duration
+from twobuckets.units import counted, format_bytes, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,9 +123,10 @@ def upload_table(uploads: Sequence[IncompleteUpload], *, now: datetime, prices: 
 
     def held(u: IncompleteUpload) -> str:
         if u.parts is None or u.stored_bytes is None:
-            return f"{'parts unknown':>32}"
+            return f"{'parts unknown':>39}"
         cost = format_usd(_month_usd(u, prices) or 0)
-        return f"{u.parts:>6,} parts {format_bytes(u.stored_bytes):>10} {cost + ' a month':>15}"
+        parts = counted(u.parts, "part", "parts")
+        return f"{parts:>12} {format_bytes(u.stored_bytes):>10} {cost + ' a month':>15}"
 
     def ends(u: IncompleteUpload) -> str:
         if u.abort_at is None:

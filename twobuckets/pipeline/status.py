@@ -115,12 +115,16 @@ class FunctionConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class FunctionStatus:
-    """The processor; `built_sha256` is of the artifact built here, None when there is none."""
+    """The processor; `built_sha256` is of the artifact built here, None when there is none.
+
+    `is_built_current` tells whether that artifact holds the processor as it is now.
+    """
 
     function: str
     configuration: FunctionConfiguration | Unread
     reserved_concurrency: int | Unread | None
     built_sha256: str | None
+    is_built_current: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +270,9 @@ def describe_staging(facts: Facts) -> StagingStatus | None:
     )
 
 
-def describe_function(facts: Facts, *, built_sha256: str | None) -> FunctionStatus | PartMissing:
+def describe_function(
+    facts: Facts, *, built_sha256: str | None, is_built_current: bool = True
+) -> FunctionStatus | PartMissing:
     """Return the processor's state and configuration. Raises CouldNotLook where none is named."""
     named = facts.function.named
     try:
@@ -282,6 +288,7 @@ def describe_function(facts: Facts, *, built_sha256: str | None) -> FunctionStat
         configuration=configuration,
         reserved_concurrency=glance(facts.function.reserved_concurrency),
         built_sha256=built_sha256,
+        is_built_current=is_built_current,
     )
 
 

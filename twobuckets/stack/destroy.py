@@ -79,7 +79,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class DestroySummary:
-    """How it ended: `outcome` is destroyed, planned or declined, and what was removed."""
+    """How it ended: `outcome` is destroyed or planned, and what was removed."""
 
     type_name: ClassVar[str] = "summary"
 

@@ -109,7 +109,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class DeploySummary:
-    """How a deployment ended: `outcome` is deployed, unchanged, planned, declined or followed.
+    """How a deployment ended: `outcome` is deployed, unchanged, planned or followed.
 
     Of an operation that was only followed, nobody here knows its changes or its artifact.
     """

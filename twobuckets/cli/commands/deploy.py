@@ -65,16 +65,11 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
         _finish(app, stack, "planned", len(planned.changes), artifact)
         return
     try:
-        agreed = app.confirm(_question(stack, planned.endangers_data), yes=yes)
-        if agreed:
-            _send(app, place, artifact)
+        app.confirm(_question(stack, planned.endangers_data), yes=yes)
+        _send(app, place, artifact)
     except BaseException:
         discard(cloudformation, planned)
         raise
-    if not agreed:
-        discard(cloudformation, planned)
-        _finish(app, stack, "declined", len(planned.changes), artifact)
-        return
     _show(app, stack, apply(cloudformation, planned, sleep=app.sleep), len(planned.changes))
     _finish(app, stack, "deployed", len(planned.changes), artifact)
 

@@ -52,9 +52,10 @@ def destroy(app: App, delete_data: bool, dry_run: bool, yes: bool) -> None:
             f"Could not destroy the stack {stack_name}: its buckets hold data",
             hint="--delete-data deletes the data as well, for good. Nothing was deleted.",
         )
-    if dry_run or not _agreed(app, stack_name, yes=yes):
-        _finish(app, stack, "planned" if dry_run else "declined")
+    if dry_run:
+        _finish(app, stack, "planned")
         return
+    _require_name(app, stack_name, yes=yes)
     versions = uploads = 0
     for bucket in contents:
         emptied = _remove(app, bucket, delete_data=delete_data)
@@ -91,16 +92,17 @@ def _report(progress: Progress, task: TaskID, versions: int) -> None:
     progress.update(task, completed=versions)
 
 
-def _agreed(app: App, stack: str, *, yes: bool) -> bool:
+def _require_name(app: App, stack: str, *, yes: bool) -> None:
     """Ask for the stack's name: a y typed by habit is no consent to this."""
     if yes:
-        return True
+        return
     if not app.out.can_ask:
         raise UsageError(
             f"Destroying {stack} needs consent, and nobody is at a terminal to give it",
             hint="Give --yes to go on without being asked, or --dry-run to see what would go.",
         )
-    return app.out.ask(f"Type the stack's name, {stack}, to destroy it: ").strip() == stack
+    if app.out.ask(f"Type the stack's name, {stack}, to destroy it: ").strip() != stack:
+        app.decline()
 
 
 def _remove(app: App, bucket: Contents, *, delete_data: bool) -> tuple[int, int]:

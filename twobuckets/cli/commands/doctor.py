@@ -123,8 +123,9 @@ def _fix(
         app.out.note(f"Only when it is named: {site.fix_command(check)}")
     if not fixes.planned:
         app.out.note("There is nothing that --fix can fix here.")
-    if not fixes.planned or dry_run or not app.confirm("Apply this?", yes=yes):
+    if not fixes.planned or dry_run:
         return frozenset()
+    app.confirm("Apply this?", yes=yes)
     applied = []
     for item in fixes.planned:
         with app.out.waiting(f"Applying {item.action.check} to {item.action.count:,}"):

@@ -36,7 +36,7 @@ def start(app: App, port: int | None) -> None:
     _, is_new = local_.ensure_running(app.local_state, port=port, environ=app.environ)
     if not is_new:
         app.out.note("The embedded AWS runs already")
-    app.out.record(local_.find_status(app.local_state))
+    _show_status(app)
 
 
 @local.command()
@@ -45,24 +45,26 @@ def start(app: App, port: int | None) -> None:
 @click.pass_obj
 def stop(app: App, reset: bool, yes: bool) -> None:
     """Stop it and remove its temporary files."""
-    if reset and not app.confirm(
-        f"Forget every bucket, object and stack in {app.local_state}?", yes=yes
-    ):
-        app.out.note("Nothing was stopped or forgotten")
-        return
+    if reset:
+        app.confirm(f"Forget every bucket, object and stack in {app.local_state}?", yes=yes)
     if local_.stop(app.local_state, reset=reset) is None:
         app.out.note("The embedded AWS was not running")
-    app.out.record(local_.find_status(app.local_state))
+    _show_status(app)
 
 
 @local.command()
 @click.pass_obj
 def status(app: App) -> None:
     """Show whether it runs, and where; exits 4 when it does not."""
+    if not _show_status(app):
+        click.get_current_context().exit(ExitStatus.NOT_FOUND)
+
+
+def _show_status(app: App) -> bool:
+    """Show whether it runs, and tell it."""
     found = local_.find_status(app.local_state)
     app.out.record(found)
-    if not found.running:
-        click.get_current_context().exit(ExitStatus.NOT_FOUND)
+    return found.running
 
 
 # Options behind the program's name are the program's.

@@ -186,9 +186,7 @@ def reprocess(
             summary = summarize_run(journal)
             app.finish(summary, attention=summary.left > 0 or bool(unnamed))
             return
-        if not app.confirm(_question(planned), yes=yes):
-            app.finish(summarize_run(journal))
-            return
+        app.confirm(_question(planned), yes=yes)
         journal.approve()
         if batch or journal.job_id is not None:
             _require_no_pace(canary, rate)

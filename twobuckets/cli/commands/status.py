@@ -89,7 +89,12 @@ def _iter_parts(app: App, pipeline: Pipeline) -> Iterator[object]:
     if pipeline.function is not None:
         built = find_built(app.settings)
         reads += [
-            partial(describe.describe_function, facts, built_sha256=built),
+            partial(
+                describe.describe_function,
+                facts,
+                built_sha256=built.sha256 if built is not None else None,
+                is_built_current=built is None or built.is_current,
+            ),
             partial(describe.describe_wiring, facts),
         ]
     if pipeline.log_group is not None:

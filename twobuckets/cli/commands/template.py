@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from twobuckets.cli import command
+from twobuckets.cli.records import Template, TemplateSummary
 
 if TYPE_CHECKING:
     from twobuckets.cli.app import App
@@ -26,4 +27,9 @@ def template(app: App) -> None:
     """
     from twobuckets.stack.template import template_text
 
-    app.out.raw(template_text(app.settings.environment))
+    text = template_text(app.settings.environment)
+    if app.json:
+        app.out.record(Template(text))
+        app.finish(TemplateSummary(len(text.encode())))
+    else:
+        app.out.raw(text)

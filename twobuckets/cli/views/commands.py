@@ -17,6 +17,7 @@ from twobuckets.cli.records import (
 from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views, nothing
 from twobuckets.text import visible
+from twobuckets.units import counted
 
 
 def _logs_summary(summary: LogsSummary) -> Text:
@@ -26,8 +27,15 @@ def _logs_summary(summary: LogsSummary) -> Text:
             f"No matching entries in {visible(summary.log_group)}\nsince {since} (see --since).",
             style="dim",
         )
-    parts = [f"{count:,} {visible(name)}" for name, count in sorted(summary.outcomes.items())]
+    parts = [_entries(count, name) for name, count in sorted(summary.outcomes.items())]
     return Text(", ".join(parts), style="dim")
+
+
+def _entries(count: int, name: str) -> str:
+    # Outcomes are words that have no plural: 3 archived.
+    if name in ("line", "failed-invocation"):
+        return counted(count, name.replace("-", " "))
+    return f"{count:,} {visible(name)}"
 
 
 VIEWS: Final[Views] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
@@ -15,7 +14,7 @@ from twobuckets.doctor.findings import Finding, Severity
 from twobuckets.doctor.remedies import Applied, FixAction
 from twobuckets.doctor.summary import DoctorSummary
 from twobuckets.prices import format_usd
-from twobuckets.text import shell_word, visible
+from twobuckets.text import shell_word, visible, wrapped
 from twobuckets.units import counted, format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -53,14 +52,7 @@ def _finding(finding: Finding) -> Text:
 
 def _wrapped(sentence: str) -> str:
     """Return prose in lines that fit the terminal; commands and keys are never broken."""
-    return textwrap.fill(
-        visible(sentence),
-        max(40, shutil.get_terminal_size().columns - 1),
-        initial_indent=_INDENT,
-        subsequent_indent=_INDENT,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(visible(sentence), max(40, shutil.get_terminal_size().columns - 1), _INDENT)
 
 
 def _facts(finding: Finding) -> str:

@@ -174,7 +174,7 @@ def _function_status(function: FunctionStatus) -> Text:
     lines = [
         _line("Processor", name, Text(state, _OK if is_well else _BAD), *_if_any(concurrency)),
         _line("", *facts, f"changed {_ago(_instant(found.changed_at))}"),
-        _line("", _code(found.code_sha256, function.built_sha256)),
+        _line("", _code(found.code_sha256, function)),
     ]
     if found.state_reason:
         lines.append(_line("", Text(visible(found.state_reason), _BAD)))
@@ -185,10 +185,13 @@ def _if_any(text: Text) -> list[Text]:
     return [text] if text.plain else []
 
 
-def _code(deployed: str, built: str | None) -> Text:
-    short = deployed[:_SHORT_HASH]
+def _code(deployed: str, function: FunctionStatus) -> Text:
+    short, built = deployed[:_SHORT_HASH], function.built_sha256
     if built is None:
         return Text(f"code {short}, none built here to compare")
+    if built == deployed and not function.is_built_current:
+        text = Text(f"code {short}, the artifact built here, ")
+        return text.append("whose source has changed since", "yellow")
     if built == deployed:
         return Text(f"code {short}, the artifact built here", _OK)
     return Text(f"code {short}, NOT the artifact built here ({built[:_SHORT_HASH]})", "yellow")
