@@ -415,6 +415,7 @@ def _close(stream: BinaryIO) -> None:
 _once = threading.Lock()
 _clients: dict[str, S3Client] = {}
 _processes: dict[str, Process] = {}
+_failed_early: dict[str, ConfigurationError] = {}
 _attempts: OrderedDict[str, int] = OrderedDict()
 
 
@@ -442,9 +443,29 @@ def _client(settings: Settings) -> S3Client:
 
 def _process(name: str) -> Process:
     with _once:
+        # Told once: what failed at the start can be whole by the next event.
+        if error := _failed_early.pop(name, None):
+            raise error
         if name not in _processes:
             _processes[name] = load_process(name)
         return _processes[name]
+
+
+def _start_early() -> None:
+    """Make the client and load the user's module before the first event comes.
+
+    Lambda gives a starting environment a whole processor, and an invocation memory/1,769 of one
+    (Lambda developer guide, "Lambda execution environment lifecycle", "Configure Lambda function
+    memory"). Nothing here asks the network. What is wrong the handler tells, with a line for each
+    record.
+    """
+    with suppress(Exception):
+        settings = find_settings(os.environ)
+        _client(settings)
+        try:
+            _process(settings.process)
+        except ConfigurationError as error:
+            _failed_early[settings.process] = error
 
 
 def _count_attempt(request_id: str | None) -> int:
@@ -459,3 +480,7 @@ def _count_attempt(request_id: str | None) -> int:
         while len(_attempts) > 1_000:
             _attempts.popitem(last=False)
     return attempt
+
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    _start_early()
