@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import importlib
 import inspect
+import itertools
 import json
 import re
 import subprocess
@@ -87,13 +88,32 @@ def topics_list() -> str:
 
 def settings_table() -> str:
     """Return every setting of `twobuckets.toml` with its variable and default as Markdown."""
-    rows = ["", "| in `twobuckets.toml` | environment | default |", "|---|---|---|"]
+    rows = ["", "| in `twobuckets.toml` | means | environment | default |", "|---|---|---|---|"]
+    says = settings_say()
     for setting in fields(Settings):
         if "path" not in setting.metadata:
             continue
         variables = ", ".join(f"`{name}`" for name in setting.metadata["environment"])
-        rows.append(f"| `{setting.metadata['path']}` | {variables} | {_shown(setting.default)} |")
+        rows.append(
+            f"| `{setting.metadata['path']}` | {says.get(setting.name, '')} | {variables} "
+            f"| {_shown(setting.default)} |"
+        )
     return "\n".join([*rows, ""])
+
+
+def settings_say() -> dict[str, str]:
+    """Return what each field of the settings means, from the text that stands under it."""
+    (settings,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(settings, ast.ClassDef)
+    return {
+        field.target.id: text.value.value
+        for field, text in itertools.pairwise(settings.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def checks_table() -> str:
@@ -111,6 +131,8 @@ def _shown(default: object) -> str:
         return ""
     if default == ():
         return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     if hasattr(default, "total_seconds"):
         return f"`{format_duration(default)}`"  # type: ignore[arg-type]
     return f"`{default}`"

@@ -240,60 +240,93 @@ class Settings:
     """
 
     stack: str | None = _setting("stack", _stack, "TWOBUCKETS_STACK")
+    """The CloudFormation stack that is the pipeline; `local` is the embedded AWS."""
     profile: str | None = _setting("profile", _text, "AWS_PROFILE")
+    """The AWS profile."""
     region: str | None = _setting("region", _text, "AWS_REGION", "AWS_DEFAULT_REGION")
+    """The AWS region."""
     endpoint_url: str | None = _setting("endpoint_url", _endpoint_url, "TWOBUCKETS_ENDPOINT_URL")
+    """An endpoint that is used instead of AWS's."""
 
     # The pipeline: read from the stack's outputs unless named here.
     staging: str | None = _setting("staging", _bucket, "TWOBUCKETS_STAGING")
+    """The bucket that files are uploaded to."""
     archive: str | None = _setting("archive", _bucket, "TWOBUCKETS_ARCHIVE")
+    """The bucket that processed files are moved to."""
     function: str | None = _setting("function", _text, "TWOBUCKETS_FUNCTION")
+    """The processor, by name or ARN."""
     log_group: str | None = _setting("log_group", _text, "TWOBUCKETS_LOG_GROUP")
+    """The processor's log group; by default Lambda's name for it."""
     failure_queue_url: str | None = _setting("failure_queue_url", _url)
+    """The queue of the events that the processor gave up on."""
     upload_role_arn: str | None = _setting("upload_role_arn", _text)
+    """The role that `credentials` makes credentials from."""
 
     # The processor: what `build` and `deploy` make of it.
     source: str = _setting("processor.source", _text, default="processor.py")
+    """A module, a package or a folder of modules."""
     process: str = _setting("processor.process", _process, default="processor:process")
+    """What gets each file, as `module:function`."""
     requirements: str | None = _setting("processor.requirements", _text)
+    """What the processor needs; by default the `requirements.txt` beside the settings, if any."""
     include: tuple[str, ...] = _setting("processor.include", _texts, default=())
+    """Patterns of paths that `build` packs though they look like secrets or lead out of the source."""
     build_sdists: bool = _setting("processor.build_sdists", _yes_or_no, default=False)
+    """Whether requirements without a wheel may run their own code to be built."""
     runtime: str = _setting("processor.runtime", _runtime, default="python3.13")
+    """Lambda's runtime."""
     architecture: str = _setting(
         "processor.architecture", _one_of("arm64", "x86_64"), default="arm64"
     )
+    """The machine that the function runs on."""
     memory_mb: int = _setting("processor.memory_mb", _whole(128), default=512)
+    """The function's memory; CPU and network grow with it."""
     ephemeral_storage_mb: int = _setting("processor.ephemeral_storage_mb", _whole(512), default=512)
+    """The function's `/tmp`."""
     timeout: timedelta = _setting("processor.timeout", _timeout, default=timedelta(minutes=5))
+    """The longest time that one invocation may take."""
     reserved_concurrency: int | None = _setting(
         "processor.reserved_concurrency", _whole(0, 100_000)
     )
+    """Invocations that may run at once, reserved for the processor."""
     record_concurrency: int = _setting("processor.record_concurrency", _whole(1, 64), default=1)
+    """Files of one event that are processed side by side."""
     policies: tuple[str, ...] = _setting("processor.policies", _policies, default=())
+    """ARNs of managed policies for what the function does beside archiving."""
     layers: tuple[str, ...] = _setting("processor.layers", _layers, default=())
+    """ARNs of Lambda layers."""
     environment: tuple[tuple[str, str], ...] = _setting(
         "processor.environment", _variables, default=()
     )
+    """Variables for your function."""
     storage_class: str = _setting(
         "processor.storage_class",
         _one_of("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),
         default="STANDARD",
     )
+    """The storage class of archived files."""
 
     # The stack: what `deploy` gives the template.
     cors_origins: tuple[str, ...] = _setting("deploy.cors_origins", _texts, default=())
+    """Origins whose web pages may upload."""
     abort_incomplete_uploads_days: int = _setting(
         "deploy.abort_incomplete_uploads_days", _whole(1, 365), default=3
     )
+    """Days after which S3 drops the parts of an upload that nobody completed."""
     noncurrent_version_days: int = _setting(
         "deploy.noncurrent_version_days", _whole(1, 3650), default=30
     )
+    """Days for which a replaced or deleted version can be brought back."""
     log_retention_days: int = _setting("deploy.log_retention_days", _whole(1, 3653), default=30)
+    """Days for which the processor's log is kept."""
     log_level: str = _setting("deploy.log_level", _one_of("TRACE", "DEBUG", "INFO"), default="INFO")
+    """The least severe log record that is kept."""
     alarm_topic_arn: str | None = _setting("deploy.alarm_topic_arn", _topic)
+    """The SNS topic that is told when the processor has given up on a file."""
 
     # Estimates of costs start from this price of S3 Standard.
     usd_per_gb_month: float = _setting("prices.usd_per_gb_month", _price, default=0.023)
+    """The price of S3 Standard that estimates start from."""
 
     origins: Mapping[str, str] = field(default_factory=dict)
     directory: Path = field(default_factory=Path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from tests import docs
 from twobuckets import manual
 from twobuckets.cli import COMMANDS, cli, global_options
+from twobuckets.settings import Settings
 
 PAGES = [docs.README, *(p for p in docs.PAGES if p.suffix == ".md")]
 GLOBAL_OPTIONS = {name for option in global_options() for name in option.opts} | {
@@ -104,6 +106,11 @@ def test_the_commands_that_pages_show_exist_with_their_options(page: Path):
         for word in words:
             if word.startswith("--") and len(word) > 2:
                 assert word.partition("=")[0] in options, line
+
+
+def test_every_setting_says_what_it_means():
+    settings = {f.name for f in dataclasses.fields(Settings) if "path" in f.metadata}
+    assert settings - docs.settings_say().keys() == set()
 
 
 def test_a_pipe_gets_markdown_whose_links_are_commands():
