@@ -191,48 +191,43 @@ def _place(resource: object) -> str:
     return next(says for name, says in _PLACES.items() if name in str(resource))
 
 
-# Commands, the view files of the records that they show, and the records that they make themselves.
-_SHOWN_BY: Final = (
-    ("init, build", ("artifact",), (records_.InitSummary, records_.BuildSummary)),
-    ("deploy, destroy", ("stack",), ()),
-    ("upload", ("upload",), (records_.Progressed,)),
-    (
-        "presign, credentials",
-        ("presign",),
-        (records_.PresignSummary, records_.CredentialsSummary),
-    ),
-    ("upload --wait, reprocess --wait", ("waiting",), ()),
-    ("status", ("status",), ()),
-    ("ls", (), (records_.LsSummary,)),
-    ("logs", ("logs",), (records_.LogsSummary,)),
-    ("doctor", ("doctor",), ()),
-    ("reprocess", ("reprocess",), ()),
-    ("local", ("local",), ()),
-    ("help", ("manual",), (records_.HelpSummary,)),
-)
+# Files of views, in the order of the manual, → the commands that show their records.
+_SHOWN_BY: Final = {
+    "artifact": "init, build",
+    "stack": "template, deploy, destroy",
+    "upload": "upload",
+    "presign": "presign, credentials",
+    "waiting": "upload --wait, reprocess --wait",
+    "status": "status",
+    "": "ls",
+    "logs": "logs",
+    "doctor": "doctor",
+    "reprocess": "reprocess",
+    "local": "local",
+    "manual": "help",
+}
+_TOLD_BY: Final = {"Progressed": "upload"}
 
 
 def records() -> str:
-    """Return every JSON record with its fields as Markdown, by the commands that write it.
-
-    Raises AssertionError when a record of the program is in none of the lists here.
-    """
-    files = [file for _, shown, _ in _SHOWN_BY for file in shown]
-    assert sorted([*files, "commands"]) == sorted(set(views.FILES.values())), "_SHOWN_BY"
-    own = [record for _, _, made in _SHOWN_BY for record in made]
-    known = [
-        r for r in vars(records_).values() if getattr(r, "__module__", "") == records_.__name__
-    ]
-    assert set(own) == set(known), "_SHOWN_BY"
+    """Return every JSON record with its fields as Markdown, by the commands that write it."""
+    files = dict.fromkeys((*_SHOWN_BY, *sorted(set(views.FILES.values()) - {"commands"})))
+    made = [r for r in vars(records_).values() if getattr(r, "__module__", "") == records_.__name__]
     lines: list[str] = []
-    for commands, shown, made in _SHOWN_BY:
-        lines += ["", f"### {commands}", ""]
-        lines += _listed() if commands == "ls" else ()
-        shown_types = [record for file in shown for record in views.views_of(file)]
-        lines += map(
-            _record, sorted((*shown_types, *made), key=lambda r: _type_of_class(r) == "summary")
-        )
-    return "\n".join([*lines, ""])
+    for file in files:
+        heading = _SHOWN_BY.get(file, file)
+        lines += ["", f"### {heading}", ""]
+        lines += _listed() if heading == "ls" else ()
+        shown = [*(views.views_of(file) if file else ()), *(r for r in made if _is_of(r, heading))]
+        made = [r for r in made if r not in shown]
+        lines += map(_record, sorted(shown, key=lambda r: _type_of_class(r) == "summary"))
+    return "\n".join([*lines, *(["", "### others", "", *map(_record, made)] if made else []), ""])
+
+
+def _is_of(record: type, heading: str) -> bool:
+    """Tell by its name whether one of these commands makes a record itself."""
+    name = _TOLD_BY.get(record.__name__, record.__name__).lower()
+    return any(name.startswith(command) for command in heading.split(", "))
 
 
 def _type_of_class(record: type) -> str:

@@ -270,7 +270,7 @@ class Settings:
     requirements: str | None = _setting("processor.requirements", _text)
     """What the processor needs; by default the `requirements.txt` beside the settings, if any."""
     include: tuple[str, ...] = _setting("processor.include", _texts, default=())
-    """Patterns of paths that `build` packs though they look like secrets or lead out of the source."""
+    """Patterns of paths to pack that look like secrets, or that lead out of the source."""
     build_sdists: bool = _setting("processor.build_sdists", _yes_or_no, default=False)
     """Whether requirements without a wheel may run their own code to be built."""
     runtime: str = _setting("processor.runtime", _runtime, default="python3.13")
