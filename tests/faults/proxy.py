@@ -41,6 +41,8 @@ class Fault(enum.Enum):
     SLOW_DOWN = "503 SlowDown"
     REQUEST_TIMEOUT = "400 RequestTimeout"
     CORRUPT = "one byte of the body is changed"
+    EMPTY_ANSWER = "200 and nothing else, whether or not the server heard of it"
+    SLOW_ANSWER = "the answer comes in small pieces"
 
 
 _ANSWERS = {
@@ -49,6 +51,8 @@ _ANSWERS = {
     Fault.REQUEST_TIMEOUT: (400, "RequestTimeout", "Your socket connection was not read in time."),
 }
 _BLOCK_BYTES = 64 * 1024
+_PIECES = 10
+_EMPTY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
 Refusal = tuple[int, str, str]
@@ -151,8 +155,16 @@ class FaultProxy:
             if fault is Fault.REQUEST_TIMEOUT and asked.method == "HEAD":
                 # S3 says so of bodies that do not arrive.
                 fault = Fault.SLOW_DOWN
+            if fault is Fault.EMPTY_ANSWER and (asked.method == "DELETE" or _is_of_bucket(asked)):
+                # Nothing tells it from what S3 says.
+                fault = Fault.DROP_ANSWER
             self.counts[fault] += 1
             return fault
+
+    def heads(self) -> bool:
+        """Toss a coin."""
+        with self._lock:
+            return self._random.random() < 0.5
 
     def take(self, count: int) -> None:
         if self._bytes_per_second is None:
@@ -205,7 +217,17 @@ class _Passage:
             return True
         if fault is Fault.DELAY:
             time.sleep(self._proxy.delay)
+        if fault is Fault.EMPTY_ANSWER and self._proxy.heads():
+            body.drain()
+            self._client.sendall(_EMPTY)
+            return True
         said = self._ask(method, target, version, fields, body, fault)
+        if fault is Fault.EMPTY_ANSWER:
+            self._client.sendall(_EMPTY)
+            return b"connection: close" not in said.partition(b"\r\n\r\n")[0].lower()
+        if fault is Fault.SLOW_ANSWER:
+            self._trickle(said)
+            return b"connection: close" not in said.partition(b"\r\n\r\n")[0].lower()
         if fault is Fault.TRUNCATE_ANSWER:
             self._client.sendall(said[: len(said) // 2])
         if fault in (Fault.DROP_ANSWER, Fault.TRUNCATE_ANSWER):
@@ -213,6 +235,12 @@ class _Passage:
             return False
         self._client.sendall(said)
         return b"connection: close" not in said.partition(b"\r\n\r\n")[0].lower()
+
+    def _trickle(self, said: bytes) -> None:
+        size = -(-len(said) // _PIECES)
+        for at in range(0, len(said), size):
+            self._client.sendall(said[at : at + size])
+            time.sleep(self._proxy.delay / _PIECES)
 
     def _ask(
         self,
@@ -344,6 +372,12 @@ def _field(fields: bytes, name: bytes) -> bytes:
         if left.strip().lower() == name:
             return right.strip().lower()
     return b""
+
+
+def _is_of_bucket(asked: Asked) -> bool:
+    """Tell whether a request is a HEAD of a bucket, whose answer is empty in any case."""
+    path = urlsplit(asked.target).path.strip("/")
+    return asked.method == "HEAD" and "/" not in path
 
 
 def _refusal(status: int, code: str, message: str, method: str) -> bytes:

@@ -27,7 +27,7 @@ from twobuckets.s3.answers import (
     parse_uploads,
     parse_versions,
 )
-from twobuckets.s3.engine import Algorithm, FileSlice, Request, Response
+from twobuckets.s3.engine import Algorithm, Expects, FileSlice, Request, Response
 from twobuckets.s3.xmltext import escape, find_text
 
 LONGEST_COPY_BYTES = 5 * 1024**3
@@ -86,7 +86,7 @@ def head_bucket(bucket: str) -> Request:
 
 def get_bucket_versioning(bucket: str) -> Request:
     """Return a GetBucketVersioning."""
-    return Request("GET", bucket, query=(("versioning", ""),))
+    return Request("GET", bucket, query=(("versioning", ""),), expects=Expects.BODY)
 
 
 def read_versioning(answer: Response) -> bool:
@@ -124,7 +124,9 @@ class Listing(Generic[Row]):
             query.append((self.after_key, after.key))
         if after is not None and after.id:
             query.append((self.after_id, after.id))
-        return Request("GET", bucket, query=tuple(query), headers=self.headers)
+        return Request(
+            "GET", bucket, query=tuple(query), headers=self.headers, expects=Expects.BODY
+        )
 
     def rows(self, body: bytes) -> list[Row]:
         """Return the rows of a page. Raises AnswerError, KeyError or ValueError for another."""
@@ -184,6 +186,7 @@ def head_object(bucket: str, key: str, version_id: str | None = None) -> Request
         key,
         query=_versioned(version_id),
         headers=(("x-amz-checksum-mode", "ENABLED"),),
+        expects=Expects.ETAG,
     )
 
 
@@ -198,7 +201,9 @@ def get_first_byte(bucket: str, key: str, version_id: str | None = None) -> Requ
 
 def get_object_tagging(bucket: str, key: str, version_id: str | None = None) -> Request:
     """Return a GetObjectTagging of the current or one exact version."""
-    return Request("GET", bucket, key, query=(("tagging", ""), *_versioned(version_id)))
+    return Request(
+        "GET", bucket, key, query=(("tagging", ""), *_versioned(version_id)), expects=Expects.BODY
+    )
 
 
 def read_tags(answer: Response) -> str:
@@ -220,7 +225,15 @@ def put_object(
 ) -> Request:
     """Return a PutObject. With `if_absent`, S3 refuses with 412 when the key has an object."""
     condition = (_IF_NONE_MATCH,) if if_absent else ()
-    return Request("PUT", bucket, key, headers=(*headers, *condition), body=body, on_sent=on_sent)
+    return Request(
+        "PUT",
+        bucket,
+        key,
+        headers=(*headers, *condition),
+        body=body,
+        on_sent=on_sent,
+        expects=Expects.ETAG,
+    )
 
 
 def copy_object(
@@ -243,6 +256,7 @@ def copy_object(
         bucket,
         key,
         headers=(*_copied_from(source_bucket, source), *condition, *headers),
+        expects=Expects.BODY,
     )
 
 
@@ -260,7 +274,12 @@ def delete_object(bucket: str, version: ObjectVersion) -> Request:
 def delete_objects(bucket: str, body: bytes, md5: str) -> Request:
     """Return a DeleteObjects of what `body` names; S3 wants its MD5, in base64, or a checksum."""
     return Request(
-        "POST", bucket, query=(("delete", ""),), headers=(("content-md5", md5), _XML), body=body
+        "POST",
+        bucket,
+        query=(("delete", ""),),
+        headers=(("content-md5", md5), _XML),
+        body=body,
+        expects=Expects.BODY,
     )
 
 
@@ -279,6 +298,7 @@ def create_multipart_upload(bucket: str, key: str, *, headers: Headers = ()) -> 
             ("x-amz-checksum-algorithm", "CRC64NVME"),
             ("x-amz-checksum-type", "FULL_OBJECT"),
         ),
+        expects=Expects.BODY,
     )
 
 
@@ -310,6 +330,7 @@ def upload_part(
         checksum=checksum,
         trails=trails,
         on_sent=on_sent,
+        expects=Expects.ETAG,
     )
 
 
@@ -332,6 +353,7 @@ def upload_part_copy(
         key,
         query=_part(upload_id, number),
         headers=(*_copied_from(source_bucket, source), within),
+        expects=Expects.BODY,
     )
 
 
@@ -360,6 +382,7 @@ def complete_multipart_upload(
             '<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
             f"{listed}</CompleteMultipartUpload>"
         ).encode(),
+        expects=Expects.BODY,
     )
 
 
@@ -372,7 +395,11 @@ def list_parts(bucket: str, key: str, upload_id: str, after: str = "") -> Reques
     """Return the request for a page of an upload's parts, `after` the part where one ended."""
     marker = (("part-number-marker", after),) if after else ()
     return Request(
-        "GET", bucket, key, query=(("max-parts", "1000"), ("uploadId", upload_id), *marker)
+        "GET",
+        bucket,
+        key,
+        query=(("max-parts", "1000"), ("uploadId", upload_id), *marker),
+        expects=Expects.BODY,
     )
 
 

@@ -17,6 +17,7 @@ from tests.s3.credentials import FixedCredentials
 from tests.s3.scripted import Cut, answer, refuse, serving
 from twobuckets.s3.engine import (
     CRC64NVME,
+    Expects,
     FileChangedError,
     FileSlice,
     Keys,
@@ -131,6 +132,26 @@ def test_what_passes_is_sent_again_until_it_arrives(refusal):
         outcomes = list(sender.send_all(puts(20)))
     assert all(isinstance(found, Response) and found.ok for _, found in outcomes)
     assert set(seen.values()) == {3}
+
+
+@pytest.mark.parametrize(
+    ("expects", "whole"),
+    [
+        (Expects.ETAG, answer(200, b"", 'ETag: "e"')),
+        (Expects.BODY, answer(200, b"<Result/>")),
+    ],
+)
+@pytest.mark.parametrize("hollow", [answer(200), answer(204), answer(200, b" \r\n ")])
+def test_a_success_that_says_nothing_of_what_was_asked_is_no_answer(expects, whole, hollow):
+    said = [whole, hollow, hollow]
+    with serving(lambda r: said.pop()) as server, sender_to(server) as sender:
+        found = sender.send(Request("PUT", "b", "k", body=b"x", expects=expects))
+    assert (found.ok, found.attempts) == (True, 3)
+    assert [received.body for received in server.received] == [b"x"] * 3
+    with serving(lambda r: hollow) as server, sender_to(server) as sender:
+        [(_, lost)] = sender.send_all([Request("PUT", "b", "k", expects=expects)])
+    assert isinstance(lost, SendError)
+    assert "nothing with it" in str(lost)
 
 
 def test_a_refusal_for_good_is_an_answer_at_once():

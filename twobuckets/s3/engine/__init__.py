@@ -25,6 +25,7 @@ from twobuckets.s3.engine.flight import Flight
 from twobuckets.s3.engine.records import (
     Credentials,
     Endpoint,
+    Expects,
     Keys,
     Origin,
     Request,
@@ -44,6 +45,7 @@ __all__ = [
     "Algorithm",
     "Credentials",
     "Endpoint",
+    "Expects",
     "FileChangedError",
     "FileSlice",
     "Flight",

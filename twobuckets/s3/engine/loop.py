@@ -15,6 +15,7 @@ from twobuckets.s3.engine.dial import Dial
 from twobuckets.s3.engine.flight import Flight, Try
 from twobuckets.s3.engine.limit import Limit, Pace
 from twobuckets.s3.engine.records import (
+    HollowAnswerError,
     Origin,
     Response,
     SendError,
@@ -248,9 +249,11 @@ class Loop:
             outcome.attempts = trying.attempts + trying.stale
             outcome.checksum = trying.trailer.checksum if trying.trailer else trying.checksum
             if 200 <= outcome.status < 300 and outcome.ok:
-                trying.flight.land(trying, outcome)
-                return
-            if trying.request.retries and asks_for_less(outcome):
+                if outcome.says(trying.request.expects):
+                    trying.flight.land(trying, outcome)
+                    return
+                outcome = HollowAnswerError(f"HTTP {outcome.status} came back and nothing with it")
+            elif trying.request.retries and asks_for_less(outcome):
                 self._limit.slow_down(self._monotonic())
         pause = find_pause(
             trying,

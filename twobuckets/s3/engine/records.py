@@ -1,5 +1,6 @@
 """Records of the S3 hot path: where requests go, who signs them, what is asked, what came back."""
 
+import enum
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,14 @@ def parse_endpoint(
     return Endpoint(origin, region, path_style, ca_bundle, proxy)
 
 
+class Expects(enum.Enum):
+    """What a success always says, so that one without it is no answer of S3's."""
+
+    NOTHING = enum.auto()
+    ETAG = enum.auto()
+    BODY = enum.auto()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One S3 request before it is signed.
@@ -133,7 +142,7 @@ class Request:
     bodies. A request with `retries` False is sent once only. `tag` is the caller's own and comes
     back with the answer. `on_sent` is called with the number of body bytes each time some were
     sent, possibly in another thread; what a failed attempt sent is taken back with a negative
-    number.
+    number. A success that does not say what the request `expects` counts as no answer.
     """
 
     method: str
@@ -147,6 +156,7 @@ class Request:
     tag: object = None
     retries: bool = True
     on_sent: Callable[[int], None] | None = None
+    expects: Expects = Expects.NOTHING
 
     @property
     def length(self) -> int:
@@ -229,6 +239,16 @@ class Response:
         """
         return 200 <= self.status < 300 and not is_error_body(self.body)
 
+    def says(self, expected: Expects) -> bool:
+        """Tell whether it says what is expected of a success."""
+        match expected:
+            case Expects.ETAG:
+                return bool(self.headers.get("etag"))
+            case Expects.BODY:
+                return bool(self.body) and not self.body.isspace()
+            case Expects.NOTHING:
+                return True
+
     @property
     def code(self) -> str:
         """S3's error code, such as `NoSuchKey`; "" if it gave none."""
@@ -243,6 +263,10 @@ class Response:
 def is_error_body(body: bytes) -> bool:
     """Say whether a body is S3's error document, perhaps behind blanks that kept a 200 alive."""
     return _ERROR_DOCUMENT.match(body) is not None
+
+
+class HollowAnswerError(OSError):
+    """Something between here and S3 said 200 and nothing else; S3 may have heard of it or not."""
 
 
 class SendError(Exception):
