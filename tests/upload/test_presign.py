@@ -25,6 +25,8 @@ from tests.s3.credentials import FixedCredentials
 from twobuckets.cli import cli
 from twobuckets.errors import UsageError
 from twobuckets.s3.engine import Keys, SigV4Signer, parse_endpoint
+from twobuckets.text import is_hidden
+from twobuckets.upload.powershell import PowerShell
 from twobuckets.upload.presign import (
     Life,
     Terms,
@@ -100,9 +102,9 @@ def test_the_url_leads_to_exactly_the_key_and_its_view_is_one_line(key):
     path = request.url.partition("?")[0].partition("amazonaws.com/")[2]
     assert unquote(path, errors="strict") == key
     assert path.isascii()
-    assert request.curl is not None
-    assert len(request.curl.splitlines()) == 1
-    assert shlex.split(request.curl)[-1] == request.url
+    assert request.command is not None
+    assert len(request.command.splitlines()) == 1
+    assert shlex.split(request.command)[-1] == request.url
 
 
 @given(keys.filter(lambda key: "${filename}" not in key), st.integers(1, 10**9))
@@ -244,9 +246,41 @@ def test_a_form_for_a_key_that_no_shell_has_a_word_for_comes_without_a_line(run)
     request = json.loads(
         run("presign", "a\n", "--post", "--max-size", "1MiB", "--json").stdout.splitlines()[0]
     )
-    assert (request["fields"]["key"], request["curl"]) == ("a\n", None)
+    assert (request["fields"]["key"], request["command"]) == ("a\n", None)
     # A PUT's URL holds any key, but no shell has a word for this file.
     assert "curl" in run("presign", "a\n").stdout
+
+
+def read_powershell(line: str) -> list[str]:
+    """Return the literals of a line as PowerShell reads them: any single quote ends one."""
+    quotes = "'\u2018\u2019\u201a\u201b"
+    words, at = [], 0
+    while (at := next((n for n in range(at, len(line)) if line[n] in quotes), -1)) >= 0:
+        word, at = "", at + 1
+        while line[at] not in quotes or line[at + 1 : at + 2] in tuple(quotes):
+            word += line[at]
+            at += 2 if line[at] in quotes else 1
+        words.append(word)
+        at += 1
+    return words
+
+
+@given(st.text(min_size=1).filter(lambda name: not any(map(is_hidden, name))))
+@example("it's \u2018quoted\u2019 $(x) `y` \u201bz")
+def test_a_name_is_one_literal_of_powershell(name):
+    terms = Terms("k", "text/plain", no_overwrite=True, file=name)
+    request = presign_put(signer_at(), "staging", terms, LIFE, shell=PowerShell())
+    assert request.command is not None
+    url, kind, header, value, file = read_powershell(request.command)
+    assert (url, kind, header, value) == (request.url, "text/plain", "if-none-match", "*")
+    assert file == name
+
+
+@pytest.mark.parametrize("key", ["a/../b", "./b"])
+def test_a_key_that_powershell_would_change_is_refused(run, key):
+    result = run("presign", key, "--shell", "powershell")
+    assert result.exit_code == 2
+    assert "PowerShell" in result.stderr
 
 
 @pytest.fixture
@@ -304,3 +338,19 @@ def test_a_sha256_may_be_given_as_hex_or_as_base64(digest):
     written = base64.b64encode(digest).decode()
     assert parse_sha256(digest.hex()) == written
     assert parse_sha256(written) == written
+
+
+def test_lines_for_powershell_come_for_every_part_and_for_completing(s3):
+    terms = Terms("k", "text/plain", 11 * 1024 * 1024, file="f")
+    started, requests = presign_multipart(
+        s3, signer_at(), "staging-bucket", terms, LIFE, parts=2, shell=PowerShell()
+    )
+    assert started.split is not None
+    assert started.split.startswith("$etag = @{}; $in = ")
+    first, second, completing, aborting, listing = (str(request.command) for request in requests)
+    assert first.startswith("$etag[1] = ")
+    assert first.endswith(" -Body $in.ReadBytes(5767168)).Headers['ETag']")
+    assert second.startswith("$etag[2] = ")
+    assert completing.startswith("$xml = 1..2 | ")
+    assert "-Method Delete" in aborting
+    assert "-Method Get" in listing

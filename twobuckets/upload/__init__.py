@@ -16,6 +16,9 @@ checksum       what proves that S3 stored what was read
 journal        which incomplete uploads are ours
 resume         what S3 keeps of them, and which a file may go on with
 initiator      who S3 says began an upload, if it was us
-presign, curl  signed uploads for somebody else, and the command lines that send them
+presign        signed uploads for somebody else
+shell          what command lines that send them have to do
+curl           the lines for a POSIX shell
+powershell     the lines for PowerShell
 credentials    temporary credentials for one key
 """

@@ -22,8 +22,8 @@ from twobuckets.errors import AccessError, UsageError
 from twobuckets.s3.engine import Request, SigV4Signer
 from twobuckets.s3.keys import require_key
 from twobuckets.units import format_bytes, format_duration
-from twobuckets.upload import curl
 from twobuckets.upload.content_type import guess_content_type
+from twobuckets.upload.curl import Curl
 from twobuckets.upload.parts import (
     LEAST_PART_BYTES,
     MOST_PART_BYTES,
@@ -34,6 +34,8 @@ from twobuckets.upload.parts import (
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from twobuckets.upload.shell import Shell
+
 LONGEST_LIFE: Final = timedelta(days=7)
 """How long a SigV4 URL may live (Amazon S3 user guide, "Download and upload objects with presigned
 URLs")."""
@@ -42,6 +44,7 @@ MOST_PUT_BYTES: Final = MOST_PART_BYTES
 
 _HEX_SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 _FILE: Final = "FILE"
+CURL: Final = Curl()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,9 @@ class Life:
 class PresignedRequest:
     """One request that S3 accepts from anybody until `expires_at`.
 
-    `headers` are to be sent exactly, `fields` are the form's of a POST; `curl` is the command line
-    that does it, None for a form whose key no shell has a word for. The URL, the fields and the
-    command line are secrets.
+    `headers` are to be sent exactly, `fields` are the form's of a POST; `command` is the line that
+    does it, None for a form whose key no shell has a word for. The URL, the fields and the line
+    are secrets.
     """
 
     purpose: str
@@ -83,7 +86,7 @@ class PresignedRequest:
     key: str
     url: str = field(repr=False)
     expires_at: datetime
-    curl: str | None = field(repr=False)
+    command: str | None = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)
     part_number: int | None = None
@@ -95,8 +98,8 @@ class PresignedRequest:
 class StartedUpload:
     """An upload that exists from now on and is incomplete until it is completed.
 
-    `part_bytes` is the size of every part but the last, and `split` the command line that cuts a
-    file so; both are None when the parts' size is for the sender to choose.
+    `part_bytes` is the size of every part but the last, None when that is for the sender to
+    choose. `split` is the line that comes before those of the parts, None when there is none.
     """
 
     type_name: ClassVar[str] = "multipart-upload"
@@ -176,7 +179,9 @@ def require_life(expires_in: timedelta, *, keys_expire_at: datetime | None, now:
     return Life(expires_in, expires_at)
 
 
-def presign_put(signer: SigV4Signer, bucket: str, terms: Terms, life: Life) -> PresignedRequest:
+def presign_put(
+    signer: SigV4Signer, bucket: str, terms: Terms, life: Life, *, shell: Shell = CURL
+) -> PresignedRequest:
     """Sign a PUT with every term bound. Raises UsageError above the 5 GiB of one PUT."""
     _require_one_request(terms.size_bytes)
     headers = {"content-type": terms.content_type}
@@ -194,7 +199,7 @@ def presign_put(signer: SigV4Signer, bucket: str, terms: Terms, life: Life) -> P
         terms.key,
         url,
         life.expires_at,
-        curl.line(url, headers, curl.sending(terms.file or _FILE, terms.key), key=terms.key),
+        shell.put_line(url, headers, terms.file or _FILE, key=terms.key),
         headers,
         size_bytes=terms.size_bytes,
     )
@@ -207,6 +212,7 @@ def presign_post(
     life: Life,
     *,
     max_bytes: int | None,
+    shell: Shell = CURL,
 ) -> PresignedRequest:
     """Sign a browser's form for one key and content type and at most `max_bytes`.
 
@@ -247,7 +253,7 @@ def presign_post(
         terms.key,
         url,
         life.expires_at,
-        curl.form_line(url, form, terms.file or _FILE),
+        shell.form_line(url, form, terms.file or _FILE),
         fields=form,
         size_bytes=terms.size_bytes,
         max_bytes=most_bytes,
@@ -262,6 +268,7 @@ def presign_multipart(
     life: Life,
     *,
     parts: int,
+    shell: Shell = CURL,
 ) -> tuple[StartedUpload, list[PresignedRequest]]:
     """Create a multipart upload and sign its requests: each part's, complete, abort, list-parts.
 
@@ -277,21 +284,21 @@ def presign_multipart(
     if not 1 <= parts <= MOST_PARTS:
         raise UsageError(f"S3 allows from 1 to {MOST_PARTS:,} parts, not {parts:,}")
     plan = None if terms.size_bytes is None else plan_exactly(terms.size_bytes, parts)
-    split = None if plan is None else curl.split_line(terms.file or _FILE, plan.part_bytes)
+    part_bytes = None if plan is None else plan.part_bytes
+    split = shell.cutting_line(terms.file or _FILE, part_bytes)
     with attempt(f"create an upload of {terms.key}"):
         upload_id = s3.create_multipart_upload(
             Bucket=bucket, Key=terms.key, ContentType=terms.content_type
         )["UploadId"]
     try:
         signed = [
-            _presign_step(signer, bucket, terms, life, step, upload_id)
+            _presign_step(signer, bucket, terms, life, step, upload_id, parts, shell)
             for step in _steps(terms, parts, plan)
         ]
     except BaseException:
         with attempt(f"abort the upload {upload_id} of {terms.key}"):
             s3.abort_multipart_upload(Bucket=bucket, Key=terms.key, UploadId=upload_id)
         raise
-    part_bytes = None if plan is None else plan.part_bytes
     started = StartedUpload(bucket, terms.key, upload_id, parts, part_bytes, split, life.expires_at)
     return started, signed
 
@@ -314,11 +321,10 @@ def plan_exactly(size_bytes: int, parts: int) -> PartPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One request of a multipart upload before it is signed; `options` are curl's."""
+    """One request of a multipart upload before it is signed."""
 
     purpose: str
     method: str
-    options: list[str]
     headers: Mapping[str, str] = field(default_factory=dict)
     part_number: int | None = None
     size_bytes: int | None = None
@@ -328,18 +334,15 @@ def _steps(terms: Terms, parts: int, plan: PartPlan | None) -> Iterator[_Step]:
     for number in range(1, parts + 1):
         size_bytes = plan.part(number).length if plan is not None else None
         headers = {} if size_bytes is None else {"content-length": str(size_bytes)}
-        sending = curl.sending(curl.piece(terms.file or _FILE, number), terms.key)
-        # The answer's ETag is what completing needs.
-        yield _Step("part", "PUT", ["--include", *sending], headers, number, size_bytes)
+        yield _Step("part", "PUT", headers, number, size_bytes)
     headers = {}
     if terms.no_overwrite:
         headers["if-none-match"] = "*"
     if terms.size_bytes is not None:
         headers["x-amz-mp-object-size"] = str(terms.size_bytes)
-    listed = ["--request", "POST", "--data-binary", "@complete.xml"]
-    yield _Step("complete", "POST", listed, headers)
-    yield _Step("abort", "DELETE", ["--request", "DELETE"])
-    yield _Step("list-parts", "GET", [])
+    yield _Step("complete", "POST", headers)
+    yield _Step("abort", "DELETE")
+    yield _Step("list-parts", "GET")
 
 
 def _presign_step(
@@ -349,6 +352,8 @@ def _presign_step(
     life: Life,
     step: _Step,
     upload_id: str,
+    parts: int,
+    shell: Shell,
 ) -> PresignedRequest:
     query = [("uploadId", upload_id)]
     if step.part_number is not None:
@@ -362,6 +367,15 @@ def _presign_step(
         headers=step.headers,
         life=life,
     )
+    file = terms.file or _FILE
+    if step.part_number is not None:
+        command = shell.part_line(
+            url, step.headers, file, step.part_number, step.size_bytes, key=terms.key
+        )
+    elif step.purpose == "complete":
+        command = shell.completing_line(url, step.headers, file, parts, key=terms.key)
+    else:
+        command = shell.plain_line(url, step.method, key=terms.key)
     return PresignedRequest(
         step.purpose,
         step.method,
@@ -369,7 +383,7 @@ def _presign_step(
         terms.key,
         url,
         life.expires_at,
-        curl.line(url, step.headers, step.options, key=terms.key),
+        command,
         step.headers,
         part_number=step.part_number,
         size_bytes=step.size_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,11 +14,16 @@ from twobuckets.cli.records import PresignSummary
 from twobuckets.errors import UsageError
 from twobuckets.units import format_bytes
 from twobuckets.upload import presign as presign_
+from twobuckets.upload.powershell import PowerShell
 
 if TYPE_CHECKING:
     from twobuckets.aws.s3_access import S3Keys
     from twobuckets.cli.app import App
     from twobuckets.upload.presign import Terms
+    from twobuckets.upload.shell import Shell
+
+
+SHELLS: Final[dict[str, Shell]] = {"sh": presign_.CURL, "powershell": PowerShell()}
 
 
 class _Sha256(click.ParamType[str]):
@@ -44,6 +49,14 @@ class _Sha256(click.ParamType[str]):
 @click.option("--post", is_flag=True, help="Sign a form, which can have a size limit.")
 @click.option("--max-size", "max_bytes", type=SIZE, help="The form's size limit.")
 @click.option("--multipart", "parts", type=int, metavar="N", help="Sign an upload in N parts.")
+@click.option(
+    "--shell",
+    "shell_name",
+    type=click.Choice(list(SHELLS)),
+    default="sh",
+    show_default=True,
+    help="Whose command lines to print.",
+)
 @click.pass_obj
 def presign(
     app: App,
@@ -57,12 +70,14 @@ def presign(
     post: bool,
     max_bytes: int | None,
     parts: int | None,
+    shell_name: str,
 ) -> None:
     """Sign an upload of KEY to staging for somebody who has no credentials.
 
-    Prints the curl command that makes it. Whoever has its URL can upload, so treat it as a secret.
-    Content type, size, SHA-256 and --no-overwrite become part of the signature: S3 refuses anything
-    else. With --multipart the upload is created now, and stays incomplete until it is completed.
+    Prints the command that makes it, with curl or for PowerShell. Whoever has its URL can upload,
+    so treat it as a secret. Content type, size, SHA-256 and --no-overwrite become part of the
+    signature: S3 refuses anything else. With --multipart the upload is created now, and stays
+    incomplete until the last of the lines completes it: run them in order, as they are.
 
     \b
       twobuckets presign in/rows.csv --file rows.csv --no-overwrite --expires 15m
@@ -88,15 +103,18 @@ def presign(
     keys = app.aws.require_s3_keys()
     life = presign_.require_life(expires_in, keys_expire_at=keys.expire_at, now=app.now())
     signer = app.signer(keys)
+    shell = SHELLS[shell_name]
     if parts is not None:
         started, requests = presign_.presign_multipart(
-            app.aws.s3, signer, bucket, terms, life, parts=parts
+            app.aws.s3, signer, bucket, terms, life, parts=parts, shell=shell
         )
         app.out.record(started)
     elif post:
-        requests = [presign_.presign_post(signer, bucket, terms, life, max_bytes=max_bytes)]
+        requests = [
+            presign_.presign_post(signer, bucket, terms, life, max_bytes=max_bytes, shell=shell)
+        ]
     else:
-        requests = [presign_.presign_put(signer, bucket, terms, life)]
+        requests = [presign_.presign_put(signer, bucket, terms, life, shell=shell)]
     app.out.stream(requests)
     for line in _unbound(terms, keys, post=post, parts=parts):
         app.out.note(line)

@@ -19,11 +19,11 @@ def _request(record: PresignedRequest) -> Text:
     # Pasted as a whole, the lines upload: what is for another day is a comment.
     mark = "# " if record.purpose in ("abort", "list-parts") else ""
     comment = _comment(f"{_purpose(record)}, until ", record.expires_at)
-    if record.curl is None:
+    if record.command is None:
         return Text.assemble(
             comment, ("# no shell has a word for this key: --json has the form", "dim")
         )
-    return Text.assemble(comment, (mark, "dim"), record.curl)
+    return Text.assemble(comment, (mark, "dim"), record.command)
 
 
 def _purpose(record: PresignedRequest) -> str:
@@ -33,7 +33,7 @@ def _purpose(record: PresignedRequest) -> str:
         case "part":
             return f"part {record.part_number}{size}"
         case "complete":
-            return "complete, with the number and ETag of each part in complete.xml"
+            return "complete, when every part was sent"
         case "post" if record.size_bytes is None and record.max_bytes is not None:
             return f"{where}, at most {format_bytes(record.max_bytes)}"
         case "put" | "post":
