@@ -302,11 +302,11 @@ def let_in(pair: HandMadePair) -> None:
         pair.s3.delete_bucket_policy(Bucket=bucket)
 
 
-def log(pair: HandMadePair, *messages: str, stream: str = "stream") -> None:
+def log(pair: HandMadePair, *messages: str, stream: str = "stream", seconds_ago: float = 0) -> None:
     """Write lines to the processor's log."""
     with contextlib.suppress(pair.logs.exceptions.ResourceAlreadyExistsException):
         pair.logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
-    now = int(time.time() * 1000)
+    now = int((time.time() - seconds_ago) * 1000)
     events = [{"timestamp": now, "message": message} for message in messages]
     pair.logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=events)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ASK = r"""
 import importlib, inspect, json, sys, time
 from ministack.core import iam_evaluator
-from ministack.services import cloudwatch_logs, lambda_svc, s3
+from ministack.services import cloudwatch_logs, iam, lambda_svc, s3
 from ministack.services.cloudformation import changesets, provisioners
 
 for name in sys.argv[1:]:
@@ -71,7 +71,21 @@ diffed = changesets._resolve_props_for_diff(template, {}, "stack", "id")
 provisioner = inspect.getsource(provisioners)
 configured = [row[0] for row in provisioners._S3_BUCKET_CONFIGURATIONS]
 delete_bucket = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]["delete"]
+iam._create_role({
+    "RoleName": ["pathy"], "Path": ["/team/"], "AssumeRolePolicyDocument": ['{"Statement": []}'],
+})
+iam._put_role_policy({
+    "RoleName": ["pathy"], "PolicyName": ["p"],
+    "PolicyDocument": [json.dumps({"Statement": {
+        "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}})],
+})
+simulated = iam._simulate_principal_policy({
+    "PolicySourceArn": ["arn:aws:iam::000000000000:role/team/pathy"],
+    "ActionNames.member.1": ["s3:GetObject"],
+    "ResourceArns.member.1": ["arn:aws:s3:::bucket/*"],
+})[2]
 print(json.dumps({
+    "SimulatePrincipalPolicy knows roles by their path": b"allowed" in simulated,
     "ListObjectVersions encodes": b"EncodingType" in versions,
     "ListMultipartUploads encodes": b"EncodingType" in uploads,
     "XML holds no raw control character": b"\x1b" not in versions,

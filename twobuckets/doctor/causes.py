@@ -1,8 +1,10 @@
 """Why objects are stuck, as far as the processor's log tells: one pass, the newest part first.
 
-An outcome line names its object. Where there is none, as with processors that are not ours, the
-lines of an invocation that mention a key tell of it. Invocations that died without a word about
-any key are kept by time. What is held for an object is a reference to a cause that it shares.
+Evidence counts by identity. An outcome line names its object; where there is none, as with
+processors that are not ours, the lines of an invocation that mention a key tell of it; and an
+invocation that died without a word is of the key that the log names under its request id. Only
+those of which nothing names a key are left to be told by time, as a guess. What is held for an
+object is a reference to a cause that it shares.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, quote_plus
 
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.foreign import find_keys
 from twobuckets.logs.lines import (
+    NOT_LOADED,
     OUT_OF_MEMORY,
     TIMED_OUT,
     EntryReader,
@@ -47,7 +50,7 @@ MOST_EVENTS: Final = 1_000_000
 # Everything but success, of our outcome lines and of Lambda's own words, as text or JSON.
 _PATTERN: Final = (
     '?failed ?rejected ?superseded ?missing ?"Task timed out" ?timeout ?"Runtime exited" '
-    "?OutOfMemory ?errorType ?ERROR"
+    '?OutOfMemory ?errorType ?"Error Type" ?ERROR'
 )
 _CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 _FIRST_SLICE: Final = timedelta(minutes=15)
@@ -61,6 +64,11 @@ _HEARD_INVOCATIONS: Final = 10_000
 _HEARD_CHARACTERS: Final = 20_000
 _ODD_KEYS: Final = 200
 _ERROR_CHARACTERS: Final = 300
+# A filter pattern has at most 1,024 characters, a request id 36 (CloudWatch Logs API reference,
+# FilterLogEvents).
+_IDS_A_PATTERN: Final = 24
+_MOST_LOOKED_UP: Final = 480
+_MOST_LOOKED_UP_EVENTS: Final = 200_000
 _VARYING: Final = re.compile(r"0[xX][0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*|\d+")
 # Keys that Python and URLs write as they are.
 _WRITTEN_ALIKE: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
@@ -89,24 +97,46 @@ class Cause:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
-    """An invocation that ended badly and of which nothing says what it worked on."""
+class LastWord(NamedTuple):
+    """The latest that was said of an object: when, why it failed, and in which try if that is told.
 
-    died_at: datetime
+    After the last try, or where an invocation ended well, nothing more will come by itself.
+    """
+
+    at: datetime
     cause: Cause
+    attempt: int | None
+    ended_well: bool = False
 
 
 @dataclass(slots=True)
-class Told:
-    """What the log told: a cause for each object by its key, and deaths without one.
+class Nameless:
+    """The tries of one request that died, and of which nothing says what they worked on.
+
+    `never_ran` tells that the function's code could not be loaded: then the handler of no
+    invocation ran, whatever it was for.
+    """
+
+    first_at: datetime
+    last_at: datetime
+    cause: Cause
+    deaths: int
+    never_ran: bool
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What the log tells: the last word of each object by its key, and what died without a name.
 
     `is_complete` tells whether all of it was read that could matter.
     """
 
-    causes: dict[str, tuple[datetime, Cause]] = field(default_factory=dict)
-    deaths: list[Death] = field(default_factory=list)
+    last_words: dict[str, LastWord] = field(default_factory=dict)
+    nameless: list[Nameless] = field(default_factory=list)
     is_complete: bool = True
+    _by_request: dict[str, Nameless] = field(default_factory=dict)
+    # A request id → the object that the log names under it, "" for one that is not looked into.
+    _named: dict[str, str] = field(default_factory=dict)
     _shared: dict[tuple[str, str], Cause] = field(default_factory=dict)
 
     def cause(self, check: str, error: str, key: str = "") -> Cause:
@@ -115,11 +145,52 @@ class Told:
         signature = check, _VARYING.sub("#", error)
         return self._shared.setdefault(signature, Cause(check, error[:_ERROR_CHARACTERS]))
 
-    def note(self, key: str, at: datetime, cause: Cause) -> None:
-        """Keep the latest cause of an object."""
-        known = self.causes.get(key)
-        if known is None or at >= known[0]:
-            self.causes[key] = at, cause
+    def note(self, key: str, word: LastWord) -> None:
+        """Keep the latest word of an object."""
+        known = self.last_words.get(key)
+        if known is None or word.at >= known.at:
+            self.last_words[key] = word
+
+    def name(self, request_id: str | None, key: str) -> None:
+        """Remember which object a request is about; one that is looked into is worth more."""
+        if request_id is not None and (key or request_id not in self._named):
+            self._named[request_id] = key
+
+    def note_death(self, failed: FailedInvocation) -> None:
+        """Keep an invocation that died without a word, of which other lines may tell the object."""
+        never_ran = failed.reason == NOT_LOADED
+        said = f"{failed.error.type}: {_first_line(failed.error.message)}".strip(": ")
+        cause = self.cause(_CHECKS.get(failed.reason, _FAILED_CHECK), said)
+        request_id = failed.request_id or f"{failed.log_stream} {failed.logged_at}"
+        known = self._by_request.get(request_id)
+        at = failed.logged_at
+        if known is None:
+            self._by_request[request_id] = Nameless(at, at, cause, 1, never_ran)
+            return
+        known.deaths += 1
+        known.first_at = min(known.first_at, at)
+        if at >= known.last_at:
+            known.last_at, known.cause, known.never_ran = at, cause, never_ran
+
+    def of_request(self, request_id: str) -> Nameless:
+        """Return what is known of a request that died."""
+        return self._by_request[request_id]
+
+    def unnamed_requests(self) -> list[str]:
+        """Return the ids of the requests that died, and under which nothing is named so far."""
+        return [request_id for request_id in self._by_request if request_id not in self._named]
+
+    def settle(self) -> None:
+        """Give each death to the object that its request names, and keep the rest by time."""
+        for request_id, died in self._by_request.items():
+            key = self._named.get(request_id)
+            if key:
+                known = self.last_words.get(key)
+                tries = died.deaths + (known.attempt or 0 if known is not None else 0)
+                self.note(key, LastWord(died.last_at, died.cause, tries))
+            elif key is None:
+                self.nameless.append(died)
+        self.nameless.sort(key=lambda died: died.first_at)
 
 
 def _without(key: str, text: str) -> str:
@@ -142,40 +213,79 @@ def _without_word(word: str, text: str) -> str:
     return whole
 
 
-def read_causes(site: Site, stuck: Mapping[str, Version]) -> Told:
-    """Return what the log tells of stuck objects by their key.
+def read_evidence(site: Site, staged: Mapping[str, Version]) -> Evidence:
+    """Return what the log tells of staged objects by their key.
 
     Raises CouldNotLook; a log group that does not exist tells nothing.
     """
-    told = Told()
-    if not stuck:
-        return told
-    oldest_at = min(staged.modified_at for staged in stuck.values()) - _CLOCK_TOLERANCE
+    evidence = Evidence()
+    if not staged:
+        return evidence
+    oldest_at = min(one.modified_at for one in staged.values()) - _CLOCK_TOLERANCE
     is_ours = site.function.is_ours
-    cuts = _cuts(stuck, site.retries)
+    cuts = _cuts(staged, site.retries)
     budget = itertools.count()
-    for start_at, end_at in _slices(oldest_at, site.now):
-        events = _limited(site, _events(site, start_at, end_at, cuts, is_ours), budget)
-        try:
-            if is_ours:
-                _hear_outcomes(events, stuck, told, staging=site.staging)
-            else:
-                _hear_anything(events, stuck, told)
-        except NotFoundError:
-            break
-        except AccessError as error:
-            what = f"the log {site.function.log_group}"
-            raise CouldNotLook(what, "access denied", "logs:FilterLogEvents") from error
-        except TwoBucketsError as error:
-            reason = error.message.partition(": ")[2] or error.message
-            raise CouldNotLook(f"the log {site.function.log_group}", reason, None) from error
-        if site.is_stopped or len(told.causes) == len(stuck):
-            break
-        if next(budget) >= MOST_EVENTS:
-            told.is_complete = False
-            break
-    told.deaths.sort(key=lambda death: death.died_at)
-    return told
+    try:
+        for start_at, end_at in _slices(oldest_at, site.now):
+            pattern = _PATTERN if is_ours else ""
+            read = _events(site, start_at, end_at, pattern, cuts)
+            _hear(_limited(site, read, budget), site, staged, evidence, is_ours=is_ours)
+            if site.is_stopped or _is_told(evidence, staged, start_at):
+                break
+            if next(budget) >= MOST_EVENTS:
+                evidence.is_complete = False
+                break
+        if not site.is_stopped and len(evidence.last_words) < len(staged):
+            _look_up_names(site, staged, evidence, is_ours=is_ours)
+    except NotFoundError:
+        pass
+    except AccessError as error:
+        what = f"the log {site.function.log_group}"
+        raise CouldNotLook(what, "access denied", "logs:FilterLogEvents") from error
+    except TwoBucketsError as error:
+        reason = error.message.partition(": ")[2] or error.message
+        raise CouldNotLook(f"the log {site.function.log_group}", reason, None) from error
+    evidence.settle()
+    return evidence
+
+
+def _is_told(evidence: Evidence, staged: Mapping[str, Version], read_from: datetime) -> bool:
+    """Tell whether older lines can say no more: of nothing untold that was there before them."""
+    return not any(
+        one.modified_at - _CLOCK_TOLERANCE < read_from
+        for key, one in staged.items()
+        if key not in evidence.last_words
+    )
+
+
+def _look_up_names(
+    site: Site, staged: Mapping[str, Version], evidence: Evidence, *, is_ours: bool
+) -> None:
+    """Look for the objects of requests that died, in whatever else was logged under their ids.
+
+    A later try that ended well names its object in a line that is not read otherwise.
+    """
+    ids = evidence.unnamed_requests()[:_MOST_LOOKED_UP]
+    budget = itertools.count()
+    for first in range(0, len(ids), _IDS_A_PATTERN):
+        asked = ids[first : first + _IDS_A_PATTERN]
+        died = [evidence.of_request(request_id) for request_id in asked]
+        start_at = min(one.first_at for one in died) - site.timeout
+        end_at = max(one.last_at for one in died) + site.retries.lasts
+        pattern = " ".join(f'?"{request_id}"' for request_id in asked)
+        reader = EntryReader()
+        wanted = set(asked)
+        for event in _events(site, start_at, end_at, pattern, []):
+            if site.is_stopped or next(budget) >= _MOST_LOOKED_UP_EVENTS:
+                return
+            entry = reader.read(event)
+            if entry is None or entry.request_id not in wanted:
+                continue
+            if isinstance(entry, Outcome):
+                evidence.name(entry.request_id, entry.key if entry.key in staged else "")
+            elif not is_ours and isinstance(entry, LogLine):
+                for key in find_keys([entry.message], staged):
+                    evidence.name(entry.request_id, key)
 
 
 def _slices(oldest_at: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
@@ -187,13 +297,13 @@ def _slices(oldest_at: datetime, now: datetime) -> Iterator[tuple[datetime, date
         end_at, length = start_at - timedelta(milliseconds=1), length * 4
 
 
-def _cuts(stuck: Mapping[str, Version], retries: Retries) -> list[datetime]:
+def _cuts(staged: Mapping[str, Version], retries: Retries) -> list[datetime]:
     """Return instants between which about equally many lines are, as far as arrivals tell.
 
     Each try of an object writes a line, soon after the arrival or one of the pauses that follow.
     """
-    step = max(1, len(stuck) // _SAMPLED)
-    arrivals = [staged.modified_at for staged in itertools.islice(stuck.values(), 0, None, step)]
+    step = max(1, len(staged) // _SAMPLED)
+    arrivals = [one.modified_at for one in itertools.islice(staged.values(), 0, None, step)]
     tries = [retries.pause * number for number in range(min(retries.attempts or 1, _MOST_TRIES))]
     lines = sorted(arrived_at + pause for arrived_at in arrivals for pause in tries)
     apart = max(1, _LINES_A_READ // step)
@@ -201,14 +311,14 @@ def _cuts(stuck: Mapping[str, Version], retries: Retries) -> list[datetime]:
 
 
 def _events(
-    site: Site, start_at: datetime, end_at: datetime, cuts: list[datetime], is_ours: bool
+    site: Site, start_at: datetime, end_at: datetime, pattern: str, cuts: list[datetime]
 ) -> Iterator[LogEvent]:
     return iter_events(
         site.aws.logs,
         site.function.log_group,
         start_at=start_at,
         end_at=end_at,
-        pattern=_PATTERN if is_ours else "",
+        pattern=pattern,
         cuts=cuts,
     )
 
@@ -222,21 +332,41 @@ def _limited(
             return
 
 
+def _hear(
+    events: Iterator[LogEvent],
+    site: Site,
+    staged: Mapping[str, Version],
+    evidence: Evidence,
+    *,
+    is_ours: bool,
+) -> None:
+    if is_ours:
+        _hear_outcomes(events, staged, evidence, staging=site.staging)
+    else:
+        _hear_anything(events, staged, evidence, staging=site.staging)
+
+
 def _hear_outcomes(
-    events: Iterator[LogEvent], stuck: Mapping[str, Version], told: Told, *, staging: str
+    events: Iterator[LogEvent],
+    staged: Mapping[str, Version],
+    evidence: Evidence,
+    *,
+    staging: str,
 ) -> None:
     reader = EntryReader()
     for event in events:
         entry = reader.read(event)
         if isinstance(entry, Outcome):
-            staged = stuck.get(entry.key)
-            if staged is not None and _is_about(entry, staged, staging):
-                _note_outcome(entry, told)
+            one = staged.get(entry.key)
+            is_about = one is not None and _is_about(entry, one, staging)
+            evidence.name(entry.request_id, entry.key if is_about else "")
+            if is_about:
+                _note_outcome(entry, evidence)
         elif isinstance(entry, FailedInvocation):
-            _note_death(entry, told)
+            evidence.note_death(entry)
 
 
-def _note_outcome(outcome: Outcome, told: Told) -> None:
+def _note_outcome(outcome: Outcome, evidence: Evidence) -> None:
     if outcome.outcome not in (FAILED, REJECTED, SUPERSEDED, MISSING):
         return
     error = outcome.error
@@ -251,13 +381,11 @@ def _note_outcome(outcome: Outcome, told: Told) -> None:
         elif "imeout" in error.type or "TimedOut" in error.type or "time-out" in error.message:
             kind = TIMED_OUT if kind == FAILED else kind
     check = _CHECKS.get(kind, _FAILED_CHECK)
-    told.note(outcome.key, outcome.logged_at, told.cause(check, said, outcome.key))
-
-
-def _note_death(failed: FailedInvocation, told: Told) -> None:
-    said = f"{failed.error.type}: {_first_line(failed.error.message)}".strip(": ")
-    check = _CHECKS.get(failed.reason, _FAILED_CHECK)
-    told.deaths.append(Death(failed.logged_at, told.cause(check, said)))
+    cause = evidence.cause(check, said, outcome.key)
+    ended_well = outcome.outcome != FAILED
+    evidence.note(
+        outcome.key, LastWord(outcome.logged_at, cause, outcome.attempt, ended_well=ended_well)
+    )
 
 
 def _is_about(outcome: Outcome, staged: Version, staging: str) -> bool:
@@ -279,6 +407,9 @@ class _Heard:
     characters: int = 0
     error: str = ""
     reason: str = ""
+    failed: FailedInvocation | None = None
+    failures: int = 0
+    is_over: bool = False
     last_at: datetime | None = None
 
     def add(self, text: str, at: datetime) -> None:
@@ -288,25 +419,35 @@ class _Heard:
             self.characters += len(text)
 
 
-def _hear_anything(events: Iterator[LogEvent], stuck: Mapping[str, Version], told: Told) -> None:
-    odd = _odd_keys(stuck)
+def _hear_anything(
+    events: Iterator[LogEvent],
+    staged: Mapping[str, Version],
+    evidence: Evidence,
+    *,
+    staging: str,
+) -> None:
+    odd = _odd_keys(staged)
     heard: OrderedDict[str, _Heard] = OrderedDict()
     reader = EntryReader()
+
+    def attribute(request_id: str) -> None:
+        _attribute(request_id, heard.pop(request_id), staged, odd, evidence, staging=staging)
+
     for event in events:
         entry = reader.read(event)
         if entry is None or entry.request_id is None:
             continue
         request_id = entry.request_id
         invocation = heard.setdefault(request_id, _Heard())
-        _hear(entry, event.message, invocation)
+        _listen(entry, event.message, invocation)
         if isinstance(entry, InvocationReport) or len(heard) > _HEARD_INVOCATIONS:
             over = request_id if isinstance(entry, InvocationReport) else next(iter(heard))
             # A death is told after the report in text logs, before it in JSON ones: kept to the end
             # when the report says that there is one.
             if not isinstance(entry, InvocationReport) or entry.status == "success":
-                _attribute(heard.pop(over), stuck, odd, told)
-    for invocation in heard.values():
-        _attribute(invocation, stuck, odd, told)
+                attribute(over)
+    for request_id in tuple(heard):
+        attribute(request_id)
 
 
 def _odd_keys(stuck: Iterable[str]) -> dict[str, re.Pattern[str]]:
@@ -318,9 +459,11 @@ def _odd_keys(stuck: Iterable[str]) -> dict[str, re.Pattern[str]]:
     }
 
 
-def _hear(entry: Entry, raw: str, invocation: _Heard) -> None:
+def _listen(entry: Entry, raw: str, invocation: _Heard) -> None:
     match entry:
         case FailedInvocation(error=error):
+            invocation.failed = entry
+            invocation.failures += 1
             invocation.reason = entry.reason
             invocation.error = f"{error.type}: {_first_line(error.message)}".strip(": ")
             invocation.add(f"{error.message}\n{error.trace}", entry.logged_at)
@@ -328,6 +471,8 @@ def _hear(entry: Entry, raw: str, invocation: _Heard) -> None:
             invocation.add(message, entry.logged_at)
             if not invocation.reason and level in _ERROR_LEVELS:
                 invocation.error = _logged_error(raw) or _first_line(message)
+        case InvocationReport():
+            invocation.is_over = True
         case PlatformLine():
             invocation.last_at = entry.logged_at
 
@@ -351,10 +496,13 @@ def _raised(texts: list[str]) -> str:
 
 
 def _attribute(
+    request_id: str,
     invocation: _Heard,
-    stuck: Mapping[str, Version],
+    staged: Mapping[str, Version],
     odd: Mapping[str, re.Pattern[str]],
-    told: Told,
+    evidence: Evidence,
+    *,
+    staging: str,
 ) -> None:
     at = invocation.last_at
     if at is None:
@@ -362,23 +510,28 @@ def _attribute(
     error = invocation.error
     if not invocation.reason:
         error = _raised(invocation.texts) or error
-    keys = find_keys(invocation.texts, stuck)
+    keys = find_keys(invocation.texts, staged)
     keys.update(
         key
         for key, written in odd.items()
         if any(key in text and written.search(text) for text in invocation.texts)
     )
-    if not keys and invocation.reason:
-        check = _CHECKS.get(invocation.reason, _FAILED_CHECK)
-        told.deaths.append(Death(at, told.cause(check, error)))
+    if not keys and invocation.failed is not None:
+        evidence.note_death(invocation.failed)
+        if any(staging in text for text in invocation.texts):
+            # It said what it worked on, and that is none of these.
+            evidence.name(request_id, "")
     for key in keys:
-        if at < stuck[key].modified_at - _CLOCK_TOLERANCE:
+        evidence.name(request_id, key)
+        if at < staged[key].modified_at - _CLOCK_TOLERANCE:
             continue
         check = _CHECKS.get(invocation.reason, _FAILED_CHECK) if error else _LEFT_CHECK
         said = error or _complaint(invocation.texts, key, is_alone=len(keys) == 1)
         if check in (_FAILED_CHECK, _LEFT_CHECK) and _is_undecoded(key, said):
             check = "stuck-key"
-        told.note(key, at, told.cause(check, said, key))
+        cause = evidence.cause(check, said, key)
+        ended_well = invocation.is_over and not invocation.failures
+        evidence.note(key, LastWord(at, cause, invocation.failures or None, ended_well=ended_well))
 
 
 def _complaint(texts: list[str], key: str, *, is_alone: bool) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
 
 
-class Mend(NamedTuple):
+class SettingChange(NamedTuple):
     """A change of configuration: what it does in words, and the function that makes it.
 
     `run` raises TwoBucketsError, and CouldNotLook where it can't tell what would be lost.
@@ -31,7 +31,7 @@ class Mend(NamedTuple):
     run: Callable[[], None]
 
 
-def _notify(site: Site, _subject: str) -> Mend:
+def _notify(site: Site, _subject: str) -> SettingChange:
     function_arn = site.function.arn
 
     def run() -> None:
@@ -54,7 +54,7 @@ def _notify(site: Site, _subject: str) -> Mend:
             )
 
     says = f"notify {function_arn} of every new object; filters and other configurations stay"
-    return Mend(says, run)
+    return SettingChange(says, run)
 
 
 def _complete(notification: dict[str, Any], targets: Collection[str]) -> bool:
@@ -88,7 +88,7 @@ def _complete(notification: dict[str, Any], targets: Collection[str]) -> bool:
     return bool(ours)
 
 
-def _let_s3_call(site: Site, _subject: str) -> Mend:
+def _let_s3_call(site: Site, _subject: str) -> SettingChange:
     account = str(site.function.configuration()["FunctionArn"]).split(":")[4]
     source_arn = f"arn:{site.facts.partition}:s3:::{site.staging}"
     digest = hashlib.sha256(f"{source_arn} {account}".encode()).hexdigest()[:8]
@@ -112,10 +112,10 @@ def _let_s3_call(site: Site, _subject: str) -> Mend:
                 if error_code(error) != "ResourceConflictException":
                     raise
 
-    return Mend(f"let S3 call it for s3://{site.staging}", run)
+    return SettingChange(f"let S3 call it for s3://{site.staging}", run)
 
 
-def _clear_uploads(site: Site, subject: str) -> Mend:
+def _clear_uploads(site: Site, subject: str) -> SettingChange:
     days = site.settings.abort_incomplete_uploads_days
     part = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days}}
     return _add_rule(
@@ -126,7 +126,7 @@ def _clear_uploads(site: Site, subject: str) -> Mend:
     )
 
 
-def _expire_versions(site: Site, subject: str) -> Mend:
+def _expire_versions(site: Site, subject: str) -> SettingChange:
     days = site.settings.noncurrent_version_days
     part = {
         "NoncurrentVersionExpiration": {"NoncurrentDays": days},
@@ -144,7 +144,7 @@ def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count:,} days"
 
 
-def _add_rule(site: Site, subject: str, says: str, part: dict[str, Any]) -> Mend:
+def _add_rule(site: Site, subject: str, says: str, part: dict[str, Any]) -> SettingChange:
     bucket = subject.removeprefix("s3://")
     rule: dict[str, Any] = {"Status": "Enabled", "Filter": {"Prefix": ""}, **part}
 
@@ -165,10 +165,10 @@ def _add_rule(site: Site, subject: str, says: str, part: dict[str, Any]) -> Mend
                 Bucket=bucket, LifecycleConfiguration={"Rules": rules}, **least
             )
 
-    return Mend(f"{says}; other rules stay", run)
+    return SettingChange(f"{says}; other rules stay", run)
 
 
-def _allow_origins(site: Site, _subject: str) -> Mend:
+def _allow_origins(site: Site, _subject: str) -> SettingChange:
     origins = site.settings.cors_origins
     mine = cors.rule_for(origins)
 
@@ -176,16 +176,16 @@ def _allow_origins(site: Site, _subject: str) -> Mend:
         return [mine, *(rule for rule in rules if rule.get("ID") != mine["ID"])]
 
     says = f"let pages from {', '.join(origins)} upload; other rules stay"
-    return Mend(says, lambda: _rewrite_cors(site, with_mine))
+    return SettingChange(says, lambda: _rewrite_cors(site, with_mine))
 
 
-def _expose_etag(site: Site, _subject: str) -> Mend:
+def _expose_etag(site: Site, _subject: str) -> SettingChange:
     def with_etag(rule: dict[str, Any]) -> dict[str, Any]:
         if not cors.hides_etag(rule):
             return rule
         return rule | {"ExposeHeaders": [*rule.get("ExposeHeaders", []), "ETag"]}
 
-    return Mend(
+    return SettingChange(
         "expose ETag where PUT is allowed",
         lambda: _rewrite_cors(site, lambda rules: [with_etag(rule) for rule in rules]),
     )
@@ -203,7 +203,7 @@ def _rewrite_cors(site: Site, change: Callable[[list[Any]], list[Any]]) -> None:
         s3.put_bucket_cors(Bucket=site.staging, CORSConfiguration={"CORSRules": change(rules)})
 
 
-def _name_archive(site: Site, _subject: str) -> Mend:
+def _name_archive(site: Site, _subject: str) -> SettingChange:
     def run() -> None:
         with attempt(f"write the environment of {site.function.name}"):
             functions = site.aws.functions
@@ -217,11 +217,20 @@ def _name_archive(site: Site, _subject: str) -> Mend:
                 FunctionName=site.function.name, Environment={"Variables": variables}, **revision
             )
 
-    return Mend(f"name {site.archive} as the archive bucket; other variables stay", run)
+    return SettingChange(f"name {site.archive} as the archive bucket; other variables stay", run)
 
 
-MENDS: Final[dict[str, Callable[[Site, str], Mend]]] = {
+def _switch_on(site: Site, _subject: str) -> SettingChange:
+    def run() -> None:
+        with attempt(f"take the reserved concurrency of {site.function.name} away"):
+            site.aws.functions.delete_function_concurrency(FunctionName=site.function.name)
+
+    return SettingChange("switch the function on: take its reserved concurrency of 0 away", run)
+
+
+CHANGES: Final[dict[str, Callable[[Site, str], SettingChange]]] = {
     "environment-archive": _name_archive,
+    "concurrency-zero": _switch_on,
     "permission-missing": _let_s3_call,
     "notification-missing": _notify,
     "notification-events": _notify,

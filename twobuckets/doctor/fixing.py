@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twobuckets.doctor import remedies
+from twobuckets.doctor.stuck import WOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fixes:
-    """What would be done, and the checks whose remedy is applied only when they are named."""
+    """What would be done, and the checks whose remedy is applied only when they are named.
+
+    `first` is what keeps the processor from working once it is woken, None where nothing does or
+    where it is mended with the rest.
+    """
 
     planned: tuple[PlannedFix, ...]
     only_by_name: tuple[str, ...]
+    first: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,14 @@ def plan_fixes(
     planned = tuple(remedies.plan(site, findings, stuck, asked, wake))
     fixable = {finding.check for finding in findings if finding.fixable}
     unasked = {check for check in fixable - asked if remedies.needs_asking(site, check)}
-    return Fixes(planned, tuple(sorted(unasked)))
+    checks = {fix.action.check for fix in planned}
+    first = stuck.first if stuck is not None and stuck.groups else None
+    is_first_left = first is not None and first.check not in checks
+    return Fixes(planned, tuple(sorted(unasked)), first if is_first_left else None)
 
 
 def mended_by(applied: Sequence[Applied]) -> Mended:
     """Return what applied remedies add up to."""
-    woken = sum(one.done for one in applied if one.check in remedies.WOKEN)
+    woken = sum(one.done for one in applied if one.check in WOKEN)
     incomplete = {one.check for one in applied if one.failed_count or one.left_count}
     return Mended(frozenset(one.check for one in applied) - incomplete, woken)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn
 
 from twobuckets.aws import ClientError, Meaning, attempt, meaning
 from twobuckets.doctor import buckets, uploads
-from twobuckets.doctor.configuration import MENDS
+from twobuckets.doctor.configuration import CHANGES
 from twobuckets.doctor.staging import is_archived
+from twobuckets.doctor.stuck import WOKEN, WOKEN_UNASKED, WOKEN_WHEN_ASKED
 from twobuckets.errors import TwoBucketsError
 from twobuckets.parallel import map_unordered
 from twobuckets.pipeline.lookups import CouldNotLook
@@ -40,24 +41,8 @@ _VERSIONS_LOOKED_AT: Final = 20
 _LOOKED_AT: Final = 32
 _ENDED: Final = "it was completed or aborted meanwhile"
 _ARCHIVED: Final = "stuck-archived"
-# Waking is no remedy for what the processor, the file or a person has to change first, so these
-# are woken only when they are asked for by name.
-WOKEN_WHEN_ASKED: Final = frozenset(
-    {
-        "stuck-failed",
-        "stuck-timed-out",
-        "stuck-out-of-memory",
-        "stuck-rejected",
-        "stuck-filtered",
-        "stuck-key",
-        "stuck-left",
-        "stuck-in-progress",
-    }
-)
-_WOKEN_UNASKED: Final = frozenset({"stuck-never-invoked", "stuck-missed", "stuck-throttled"})
-WOKEN: Final = _WOKEN_UNASKED | WOKEN_WHEN_ASKED
-"""Checks whose remedy is to wake the processor, which then takes its time."""
-FIXABLE: Final = frozenset(MENDS) | WOKEN | {_ARCHIVED, uploads.CHECK.name}
+CHANGED_WHEN_ASKED: Final = frozenset({"concurrency-zero"})
+FIXABLE: Final = frozenset(CHANGES) | WOKEN | {_ARCHIVED, uploads.CHECK.name}
 """Checks whose findings `--fix` mends."""
 
 
@@ -127,15 +112,16 @@ def plan(
     for finding in findings:
         if finding.fixable and (finding.check in asked or not needs_asking(site, finding.check)):
             subjects.setdefault(finding.check, []).append(finding.subject)
-    for check, mend_of in MENDS.items():
+    for check, change_for in CHANGES.items():
         for subject in dict.fromkeys(subjects.get(check, ())):
-            mend = mend_of(site, subject)
-            step = _Step(subject, mend.run)
-            yield PlannedFix(FixAction(check, subject, mend.says), partial(iter, [step]))
+            change = change_for(site, subject)
+            step = _Step(subject, change.run)
+            yield PlannedFix(FixAction(check, subject, change.says), partial(iter, [step]))
     if uploads.CHECK.name in subjects:
         yield from _plan_aborts(site)
     if stuck is not None:
-        yield from _plan_objects(site, stuck.groups, asked, wake)
+        can_wake = stuck.first is None or stuck.first.check in subjects
+        yield from _plan_objects(site, stuck.groups, asked, wake, can_wake=can_wake)
 
 
 def apply(planned: PlannedFix) -> Applied:
@@ -177,7 +163,12 @@ def _run(step: _Step) -> tuple[str, str | None, str | None]:
 
 
 def _plan_objects(
-    site: Site, groups: Iterable[StuckGroup], asked: frozenset[str], wake: Wake
+    site: Site,
+    groups: Iterable[StuckGroup],
+    asked: frozenset[str],
+    wake: Wake,
+    *,
+    can_wake: bool,
 ) -> Iterator[PlannedFix]:
     for group in groups:
         check, objects = group.cause.check, group.objects
@@ -187,7 +178,9 @@ def _plan_objects(
                 check, subject, "delete from staging what the archive holds", len(objects)
             )
             yield PlannedFix(action, partial(_delete_steps, site, objects))
-        elif check in _WOKEN_UNASKED or (check in WOKEN_WHEN_ASKED and check in asked):
+        elif can_wake and (
+            check in WOKEN_UNASKED or (check in WOKEN_WHEN_ASKED and check in asked)
+        ):
             words = f"wake the processor for each ({group.cause.error or check})"
             action = FixAction(check, subject, words, len(objects))
             yield PlannedFix(action, partial(_wake_steps, objects, wake))
@@ -197,9 +190,10 @@ def needs_asking(site: Site, check: str) -> bool:
     """Tell whether the remedy of a check is applied only when the check was asked for by name.
 
     Noncurrent versions may be the only copies where somebody else's processor does not archive
-    files under their own keys, or deletes them without their version ids.
+    files under their own keys, or deletes them without their version ids. A function may have been
+    switched off for a reason.
     """
-    return check in WOKEN_WHEN_ASKED or (
+    return check in WOKEN_WHEN_ASKED | CHANGED_WHEN_ASKED or (
         check == buckets.VERSIONS_CHECK and not site.is_deployed_by_us
     )
 

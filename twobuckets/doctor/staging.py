@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from twobuckets.doctor.site import Site
-    from twobuckets.doctor.summary import StagedTotals
     from twobuckets.s3.answers import ListedObject, ListedVersion
     from twobuckets.s3.engine import Sender
 
@@ -24,29 +23,24 @@ if TYPE_CHECKING:
 _ABSENT: Final = (Meaning.MISSING, Meaning.UNKNOWN_HERE)
 
 
-def iter_stuck(site: Site, totals: StagedTotals) -> Iterator[Version]:
-    """Yield what is stuck in staging, in key order, and add all that is there up in `totals`.
+def iter_staged(site: Site) -> Iterator[Version]:
+    """Yield what is in staging, in key order.
 
     Raises CouldNotLook, and Gone when there is no staging bucket.
     """
     if not site.buckets.exists(site.staging):
         raise Gone(f"the bucket {site.staging}", "bucket-missing")
     is_versioned = site.buckets.versioning(site.staging) != ""
-    now, stuck_after = site.now, site.stuck_after
     try:
         with site.connect() as sender:
             for row in _iter_current(sender, site.staging, is_versioned=is_versioned):
                 if site.is_stopped:
                     return
-                age, size_bytes = now - row.modified_at, row.size_bytes or 0
-                is_stuck = age >= stuck_after
-                totals.add(row.key, age, size_bytes, is_stuck=is_stuck)
-                if is_stuck:
-                    staged = version_listed(row)
-                    # "null" names whatever was written without a version: it pins nothing.
-                    if staged.version_id in NO_VERSION:
-                        staged = replace(staged, version_id=None)
-                    yield staged
+                staged = version_listed(row)
+                # "null" names whatever was written without a version: it pins nothing.
+                if staged.version_id in NO_VERSION:
+                    staged = replace(staged, version_id=None)
+                yield staged
     except ListingError as error:
         permission = "s3:ListBucketVersions" if is_versioned else "s3:ListBucket"
         raise listing_stopped(f"what is in {site.staging}", error, permission) from error

@@ -1,24 +1,34 @@
 """Objects that stay in staging, grouped by why.
 
 The order of the questions: is it proven to be in the archive; what did the log say of it; did its
-notification leave it out; can anything wake the processor at all; did an invocation die at its
-time; may it still be under way. Only when all of that says nothing, the event was lost.
+notification leave it out; can anything wake the processor at all; could its code be loaded at that
+time; did an invocation die, or Lambda throttle, at that time, which makes it likely and no more;
+may it still be under way. Only when all of that says nothing, the event was lost.
 """
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import itertools
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twobuckets.doctor import function, wiring
-from twobuckets.doctor.causes import MOST_EVENTS, Cause, Told, read_causes
+from twobuckets.doctor.causes import (
+    MOST_EVENTS,
+    Cause,
+    Evidence,
+    LastWord,
+    Nameless,
+    read_evidence,
+)
 from twobuckets.doctor.findings import Check, Finding, Severity
 from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
-from twobuckets.doctor.staging import is_archived, iter_stuck
+from twobuckets.doctor.staging import is_archived, iter_staged
 from twobuckets.doctor.summary import StagedTotals
 from twobuckets.parallel import map_ordered, map_unordered
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
@@ -28,6 +38,7 @@ from twobuckets.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
@@ -36,6 +47,15 @@ if TYPE_CHECKING:
 
 MOST_EXPLAINED: Final = 200_000
 """How many stuck objects are looked into; more are only counted."""
+_MOST_YOUNG: Final = 50_000
+"""How many objects that are not stuck by their age are looked for in the log."""
+# An event waits in Lambda's queue at most so long (Lambda developer guide,
+# "Handling errors for an asynchronous invocation").
+_LONGEST_HELD: Final = timedelta(hours=6)
+# How long after an object's arrival Lambda first throttles its event, if it does.
+_HELD_WITHIN: Final = timedelta(minutes=10)
+_MINUTE: Final = timedelta(minutes=1)
+_TOLERANCE: Final = timedelta(seconds=1)
 _SAMPLES: Final = 16
 """How many objects of a group are looked for in the archive before all of them are."""
 _MOST_LOOKED_FOR: Final = 2_000
@@ -48,6 +68,7 @@ CHECKS: Final = (
     Check("stuck-timed-out", "The function's time-out ended the processing of objects."),
     Check("stuck-out-of-memory", "The function ran out of memory on objects."),
     Check("stuck-rejected", "The processor refused objects for good."),
+    Check("stuck-unnamed", "Invocations died without naming a file, most likely on objects here."),
     Check("stuck-never-invoked", "The processor was never told of objects."),
     Check("stuck-missed", "The processor did not find objects that are there now."),
     Check("stuck-throttled", "Lambda held the events of objects back."),
@@ -83,12 +104,48 @@ _WHY: Final = {
     "into sight. Delete them, or archive them by hand",
 }
 
+# Failures on record, which count before an object is old enough to be stuck by its age.
+_FAILURES: Final = frozenset(
+    {
+        "stuck-failed",
+        "stuck-timed-out",
+        "stuck-out-of-memory",
+        "stuck-rejected",
+        "stuck-key",
+        "stuck-left",
+    }
+)
+# Of these, what Lambda or a queue tries again by itself.
+_RETRIED: Final = frozenset({"stuck-failed", "stuck-timed-out", "stuck-out-of-memory", "stuck-key"})
+
 # What an event of ours does not mend, and what does.
 _NOT_WOKEN: Final = {
     "stuck-archived": "in the archive already; `doctor --fix` deletes the copy in staging",
     "stuck-superseded": "a newer version of its key was archived; delete it, or archive it by hand",
     "stuck-in-progress": "may still be under way",
 }
+
+
+# Waking is no remedy for what the processor, the file or a person has to change first, so these
+# are woken only when they are asked for by name.
+WOKEN_WHEN_ASKED: Final = frozenset(
+    {
+        "stuck-failed",
+        "stuck-timed-out",
+        "stuck-out-of-memory",
+        "stuck-rejected",
+        "stuck-filtered",
+        "stuck-key",
+        "stuck-left",
+        "stuck-in-progress",
+    }
+)
+# What nothing names is woken at once: if a guess at the cause is right, it only fails again.
+WOKEN_UNASKED: Final = frozenset(
+    {"stuck-never-invoked", "stuck-missed", "stuck-throttled", "stuck-unnamed"}
+)
+WOKEN: Final = WOKEN_UNASKED | WOKEN_WHEN_ASKED
+"""Checks whose remedy is to wake the processor, which then takes its time."""
 
 
 @dataclass(slots=True)
@@ -98,20 +155,25 @@ class StuckGroup:
     cause: Cause
     why: str
     objects: list[Version] = field(default_factory=list)
+    trying: int = 0
+    """Of how many the failure is not the last: they are tried again by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
     """What lies in staging, and what is stuck of it by cause, the cause of the most first.
 
-    `uncounted` more are stuck than were looked into. `unread` is why the log could not be read,
-    None where it was: then causes are told by what else is known.
+    An object is stuck by its age, or once its failure for good is on record. `uncounted` more are
+    stuck than were looked into. `unread` is why the log could not be read, None where it was: then
+    causes are told by what else is known. `first` is what has to be mended before waking the
+    processor can do anything, None where nothing has.
     """
 
     totals: StagedTotals
     groups: tuple[StuckGroup, ...] = ()
     uncounted: int = 0
     unread: CouldNotLook | None = None
+    first: Finding | None = None
 
     def iter_wakeable(self) -> Iterator[tuple[Version, str | None]]:
         """Yield the objects, and why waking the processor for one is wrong, None if right."""
@@ -128,25 +190,35 @@ def examine(site: Site) -> Stuck:
     """
     totals = StagedTotals(readable_bytes=site.readable_bytes, stuck_after=site.stuck_after)
     stuck: dict[str, Version] = {}
+    young: dict[str, Version] = {}
     more = 0
-    for staged in iter_stuck(site, totals):
-        if len(stuck) < MOST_EXPLAINED:
+    for staged in iter_staged(site):
+        age = site.now - staged.modified_at
+        is_stuck = age >= site.stuck_after
+        totals.add(staged.key, age, staged.size_bytes, is_stuck=is_stuck)
+        if is_stuck and len(stuck) < MOST_EXPLAINED:
             stuck[staged.key] = staged
-        else:
+        elif is_stuck:
             more += 1
-    if not stuck:
+        elif len(young) < _MOST_YOUNG:
+            young[staged.key] = staged
+    if not stuck and not young:
         return Stuck(totals)
     unread: CouldNotLook | None = None
     try:
-        told = read_causes(site, stuck)
+        evidence = read_evidence(site, stuck | young)
     except Gone:
-        told = Told()
+        evidence = Evidence()
     except CouldNotLook as reason:
-        told, unread = Told(), reason
-    groups = list(_groups(site, stuck, told, log_is_read=unread is None))
+        evidence, unread = Evidence(), reason
+    groups = list(_groups(site, stuck, young, evidence, log_is_read=unread is None))
+    for group in groups:
+        for staged in group.objects:
+            if staged.key in young:
+                totals.call_stuck(staged.size_bytes)
     groups = _join_small(_split_archived(site, groups))
     groups.sort(key=lambda group: -len(group.objects))
-    return Stuck(totals, tuple(groups), more, unread)
+    return Stuck(totals, tuple(groups), more, unread, _find_what_comes_first(site))
 
 
 def iter_findings(site: Site, stuck: Stuck) -> Iterator[Finding]:
@@ -154,7 +226,7 @@ def iter_findings(site: Site, stuck: Stuck) -> Iterator[Finding]:
     if stuck.totals.too_large:
         yield _too_large(site, stuck.totals)
     for group in stuck.groups:
-        yield _finding(site, group)
+        yield _finding(site, group, stuck.first)
     if stuck.uncounted:
         yield _uncounted(site, stuck.uncounted)
     if stuck.unread is not None:
@@ -162,54 +234,103 @@ def iter_findings(site: Site, stuck: Stuck) -> Iterator[Finding]:
 
 
 def _groups(
-    site: Site, stuck: Mapping[str, Version], told: Told, *, log_is_read: bool
+    site: Site,
+    stuck: Mapping[str, Version],
+    young: Mapping[str, Version],
+    evidence: Evidence,
+    *,
+    log_is_read: bool,
 ) -> Iterable[StuckGroup]:
     groups: dict[tuple[str, str], StuckGroup] = {}
 
-    def put(staged: Version, cause: Cause, why: str) -> None:
+    def put(staged: Version, cause: Cause, why: str, *, is_last: bool = True) -> None:
         group = groups.setdefault((cause.check, cause.error), StuckGroup(cause, why))
         group.objects.append(staged)
+        group.trying += not is_last
 
     untold = []
     for key, staged in stuck.items():
-        found = told.causes.get(key)
-        if found is None:
+        word = evidence.last_words.get(key)
+        if word is None:
             untold.append(staged)
         else:
-            put(staged, found[1], _WHY[found[1].check])
+            is_last = word.cause.check not in _RETRIED or _is_last(site, word)
+            put(staged, word.cause, _WHY[word.cause.check], is_last=is_last)
+    untold_young = []
+    for key, staged in young.items():
+        word = evidence.last_words.get(key)
+        if word is None:
+            untold_young.append(staged)
+        elif word.cause.check in _FAILURES and _is_last(site, word):
+            put(staged, word.cause, _WHY[word.cause.check])
+    died = _match_nameless(site, untold + untold_young, evidence)
+    for staged in untold_young:
+        match = died.get(staged.key)
+        if match is not None and site.retries.is_last(match.deaths):
+            put(staged, *_of_nameless(match))
     if untold:
-        for staged, cause, why in _explain_untold(site, untold, told, log_is_read=log_is_read):
+        for staged, cause, why in _explain_untold(
+            site, untold, evidence, died, log_is_read=log_is_read
+        ):
             put(staged, cause, why)
     return groups.values()
 
 
+def _is_last(site: Site, word: LastWord) -> bool:
+    """Tell whether nothing more will come of an object by itself after what was said of it last."""
+    retries = site.retries
+    if word.ended_well or (word.attempt is not None and retries.is_last(word.attempt)):
+        return True
+    # Another try would have ended by now, and said something.
+    return site.now - word.at > retries.pause + site.timeout + DELIVERY
+
+
 def _explain_untold(
-    site: Site, untold: list[Version], told: Told, *, log_is_read: bool
+    site: Site,
+    untold: list[Version],
+    evidence: Evidence,
+    died: Mapping[str, Nameless],
+    *,
+    log_is_read: bool,
 ) -> Iterator[tuple[Version, Cause, str]]:
     """Yield a cause for each object of which the log says nothing."""
     blocked = _find_block(site)
     routes = _routes(site)
-    deaths = _match_deaths(site, untold, told)
+    throttled_at = _throttled_at(site, untold)
+    backlog = _backlog(site)
     for staged in untold:
         age = site.now - staged.modified_at
         if routes and not any(route.tells_of(staged.key) for route in routes):
             yield staged, Cause("stuck-filtered", ""), _WHY["stuck-filtered"]
-        elif death := deaths.get(staged.key):
-            why = f"{_WHY[death.check].partition('. ')[0]}: invocations that began when these came "
-            yield staged, death, why + "died without naming a file"
+        elif match := died.get(staged.key):
+            yield staged, *_of_nameless(match)
         elif blocked is not None:
             yield staged, blocked[0], blocked[1]
+        elif _was_throttled(staged, throttled_at):
+            yield staged, Cause("stuck-throttled", ""), _held_back(site, throttled_at)
         elif age < site.may_take:
             until = format_duration(site.may_take)
             why = f"They may still be under way: delivery and every try can take {until}"
             yield staged, Cause("stuck-in-progress", ""), why
+        elif backlog and age < backlog.kept:
+            why = f"Most likely they wait in {backlog.queue}, which holds {backlog.messages:,} "
+            yield staged, Cause("stuck-in-progress", ""), why + "messages for the processor"
         else:
             why = "No invocation mentions them" if log_is_read else "The log could not be read"
-            if not told.is_complete:
+            if not evidence.is_complete:
                 why += f" in the newest {MOST_EVENTS:,} lines of the log"
             why += ", and what wakes the processor is in order now: the events were lost, or came "
             why += "while something was not in order"
             yield staged, Cause("stuck-never-invoked", ""), why
+
+
+def _of_nameless(died: Nameless) -> tuple[Cause, str]:
+    """Return what invocations that died without naming an object make of one that came then."""
+    if died.never_ran:
+        why = "The function's code could not be loaded, so no invocation got as far as the handler"
+        return Cause("stuck-failed", died.cause.error), f"{why}. Fix it and deploy, then wake it"
+    why = "Most likely invocations that died without naming a file were for these, which came at "
+    return Cause("stuck-unnamed", died.cause.error), why + "that time"
 
 
 def _routes(site: Site) -> list[Route]:
@@ -227,11 +348,16 @@ _BLOCKS: Final[tuple[tuple[Finder, str], ...]] = (
     (wiring.find_disabled_event_sources, "stuck-never-invoked"),
     (function.find_switched_off, "stuck-throttled"),
 )
-
+# What keeps it from doing anything once it is woken.
+_FIRST: Final = (
+    function.find_missing_function,
+    function.find_switched_off,
+    function.find_bad_state,
+)
 
 # Findings that `--fix` mends, so that one command can mend what is broken and then wake.
 _MENDED_FIRST: Final = frozenset(
-    {"notification-missing", "notification-events", "permission-missing"}
+    {"notification-missing", "notification-events", "permission-missing", "concurrency-zero"}
 )
 
 
@@ -244,33 +370,91 @@ def _find_block(site: Site) -> tuple[Cause, str] | None:
             continue
         if finding is not None:
             return Cause(check, finding.check), finding.detail.rstrip(".")
-    try:
-        throttled = site.function.metrics()["Throttles"]
-    except CouldNotLook:
-        return None
-    if throttled:
-        why = f"Lambda throttled the function {int(throttled):,} times in the last day, and gives "
-        return Cause("stuck-throttled", ""), why + "an event up after at most 6 hours"
     return None
 
 
-def _match_deaths(site: Site, untold: list[Version], told: Told) -> dict[str, Cause]:
-    """Return for objects the death of an invocation that fits their arrival, each death once."""
-    if not told.deaths:
-        return {}
-    reach = DELIVERY + site.timeout
-    matched: dict[str, Cause] = {}
-    waiting = sorted(untold, key=lambda staged: staged.modified_at)
-    deaths = iter(told.deaths)
-    death = next(deaths, None)
+def _find_what_comes_first(site: Site) -> Finding | None:
+    """Return the finding that has to be mended before waking the processor can do anything."""
+    for find in _FIRST:
+        try:
+            finding = next(find(site), None)
+        except CouldNotLook:
+            continue
+        if finding is not None and finding.severity is Severity.PROBLEM:
+            return finding
+    return None
+
+
+def _throttled_at(site: Site, untold: list[Version]) -> list[datetime]:
+    """Return the minutes in which Lambda throttled the function since the first of these came."""
+    since = min(staged.modified_at for staged in untold) - _MINUTE
+    try:
+        return site.function.throttled_minutes(since)
+    except CouldNotLook:
+        return []
+
+
+def _was_throttled(staged: Version, throttled_at: list[datetime]) -> bool:
+    """Tell whether Lambda throttled when the object's event came to it."""
+    first = bisect.bisect_left(throttled_at, staged.modified_at - _MINUTE)
+    return first < len(throttled_at) and throttled_at[first] <= staged.modified_at + _HELD_WITHIN
+
+
+def _held_back(site: Site, throttled_at: list[datetime]) -> str:
+    said = (
+        "Lambda throttled the function when these came, so most likely it holds their events back"
+    )
+    if site.now - throttled_at[-1] < _LONGEST_HELD:
+        return f"{said}, for 6 hours at most"
+    return f"{said}, and has given them up: it tries for 6 hours at most"
+
+
+class _Backlog(NamedTuple):
+    """What waits in the queues that feed the function: how much, where, and how long it is kept."""
+
+    messages: int
+    queue: str
+    kept: timedelta
+
+
+def _backlog(site: Site) -> _Backlog | None:
+    try:
+        for arn in site.function.event_source_arns():
+            queue = site.queues.attributes_at(arn) if ":sqs:" in arn else None
+            if queue is None:
+                continue
+            names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+            messages = sum(int(queue.get(name, 0)) for name in names)
+            if messages:
+                kept = timedelta(seconds=int(queue.get("MessageRetentionPeriod", 345_600)))
+                return _Backlog(messages, arn.rpartition(":")[2], kept)
+    except CouldNotLook:
+        pass
+    return None
+
+
+def _match_nameless(site: Site, untold: list[Version], evidence: Evidence) -> dict[str, Nameless]:
+    """Return for objects the request that died at the time of their arrival, each request once.
+
+    Of code that could not be loaded one request tells of all that came then.
+    """
+    before = DELIVERY + site.timeout
+    matched: dict[str, Nameless] = {}
+    died = sorted(evidence.nameless, key=lambda one: one.first_at)
+    never_ran = [one for one in died if one.never_ran]
+    for staged in untold:
+        for one in never_ran:
+            if staged.modified_at - _TOLERANCE <= one.first_at <= staged.modified_at + before:
+                matched[staged.key] = one
+                break
+    waiting = [staged for staged in untold if staged.key not in matched]
+    waiting.sort(key=lambda staged: staged.modified_at)
+    left = deque(one for one in died if not one.never_ran)
     for staged in waiting:
-        while death is not None and death.died_at < staged.modified_at - timedelta(seconds=1):
-            death = next(deaths, None)
-        if death is None:
-            break
-        if death.died_at <= staged.modified_at + reach:
-            matched[staged.key] = death.cause
-            death = next(deaths, None)
+        while left and left[0].first_at < staged.modified_at - _TOLERANCE:
+            left.popleft()
+        if left and left[0].first_at <= staged.modified_at + before:
+            matched[staged.key] = left.popleft()
     return matched
 
 
@@ -326,18 +510,16 @@ def _join_small(groups: Iterable[StuckGroup]) -> list[StuckGroup]:
     return ordered[:_MOST_GROUPS] + list(joined.values())
 
 
-def _finding(site: Site, group: StuckGroup) -> Finding:
+def _finding(site: Site, group: StuckGroup, first: Finding | None) -> Finding:
     check, error = group.cause.check, group.cause.error
     size_bytes = sum(staged.size_bytes for staged in group.objects)
-    checks = [error, check] if error in _MENDED_FIRST else [check]
     oldest = heapq.nsmallest(_EXAMPLES, group.objects, key=lambda staged: staged.modified_at)
     return Finding(
         check=check,
         severity=Severity.NOTICE if check == "stuck-in-progress" else Severity.PROBLEM,
         subject=f"s3://{site.staging}",
-        detail=f"{group.why}.",
-        # What newer versions covered once is for a person to decide about.
-        remedy=None if check == "stuck-superseded" else site.fix_command(*checks),
+        detail=_detail(site, group, first),
+        remedy=_remedy(site, group, first),
         count=len(group.objects),
         size_bytes=size_bytes,
         cost_month_usd=round(site.settings.prices.month_usd(size_bytes), 6),
@@ -346,6 +528,33 @@ def _finding(site: Site, group: StuckGroup) -> Finding:
         objects=tuple(staged.key for staged in group.objects),
         error=error or None,
     )
+
+
+def _detail(site: Site, group: StuckGroup, first: Finding | None) -> str:
+    why = group.why
+    if group.trying:
+        retries = site.retries
+        tries = f", {retries.attempts} times in all" if retries.attempts is not None else ""
+        so_far, _, advice = why.partition(". ")
+        so_far = so_far.replace("failed each time it tried", "failed so far")
+        some = "these" if group.trying == len(group.objects) else f"{group.trying:,} of these"
+        why = f"{so_far}, and {retries.by} tries {some} again by itself{tries}. {advice}"
+    waits = first is not None and group.cause.check in WOKEN and group.cause.error != first.check
+    return f"{why.removesuffix('. ')}." + (
+        f" First: {first.detail}" if first is not None and waits else ""
+    )
+
+
+def _remedy(site: Site, group: StuckGroup, first: Finding | None) -> str | None:
+    check, error = group.cause.check, group.cause.error
+    if check == "stuck-superseded":
+        # What newer versions covered once is for a person to decide about.
+        return None
+    if first is not None and check in WOKEN:
+        if first.check not in _MENDED_FIRST:
+            return first.remedy
+        return site.fix_command(first.check, check)
+    return site.fix_command(*([error, check] if error in _MENDED_FIRST else [check]))
 
 
 def _too_large(site: Site, staged: StagedTotals) -> Finding:

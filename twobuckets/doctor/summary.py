@@ -13,7 +13,7 @@ from twobuckets.doctor.findings import Finding, Severity
 from twobuckets.errors import ExitStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 # The last class is everything older.
 AGE_LIMITS: Final = (
@@ -32,7 +32,7 @@ _ORDER: Final = (Severity.PROBLEM, Severity.NOTICE, Severity.INFO)
 class StagedTotals:
     """What lies in staging: objects by age class, bytes, and how many of them are stuck.
 
-    An object is stuck from the age `stuck_after` on.
+    An object is stuck from the age `stuck_after` on, or once it failed for good.
 
     Objects of more than `readable_bytes` are `too_large` to be read within the function's time-out;
     `too_large_stuck` of them are stuck, and `largest` is the key of the largest.
@@ -62,18 +62,24 @@ class StagedTotals:
         self.count += 1
         self.size_bytes += size_bytes
         if is_stuck:
-            self.stuck += 1
-            self.stuck_bytes += size_bytes
+            self.call_stuck(size_bytes)
+
+    def call_stuck(self, size_bytes: int) -> None:
+        """Count an object as stuck, by its age or because it failed for good."""
+        self.stuck += 1
+        self.stuck_bytes += size_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorSummary:
     """The end of a run: findings by severity and what lies in staging.
 
-    `staged` and what follows are None when staging was not listed. An object is stuck from the
-    age `stuck_after` on. `ages` maps a class of age to
-    a number of objects, the youngest first; `causes` the check of a finding to the number of stuck
-    objects that it explains, the most first.
+    `problems`, `notices` and `unknown` are what is left after `fixed` findings were mended. What
+    follows tells of the moment when staging was listed, before anything was mended, and is None
+    when it was not. An object is stuck from the age `stuck_after` on, or once it failed for good.
+    `ages` maps a class of age to a number of objects, the youngest first; `causes` the check of a
+    finding to the number of stuck objects that it explains, the most first. `checks` are those
+    that were asked for by name, none of them for all.
     """
 
     type_name: ClassVar[str] = "summary"
@@ -89,21 +95,30 @@ class DoctorSummary:
     ages: Mapping[str, int] | None
     causes: Mapping[str, int] | None
     stuck_after: timedelta | None = None
+    checks: tuple[str, ...] = ()
+    fixed: int = 0
 
 
 class Tally:
     """Counts findings and says how the run ends."""
 
-    def __init__(self, fail_on: Severity) -> None:
+    def __init__(self, fail_on: Severity, checks: Collection[str] = ()) -> None:
         self._failing = _ORDER[: _ORDER.index(fail_on) + 1]
+        self._checks = tuple(checks)
         self._counts = dict.fromkeys(Severity, 0)
         self._causes: Counter[str] = Counter()
+        self._fixed = 0
 
     def add(self, finding: Finding) -> None:
         """Count one finding."""
         self._counts[finding.severity] += 1
         if finding.objects:
             self._causes[finding.check] += finding.count
+
+    def fix(self, finding: Finding) -> None:
+        """Count a finding, added before, as mended: it asks for nothing any more."""
+        self._counts[finding.severity] -= 1
+        self._fixed += 1
 
     @property
     def exit_code(self) -> ExitStatus:
@@ -118,7 +133,7 @@ class Tally:
         listed = staged if staged is not None else StagedTotals()
         ages = {label: listed.ages[label] for label, _ in AGE_LIMITS if label in listed.ages}
         return DoctorSummary(
-            findings=sum(self._counts.values()),
+            findings=sum(self._counts.values()) + self._fixed,
             problems=self._counts[Severity.PROBLEM],
             notices=self._counts[Severity.NOTICE],
             unknown=self._counts[Severity.UNKNOWN],
@@ -130,4 +145,6 @@ class Tally:
             ages=ages if seen else None,
             causes=dict(self._causes.most_common()) if seen else None,
             stuck_after=listed.stuck_after,
+            checks=self._checks,
+            fixed=self._fixed,
         )

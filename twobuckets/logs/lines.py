@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TIMED_OUT: Final = "timed-out"
 OUT_OF_MEMORY: Final = "out-of-memory"
 CRASHED: Final = "crashed"
+NOT_LOADED: Final = "not-loaded"
 RAISED: Final = "raised"
 
 OUTCOME_OR_FAILURE_PATTERN: Final = (
@@ -70,7 +71,8 @@ class Outcome(NamedTuple):
 class FailedInvocation:
     """An invocation that raised or that Lambda ended, as Lambda's own lines say.
 
-    `reason` is `timed-out`, `out-of-memory`, `crashed` or `raised`.
+    `reason` is `timed-out`, `out-of-memory`, `crashed`, `not-loaded` or `raised`. Of code that was
+    not loaded the handler never ran.
     """
 
     logged_at: datetime
@@ -139,7 +141,15 @@ _RAISED = re.compile(
 )
 # What `logging` becomes in Lambda's Python runtime: level, time, request id, message.
 _LOGGED = re.compile(rf"\[(\w+)\]\t(\S+Z)\t({_ID})?\t(.*)\Z", re.DOTALL)
-_PLATFORM_PREFIXES = ("INIT_START ", "RESTORE_", "EXTENSION\t", "TELEMETRY\t", "LOGS\t", "XRAY ")
+_PLATFORM_PREFIXES = (
+    "INIT_START ",
+    "INIT_REPORT ",
+    "RESTORE_",
+    "EXTENSION\t",
+    "TELEMETRY\t",
+    "LOGS\t",
+    "XRAY ",
+)
 
 
 def parse_entry(event: LogEvent) -> Entry:
@@ -175,8 +185,10 @@ class EntryReader:
 
     def __init__(self) -> None:
         self._running: OrderedDict[str, str] = OrderedDict()
-        self._told: OrderedDict[str, None] = OrderedDict()
+        # By request: whether an outcome line told the failure.
+        self._told: OrderedDict[str, bool] = OrderedDict()
         self._tries: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._unloaded: OrderedDict[str, Failure] = OrderedDict()
 
     def read(self, event: LogEvent) -> Entry | None:
         """Return what the event says, or None for what was said before."""
@@ -184,19 +196,29 @@ class EntryReader:
         match entry:
             case Outcome(request_id=str(request_id)):
                 if entry.outcome == FAILED:
-                    _remember(self._told, request_id, None)
+                    _remember(self._told, request_id, True)
                 return self._counted(entry, request_id)
             case InvocationStart():
                 _remember(self._running, entry.log_stream, entry.request_id)
                 # A retry has the request id of the first attempt, and is told anew.
                 self._told.pop(entry.request_id, None)
+            case FailedInvocation(reason=reason, request_id=None) if reason == NOT_LOADED:
+                # Said before the invocation starts, once or twice: its report tells which it was.
+                _remember(self._unloaded, entry.log_stream, entry.error)
+                return PlatformLine(entry.logged_at, None, event.message, entry.log_stream)
+            case FailedInvocation(reason=reason) if reason == NOT_LOADED:
+                error = self._unloaded.get(entry.log_stream, entry.error)
+                return replace(entry, error=error)
             case FailedInvocation():
                 failed_id = entry.request_id or self._running.get(entry.log_stream)
                 if failed_id is None:
                     return entry
-                if failed_id in self._told:
+                by_outcome = self._told.get(failed_id)
+                # What wrote an outcome line did not end like that: it is another try.
+                is_another = by_outcome and entry.error.type in _ENDED_BY_LAMBDA
+                if by_outcome is not None and not is_another:
                     return None
-                _remember(self._told, failed_id, None)
+                _remember(self._told, failed_id, False)
                 return replace(entry, request_id=failed_id)
             case LogLine(request_id=None):
                 return replace(entry, request_id=self._running.get(entry.log_stream))
@@ -274,8 +296,11 @@ def _from_platform(event: LogEvent, kind: str, record: Mapping[str, Any]) -> Ent
         error_type = _text(record.get("errorType"))
         if status == "timeout":
             return _timed_out(event, request_id, "Task timed out")
-        if error_type in _ENDED_BY_LAMBDA:
-            error = Failure(error_type, "Lambda ended the runtime")
+        if error_type in _ENDED_BY_LAMBDA or error_type in _CODE_NOT_LOADED:
+            ended = "Lambda ended the runtime"
+            error = Failure(
+                error_type, ended if error_type in _ENDED_BY_LAMBDA else _NOT_LOADED_SAID
+            )
             return FailedInvocation(
                 event.logged_at, _reason_of(error), request_id, error, event.log_stream
             )
@@ -295,7 +320,20 @@ def _from_platform(event: LogEvent, kind: str, record: Mapping[str, Any]) -> Ent
     return PlatformLine(event.logged_at, request_id, event.message.rstrip("\r\n"), event.log_stream)
 
 
+_NOT_LOADED_SAID: Final = "the code could not be loaded"
 _ENDED_BY_LAMBDA: Final = frozenset({"Runtime.OutOfMemory", "Runtime.ExitError"})
+# What ends an invocation before its handler runs (Lambda developer guide, "Troubleshoot invocation
+# issues"; the names are the runtimes').
+_CODE_NOT_LOADED: Final = frozenset(
+    {
+        "Runtime.HandlerNotFound",
+        "Runtime.ImportModuleError",
+        "Runtime.InvalidEntrypoint",
+        "Runtime.InvalidWorkingDir",
+        "Runtime.MalformedHandlerName",
+        "Runtime.UserCodeSyntaxError",
+    }
+)
 
 
 def _from_text(event: LogEvent, message: str) -> Entry:
@@ -303,7 +341,7 @@ def _from_text(event: LogEvent, message: str) -> Entry:
     if match := _START.match(message):
         return InvocationStart(at, match.group(1), stream)
     if match := _REPORT.match(message):
-        return _report_of(event, match.group(1), message)
+        return _of_report(event, match.group(1), message)
     if match := _END.match(message):
         return PlatformLine(at, match.group(1), message, stream)
     if message.startswith(_PLATFORM_PREFIXES):
@@ -325,8 +363,14 @@ def _from_text(event: LogEvent, message: str) -> Entry:
     return LogLine(at, None, None, message, stream)
 
 
-def _report_of(event: LogEvent, request_id: str, message: str) -> InvocationReport:
+def _of_report(
+    event: LogEvent, request_id: str, message: str
+) -> InvocationReport | FailedInvocation:
     said = dict(_REPORT_FIELD.findall(message))
+    error_type = said.get("Error Type", "").strip()
+    if error_type in _CODE_NOT_LOADED:
+        error = Failure(error_type, _NOT_LOADED_SAID)
+        return FailedInvocation(event.logged_at, NOT_LOADED, request_id, error, event.log_stream)
     return InvocationReport(
         logged_at=event.logged_at,
         request_id=request_id,
@@ -349,6 +393,8 @@ def _reason_of(error: Failure) -> str:
         return OUT_OF_MEMORY
     if error.type == "Sandbox.Timedout":
         return TIMED_OUT
+    if error.type in _CODE_NOT_LOADED:
+        return NOT_LOADED
     return CRASHED if error.type == "Runtime.ExitError" else RAISED
 
 

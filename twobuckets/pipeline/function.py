@@ -23,6 +23,7 @@ _MISSING: Final = ("ResourceNotFoundException",)
 _LATEST: Final = "$LATEST"
 _NO_FUNCTION: Final = "nothing names the processor: set function in twobuckets.toml"
 LONGEST: Final = "Duration"
+_MINUTES_KEPT: Final = timedelta(days=15)
 _METRICS: Final = (
     "Invocations",
     "Errors",
@@ -197,6 +198,46 @@ class FunctionFacts:
             f"the metrics of {name}", "cloudwatch:GetMetricData", call
         )
         return sums
+
+    def throttled_minutes(self, since: datetime) -> list[datetime]:
+        """Return the minutes since an instant in which the function was throttled, in order.
+
+        CloudWatch keeps values of a minute for 15 days (user guide, "Metrics retention").
+        """
+        start_at = max(since, self._now - _MINUTES_KEPT)
+
+        def call() -> Any:
+            pages = self._aws.cloudwatch.get_paginator("get_metric_data").paginate(
+                StartTime=start_at,
+                EndTime=self._now,
+                MetricDataQueries=[
+                    {
+                        "Id": "throttles",
+                        "MetricStat": {
+                            "Metric": {
+                                "Namespace": "AWS/Lambda",
+                                "MetricName": "Throttles",
+                                "Dimensions": [{"Name": "FunctionName", "Value": self.name}],
+                            },
+                            "Period": 60,
+                            "Stat": "Sum",
+                        },
+                    }
+                ],
+            )
+            return sorted(
+                at
+                for page in pages
+                for result in page["MetricDataResults"]
+                for at, count in zip(
+                    result.get("Timestamps", []), result.get("Values", []), strict=True
+                )
+                if count
+            )
+
+        what = f"when {self.name} was throttled since {start_at:%Y-%m-%d %H:%M}"
+        minutes: list[datetime] = self._lookups.read(what, "cloudwatch:GetMetricData", call)
+        return minutes
 
     @property
     def log_group(self) -> str:

@@ -84,7 +84,7 @@ def doctor(
     selected = room.select_checks(checks)
     site = site_of(app, older_than=older_than, uploads_older_than=uploads_older_than)
     diagnosis = room.Diagnosis(site, selected)
-    tally = Tally(Severity(fail_on))
+    tally = Tally(Severity(fail_on), checks)
     findings = []
     with app.out.waiting("Looking at the pipeline"):
         for finding in diagnosis.findings():
@@ -94,10 +94,9 @@ def doctor(
     if fix:
         asked = frozenset(checks)
         mended = _fix(app, site, findings, diagnosis.stuck, asked, yes=yes, dry_run=dry_run)
-        tally = Tally(Severity(fail_on))
         for finding in findings:
-            if not (finding.fixable and finding.check in mended):
-                tally.add(finding)
+            if finding.fixable and finding.check in mended:
+                tally.fix(finding)
     stuck = diagnosis.stuck
     app.out.record(tally.summary(stuck.totals if stuck is not None else None))
     click.get_current_context().exit(tally.exit_code)
@@ -121,6 +120,8 @@ def _fix(
     app.out.stream(item.action for item in fixes.planned)
     for check in fixes.only_by_name:
         app.out.note(f"Only when it is named: {site.fix_command(check)}")
+    if fixes.first is not None:
+        app.out.note(f"Not woken yet: {fixes.first.detail} First: {fixes.first.remedy}")
     if not fixes.planned:
         app.out.note("There is nothing that --fix can fix here.")
     if not fixes.planned or dry_run:

@@ -123,9 +123,10 @@ def _summary(summary: DoctorSummary) -> Text:
     causes = {check.removeprefix("stuck-"): n for check, n in (summary.causes or {}).items()}
     text.append_text(_bars("Stuck, by cause", causes))
     if summary.staged is not None:
+        text.append("When doctor looked: " if summary.fixed else "")
         text.append(f"{counted(summary.staged, 'object')} in staging")
         text.append(f" ({format_bytes(summary.staged_bytes or 0)}), {summary.stuck:,} stuck")
-        text.append(f"{_since(summary)}\n")
+        text.append(f"{_not_asked_for(summary)}{_since(summary)}\n")
     text.append(_verdict(summary), style="bold")
     return text
 
@@ -151,22 +152,35 @@ def _since(summary: DoctorSummary) -> str:
     return f":\nfiles younger than {age} may still be under way; --older-than 1m takes them in"
 
 
+def _not_asked_for(summary: DoctorSummary) -> str:
+    """Say how many stuck objects the findings leave out, where they do."""
+    left_out = (summary.stuck or 0) - sum((summary.causes or {}).values())
+    if not summary.checks or left_out <= 0:
+        return ""
+    return f", {left_out:,} of them for causes that were not asked for"
+
+
 def _verdict(summary: DoctorSummary) -> str:
     counts = (
         (summary.problems, "problem", "problems"),
         (summary.notices, "notice", "notices"),
         (summary.unknown, "check could not run", "checks could not run"),
     )
-    said = [counted(count, one, many) for count, one, many in counts if count]
-    return ", ".join(said) or _fine(summary)
+    said = ", ".join(counted(count, one, many) for count, one, many in counts if count)
+    if summary.fixed:
+        fixed = f"{counted(summary.fixed, 'finding')} fixed"
+        return f"{fixed}, {said} left" if said else f"{fixed}, none left."
+    return said or _fine(summary)
 
 
 def _fine(summary: DoctorSummary) -> str:
-    # What is too young to be called stuck may have failed for good all the same.
-    fine = "Nothing is wrong so far" if summary.staged else "Nothing is wrong"
-    if not summary.findings:
-        return f"{fine}."
-    return f"{fine}; {counted(summary.findings, 'note')}."
+    if summary.checks:
+        fine = f"The checks asked for ({', '.join(summary.checks)}) found nothing"
+    else:
+        # What is under way may still fail.
+        fine = "Nothing is wrong so far" if summary.staged else "Nothing is wrong"
+    notes = summary.findings
+    return f"{fine}; {counted(notes, 'note')}." if notes else f"{fine}."
 
 
 def _summary_lines(_: DoctorSummary) -> None:

@@ -87,7 +87,10 @@ class LogHandler(logging.Handler):
 
     def log_raised(self, error: BaseException) -> None:
         """Log what a handler raised, as Lambda does."""
-        described = describe(error)
+        self.log(describe(error))
+
+    def log(self, described: dict[str, Any]) -> None:
+        """Log an exception that was described."""
         if self.is_json:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             line = {"timestamp": stamp, "level": "ERROR", "requestId": self.request_id}
@@ -106,6 +109,21 @@ def describe(error: BaseException) -> dict[str, Any]:
         "errorType": type(error).__name__,
         "stackTrace": traceback.format_tb(error.__traceback__),
     }
+
+
+def describe_unloaded(error: BaseException, module: str, name: str) -> dict[str, Any]:
+    """Return in the words of Lambda's runtime why a handler could not be loaded."""
+    described = describe(error)
+    match error:
+        case ImportError():
+            kind, said = "ImportModuleError", f"Unable to import module '{module}': {error}"
+        case SyntaxError():
+            kind, said = "UserCodeSyntaxError", f"Syntax error in module '{module}': {error}"
+        case AttributeError() if f"has no attribute '{name}'" in str(error):
+            kind, said = "HandlerNotFound", f"Handler '{name}' missing on module '{module}'"
+        case _:
+            return described
+    return described | {"errorType": f"Runtime.{kind}", "errorMessage": said}
 
 
 class Server:
@@ -176,8 +194,9 @@ def main() -> None:
         module, _, name = start["handler"].rpartition(".")
         handler = getattr(importlib.import_module(module.replace("/", ".")), name)
     except BaseException as error:  # noqa: BLE001 - a SystemExit while importing is a failure too
-        log.log_raised(error)
-        server.reply(error=describe(error))
+        described = describe_unloaded(error, module, name)
+        log.log(described)
+        server.reply(error=described)
         return
     server.reply(result=None)
     while True:

@@ -401,6 +401,8 @@ def _text_lines(
         return f"END RequestId: {request_id}"
     memory = config.get("MemorySize", 128)
     status = "" if error is None else "\tStatus: error"
+    if error_type := _failed_runtime(error):
+        status += f"\tError Type: {error_type}"
     return (
         f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
         f"Billed Duration: {duration_ms:.0f} ms\tMemory Size: {memory} MB\t"
@@ -418,6 +420,8 @@ def _json_lines(
     else:
         record["status"] = "success" if error is None else "error"
         record["metrics"] = {"durationMs": round(duration_ms, 3)}
+    if kind != "start" and (error_type := _failed_runtime(error)):
+        record["errorType"] = error_type
     if kind == "report":
         memory = int(config.get("MemorySize", 128))
         record["metrics"] |= {
@@ -427,6 +431,12 @@ def _json_lines(
         }
     names = {"start": "platform.start", "end": "platform.runtimeDone", "report": "platform.report"}
     return json.dumps({"time": _timestamp(), "type": names[kind], "record": record})
+
+
+def _failed_runtime(error: object) -> str:
+    """Return the type of an error of the runtime itself, "" for what a handler raised."""
+    error_type = error.get("errorType", "") if isinstance(error, dict) else ""
+    return error_type if str(error_type).startswith("Runtime.") else ""
 
 
 def _timestamp() -> str:

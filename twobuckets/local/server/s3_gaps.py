@@ -26,7 +26,23 @@ def install() -> None:
     _encode_upload_listings()
     _honour_if_none_match_on_copies()
     _match_line_ends_by_wildcards()
+    _find_roles_by_their_path()
     _write_characters_that_xml_cannot_hold()
+
+
+def _find_roles_by_their_path() -> None:
+    """Gap: SimulatePrincipalPolicy takes a role's path for a part of its name, and finds no policy.
+
+    An ARN has the path before the name (IAM user guide, "IAM identifiers").
+    """
+    from ministack.core import iam_evaluator
+
+    gather = iam_evaluator._gather_role_policies
+
+    def gather_of_name(role: str, account_id: str) -> Any:
+        return gather(role.rpartition("/")[2], account_id)
+
+    iam_evaluator._gather_role_policies = gather_of_name
 
 
 def _encode_version_listings() -> None:
