@@ -87,17 +87,18 @@ def topics_list() -> str:
 
 
 def settings_table() -> str:
-    """Return every setting of `twobuckets.toml` with its variable and default as Markdown."""
-    rows = ["", "| in `twobuckets.toml` | means | environment | default |", "|---|---|---|---|"]
+    """Return every setting of `twobuckets.toml`, what it means, its variable and default."""
+    rows = ["", "| in `twobuckets.toml` | means |", "|---|---|"]
     says = settings_say()
     for setting in fields(Settings):
         if "path" not in setting.metadata:
             continue
-        variables = ", ".join(f"`{name}`" for name in setting.metadata["environment"])
-        rows.append(
-            f"| `{setting.metadata['path']}` | {says.get(setting.name, '')} | {variables} "
-            f"| {_shown(setting.default)} |"
-        )
+        text = says.get(setting.name, "")
+        if variables := setting.metadata["environment"]:
+            text += f" Variable: {', '.join(f'`{name}`' for name in variables)}."
+        if setting.default not in (None, ()):
+            text += f" Default: {_shown(setting.default)}."
+        rows.append(f"| `{setting.metadata['path']}` | {text} |")
     return "\n".join([*rows, ""])
 
 
@@ -127,10 +128,6 @@ def checks_table() -> str:
 
 
 def _shown(default: object) -> str:
-    if default is None:
-        return ""
-    if default == ():
-        return "none"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     if hasattr(default, "total_seconds"):
@@ -168,13 +165,13 @@ def processor_permissions() -> str:
     """Return what the template lets the processor do as Markdown."""
     resources = cfn_yaml.loads(template_text())["Resources"]
     (policy,) = resources["ProcessorRole"]["Properties"]["Policies"]
-    table = ["", "| on | actions |", "|---|---|"]
+    lines = [""]
     for statement in policy["PolicyDocument"]["Statement"]:
         actions, places = statement["Action"], statement["Resource"]
         shown = ", ".join(f"`{a}`" for a in ([actions] if isinstance(actions, str) else actions))
         places = places if isinstance(places, list) else [places]
-        table.append(f"| {' and '.join(map(_place, places))} | {shown} |")
-    return "\n".join([*table, ""])
+        lines.append(f"- on {' and '.join(map(_place, places))}: {shown}")
+    return "\n".join([*lines, ""])
 
 
 _PLACES = {

@@ -1,4 +1,4 @@
-"""The manual's table of permissions: an identity that has them, and no others, gets through."""
+"""The manual's page of permissions: an identity that has them, and no others, gets through."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ SERVICES = "cloudformation|cloudwatch|iam|lambda|logs|s3|sqs|sts"
 
 
 def actions_of(command: str) -> list[str]:
-    """Return the actions in the command's row; a service holds on until the next one is named."""
+    """Return the actions in the command's line; a service holds on until the next one is named."""
     rows = PAGE.read_text("utf-8").splitlines()
-    cell = next(row for row in rows if row.startswith(f"| {command} |")).split("|")[2]
+    begin = f"- **{command}**: "
+    cell = next(row for row in rows if row.startswith(begin)).removeprefix(begin)
     actions = []
     service = ""
     for named, action in re.findall(rf"`(?:({SERVICES}):)?([A-Z][A-Za-z]+)`", cell):

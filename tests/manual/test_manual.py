@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import pty
@@ -16,10 +17,12 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from tests import docs
 from twobuckets import manual
 from twobuckets.cli import COMMANDS, cli, global_options
+from twobuckets.cli.views import human
 from twobuckets.settings import Settings
 
 PAGES = [docs.README, *(p for p in docs.PAGES if p.suffix == ".md")]
@@ -55,6 +58,12 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_commands_help_names_its_topic(name: str):
     assert f"Manual: `twobuckets help {manual.topic_of(name)}`." in run(name, "--help").stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_permissions_that_every_command_needs_are_named(name: str):
+    lines = manual.read_page("permissions").text.splitlines()
+    assert any(f"`{name}" in line.partition("**: ")[0] for line in lines if line[:3] == "- *")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
@@ -141,6 +150,15 @@ def test_json_has_the_page_and_a_summary():
     assert (page["type"], page["topic"]) == ("page", "settings")
     assert page["text"].startswith("# Settings\n")
     assert summary == {"type": "summary", "topics": 1}
+
+
+@pytest.mark.parametrize("topic", [topic.topic for topic in manual.TOPICS])
+def test_no_word_is_cut_on_a_terminal_of_80_columns(topic: str):
+    page = manual.read_page(topic)
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(human(page))
+    assert shown.get().count("…") == page.text.count("…")
 
 
 def test_a_terminal_gets_the_page_laid_out_in_its_pager(tmp_path: Path):
