@@ -10,6 +10,7 @@ import inspect
 import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -28,6 +29,7 @@ from twobuckets import local, manual
 from twobuckets.cli import cli, global_options, rows, views
 from twobuckets.cli import records as records_
 from twobuckets.doctor import list_checks
+from twobuckets.errors import ExitStatus
 from twobuckets.manual import TOPICS
 from twobuckets.prices import US_EAST_1
 from twobuckets.processor.contract import FAILED, Failure, Outcome
@@ -103,18 +105,36 @@ def settings_table() -> str:
 
 
 def settings_say() -> dict[str, str]:
-    """Return what each field of the settings means, from the text that stands under it."""
-    (settings,) = ast.parse(inspect.getsource(Settings)).body
-    assert isinstance(settings, ast.ClassDef)
-    return {
-        field.target.id: text.value.value
-        for field, text in itertools.pairwise(settings.body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
+    """Return what each field of the settings means."""
+    return _texts_under(Settings)
+
+
+def _texts_under(described: type) -> dict[str, str]:
+    """Return the text that stands under each attribute of a class that has one, by its name."""
+    (body,) = ast.parse(inspect.getsource(described)).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for attribute, text in itertools.pairwise(body.body):
+        if not isinstance(text, ast.Expr) or not isinstance(text.value, ast.Constant):
+            continue
+        if isinstance(attribute, ast.AnnAssign):
+            found[ast.unparse(attribute.target)] = str(text.value.value)
+        elif isinstance(attribute, ast.Assign):
+            found[ast.unparse(attribute.targets[0])] = str(text.value.value)
+    return found
+
+
+def exit_statuses() -> str:
+    """Return every exit status and what it means as Markdown."""
+    rows = ["", "| exit status | means |", "|---|---|"]
+    rows += [f"| {status} | {says} |" for status, says in _statuses()]
+    return "\n".join([*rows, ""])
+
+
+def _statuses() -> Iterator[tuple[int, str]]:
+    says = _texts_under(ExitStatus)
+    yield from ((status.value, says[status.name]) for status in ExitStatus)
+    yield 128 + signal.SIGPIPE, "Whoever read the output stopped reading, as `head` does."
 
 
 def checks_table() -> str:
@@ -345,6 +365,9 @@ def man_page() -> str:
         for parameter in command.params:
             if parameter.expose_value:
                 lines += _man_option(parameter, context)
+    lines.append(".SH EXIT STATUS")
+    for status, says in _statuses():
+        lines += [".TP", f".B {status}", _roff(says)]
     return "\n".join(["", *lines, ""])
 
 
