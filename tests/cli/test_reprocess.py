@@ -94,11 +94,11 @@ def test_a_dry_run_of_a_resumed_run_shows_what_is_left_and_changes_nothing(s3: S
     for _ in range(2):
         shown = run("--resume", "--dry-run")
         assert shown.exit_code == 0, shown.output
-        assert [(i["key"], i["kind"]) for i in records(shown, "item")] == [("k", "move")]
+        assert [(i["key"], i["kind"]) for i in records(shown, "item")] == [("k", "copy")]
     assert keys(s3, ARCHIVE) == ["k"]
     done = run("--resume", "--yes")
     assert done.exit_code == 0, done.output
-    assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], [])
+    assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], ["k"])
 
 
 def test_the_same_words_go_on_though_hours_ago_means_another_instant(s3: S3Client):
@@ -108,7 +108,7 @@ def test_the_same_words_go_on_though_hours_ago_means_another_instant(s3: S3Clien
     result = run("--prefix", "", "--since", "2h", "--yes")
     assert result.exit_code == 0, result.output
     assert "Going on with the run of" in result.stderr
-    assert keys(s3, ARCHIVE) == ["later"], "the plan is that of the first time"
+    assert keys(s3, STAGING) == ["k"], "the plan is that of the first time"
     status = records(run("--status"), "run-status")[0]
     assert re.search(r"--since \d{4}-\d\d-\d\dT", status["command"])
 
@@ -124,15 +124,15 @@ def test_a_run_of_another_pipeline_is_neither_gone_on_with_nor_shown(
     assert (refused.exit_code, "of this pipeline" in refused.stderr) == (2, True)
     name_pair(monkeypatch, empty_moto_url)
     assert run("--resume", "--yes").exit_code == 0
-    assert keys(s3, ARCHIVE) == []
+    assert keys(s3, STAGING) == ["mine"]
 
 
 def test_the_command_that_status_shows_can_be_pasted(s3: S3Client):
     odd = "-x 'y'"
     s3.put_object(Bucket=ARCHIVE, Key=odd, Body=b"x")
-    assert run("--yes", "--keep", "--", odd).exit_code == 0
+    assert run("--yes", "--restore", "--", odd).exit_code == 0
     (status,) = records(run("--status"), "run-status")
-    assert status["command"] == "reprocess --keep -- '-x '\\''y'\\'"
+    assert status["command"] == "reprocess --restore -- '-x '\\''y'\\'"
 
 
 @pytest.mark.parametrize("option", [["--canary", "5"], ["--rate", "10"]])
@@ -156,7 +156,7 @@ def test_while_a_batch_job_s_copies_are_not_looked_at_nothing_is_planned_anew(
         journal.note_job(None)
     assert run("--prefix", "", "--restart", "--yes").exit_code == 2, "nobody has looked yet"
     assert run("--prefix", "", "--yes").exit_code == 0
-    assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], [])
+    assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], ["k"])
 
 
 def log(url: str, *messages: str) -> None:
@@ -202,14 +202,22 @@ def test_invocations_that_failed_without_naming_a_file_are_told_and_exit_3(
     assert (some.exit_code, keys(s3, STAGING)) == (3, ["k"]), some.output
 
 
-def test_the_reason_for_keeping_archived_objects_is_told_of_copies_only(
+def test_an_archive_without_versions_is_left_alone_unless_the_processor_is_ours(
     s3: S3Client, monkeypatch: pytest.MonkeyPatch
 ):
-    s3.put_bucket_versioning(Bucket=STAGING, VersioningConfiguration={"Status": "Suspended"})
-    s3.put_object(Bucket=STAGING, Key="k", Body=b"x")
-    assert "keeps no versions" not in run("k", "--dry-run").stderr
-    s3.put_object(Bucket=ARCHIVE, Key="archived", Body=b"x")
-    assert "keeps no versions" in run("archived", "--dry-run").stderr
+    """Another one would archive an older copy over a newer file, of which nothing is left then."""
+    s3.put_bucket_versioning(Bucket=ARCHIVE, VersioningConfiguration={"Status": "Suspended"})
+    s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    refused = run("k", "--yes")
+    assert refused.exit_code == 3, refused.output
+    (reason,) = records(refused, "plan")[0]["skipped"]
+    assert f"{ARCHIVE} keeps no versions" in reason
+    assert "put-bucket-versioning" in reason
+    assert keys(s3, STAGING) == []
+    s3.put_bucket_versioning(Bucket=ARCHIVE, VersioningConfiguration={"Status": "Enabled"})
+    # What was written before is overwritten, too, and stays under what comes.
+    assert run("k", "--yes").exit_code == 0
+    assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], ["k"])
 
 
 def test_after_ctrl_c_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -278,11 +286,11 @@ def test_waiting_says_why_it_could_not_look(tmp_path: Path, monkeypatch: pytest.
         ("x-amz-checksum-sha1: AAAA", "", "x-amz-checksum-sha1: AAAA", "done"),
         ("x-amz-checksum-md5: AAAA", "", "x-amz-checksum-md5: BBBB", "failed"),
         # Parts can be cut in many ways.
-        ("x-amz-checksum-sha256: AAAA-2", "<ChecksumSHA256>BBBB</ChecksumSHA256>", "", "left"),
-        ("", "", "", "left"),
+        ("x-amz-checksum-sha256: AAAA-2", "<ChecksumSHA256>BBBB</ChecksumSHA256>", "", "done"),
+        ("", "", "", "done"),
     ],
 )
-def test_an_archived_version_is_deleted_only_once_its_copy_is_proven(
+def test_a_copy_that_differs_is_said_and_nothing_is_ever_deleted(
     monkeypatch: pytest.MonkeyPatch, archived: str, copied: str, staged: str, state: str
 ):
     """Both are of one size, and their ETags are no MD5s."""
@@ -305,8 +313,8 @@ def test_an_archived_version_is_deleted_only_once_its_copy_is_proven(
         result = run("k", "--yes")
     [said] = records(result, "reprocessed")
     assert said["state"] == state, result.output
-    deletes = [received for received in server.received if received.head.startswith("POST")]
-    assert bool(deletes) == (state == "done")
+    sent = {received.head.partition(" ")[0] for received in server.received}
+    assert sent <= {"GET", "HEAD", "PUT"}
 
 
 OWN_KEY = 400, "InvalidRequest", "The object was stored using a form of Server Side Encryption."
@@ -338,7 +346,7 @@ def test_an_object_that_nobody_else_can_read_is_left_with_its_reason_and_the_oth
     assert records(result, "summary")[0]["left"] == 1
     assert {said[key]["state"] for key in ("k001", "k002")} == {"done"}
     assert keys(s3, STAGING) == ["k001", "k002"]
-    assert keys(s3, ARCHIVE) == ["closed"]
+    assert keys(s3, ARCHIVE) == ["closed", "k001", "k002"]
 
 
 def test_a_copy_that_may_not_be_tagged_is_one_failure(
@@ -375,6 +383,8 @@ def test_what_was_written_while_versions_were_suspended_is_copied_and_stays(s3: 
     for bucket in (STAGING, ARCHIVE):
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
     s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
+    # Staging may stay so; what comes into the archive has to leave what is there.
+    s3.put_bucket_versioning(Bucket=ARCHIVE, VersioningConfiguration={"Status": "Enabled"})
     result = run("k", "--yes")
     [said] = records(result, "reprocessed")
     assert (said["kind"], said["state"]) == ("copy", "done"), result.output
@@ -404,7 +414,7 @@ def test_a_key_that_is_not_utf_8_is_refused_in_words(s3: S3Client, key: str, tmp
 def test_a_plan_of_one_counts_one(s3: S3Client):
     s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
     text = run("--prefix", "", "--dry-run", json_lines=False).stdout
-    assert "1 archived version is moved back to staging" in text
+    assert "1 is copied back to staging; the archive keeps what it has" in text
     assert "1 object, 1 B" in text
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from tests.racemodel.s3 import Bucket, Stored
 
 
@@ -24,6 +26,7 @@ class Laws:
     processed: set[int] = field(default_factory=set)
     processed_bodies: set[tuple[str, bytes]] = field(default_factory=set)
     newest_archived: dict[str, Stored] = field(default_factory=dict)
+    latest_archived: dict[str, Stored] = field(default_factory=dict)
 
     def broken(self, message: str) -> LawBroken:
         """Return the breach to raise, and keep it."""
@@ -55,9 +58,30 @@ class Laws:
         """Only what was processed is archived, and never under the copy of a later upload."""
         if not self._is_processed(stored):
             raise self.broken(f"archived unprocessed: staged version {stored.staged}")
+        latest = self.latest_archived.get(stored.key)
+        if latest is None or stored.upload >= latest.upload:
+            self.latest_archived[stored.key] = stored
         newest = self.newest_archived.get(stored.key)
         if newest is None or stored.staged >= newest.staged:
             self.newest_archived[stored.key] = stored
+
+    def check_archived_is_kept(self, *, on_top: bool) -> None:
+        """What was archived stays so, or is what staging shows, until what replaced it is archived.
+
+        `on_top` says that it has to be the archive's current object: any other one expires.
+        """
+        for key, latest in self.latest_archived.items():
+            shown = self.staging.current(key)
+            if shown is not None and shown.upload == latest.upload:
+                continue
+            stack = self.archive.stacks.get(key, [])
+            held = stack[:1] if on_top else stack
+            if not any(item.body == latest.body and not item.is_marker for item in held):
+                raise self.broken(
+                    f"not kept: upload {latest.upload} of {key!r} was archived, and "
+                    f"{'only a noncurrent version is' if len(stack) > len(held) else 'nothing is'} "
+                    "left of it"
+                )
 
     def _is_processed(self, stored: Stored) -> bool:
         if self.staging.versioned:
@@ -75,9 +99,11 @@ class Laws:
                     f"and {newest.staged} was archived"
                 )
 
-    def check_nothing_stuck(self) -> None:
-        """Once everything was delivered and woken, staging shows nothing."""
+    def check_nothing_stuck(self, rejected: Container[bytes] = ()) -> None:
+        """Once all was delivered and woken, staging shows only what was rejected for good."""
         for stored in self.staging.visible():
+            if stored.body in rejected:
+                continue
             raise self.broken(
                 f"stuck: staged version {stored.staged} of {stored.key!r} came to light"
             )

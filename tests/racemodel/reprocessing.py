@@ -47,7 +47,6 @@ class Run:
 
     deaths: tuple[int | None, ...] = ()
     lost: frozenset[int] = frozenset()
-    keeps: bool = False
     lists: bool = False
 
 
@@ -66,7 +65,8 @@ class ReprocessWorld(World):
         self.moving = moving
         self.plan = plan
         self.said_covered = False
-        for number, run in enumerate(runs):
+        self.runs = tuple(runs)
+        for number, run in enumerate(self.runs):
             self._add_run(f"reprocess {number}", run)
 
     def run(self, key: str = "key") -> None:
@@ -108,7 +108,7 @@ class ReprocessWorld(World):
         for _ in range(_PLANS):
             if journal.is_approved:
                 break
-            rules = Rules(keeps=run.keeps)
+            rules = Rules()
             if run.lists:
                 staged, archived = self._list(STAGING), self._list(ARCHIVE)
                 shown = [found for found in staged[:1] if not found.is_delete_marker]
@@ -117,18 +117,15 @@ class ReprocessWorld(World):
                 actions = self.plan.plan_keys(
                     sender, [Wanted(key)], rules, staging=STAGING, archive=ARCHIVE
                 )
-            wanted = [action for action in actions if action.kind in ("move", "copy")]
+            wanted = [action for action in actions if action.kind == "copy"]
             if wanted:
                 journal.add(wanted)
-                if run.lists:
-                    covered = [found for found in self._list(STAGING)[:1] if found.is_delete_marker]
-                    journal.keep_archived(found.key for found in covered)
                 journal.approve()
-        unfinished = (State.COPIED, State.BEGUN, State.PLANNED)
+        unfinished = (State.BEGUN, State.PLANNED)
         mover = self.moving.Mover(
             sender, journal, staging=STAGING, archive=ARCHIVE, now=lambda: START
         )
-        for moved in mover.run(journal.iter_items(*unfinished, kinds=("move", "copy"))):
+        for moved in mover.run(journal.iter_items(*unfinished, kinds=("copy",))):
             self.said_covered |= "lies under what was archived of the copy" in str(moved.reason)
 
     def _list(self, bucket: str) -> list[Version]:
@@ -385,3 +382,21 @@ def naive_reprocess(world: World, key: str = "key") -> None:
         client.delete_object(Bucket=ARCHIVE, Key=key)
 
     world.spawn("naive", move)
+
+
+def hasty_reprocess(world: World, key: str = "key") -> None:
+    """Another known-bad example: every condition is there, and the archived version goes at once.
+
+    It goes by its id, so that nothing else can be met; and it was the last one.
+    """
+
+    def move(client: Client) -> None:
+        try:
+            head = client.head_object(Bucket=ARCHIVE, Key=key)
+            source = {"Bucket": ARCHIVE, "Key": key, "VersionId": head["VersionId"]}
+            client.copy_object(Bucket=STAGING, Key=key, CopySource=source, IfNoneMatch="*")
+        except ClientError:
+            return
+        client.delete_object(Bucket=ARCHIVE, Key=key, VersionId=head["VersionId"])
+
+    world.spawn("hasty", move)

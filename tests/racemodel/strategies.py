@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 from hypothesis import HealthCheck, Phase, find, settings
@@ -17,7 +18,7 @@ from tests.racemodel.world import Scenario, Upload
 BODIES = (b"A", b"BB", b"CCC", b"DDDD")
 _DEATHS = 13  # a try dies before one of its first calls, or, as often, not at all
 _LONG, _LONGEST = 40, 124
-_SCENARIO_BYTES = 7 + 4 * len(BODIES) + _LONGEST
+SCENARIO_BYTES = 7 + 5 * len(BODIES) + _LONGEST
 
 
 class _Dice:
@@ -47,35 +48,48 @@ def scenarios(
     repeats_bodies: bool | None = None,
 ) -> st.SearchStrategy[Scenario]:
     """Up to four uploads of one key, on any kind of pair or on the given one."""
+    read = partial(
+        read_scenario,
+        staging_versioned=staging_versioned,
+        archive_versioned=archive_versioned,
+        repeats_bodies=repeats_bodies,
+    )
+    return _thrown(SCENARIO_BYTES).map(read)
 
-    def scenario(thrown: bytes) -> Scenario:
-        dice = _Dice(thrown)
-        count = 1 + dice.below(len(BODIES))
-        flags = dice.below(128)
 
-        def flag(bit: int) -> bool:
-            return bool(flags >> bit & 1)
+def read_scenario(
+    thrown: bytes,
+    *,
+    staging_versioned: bool | None = None,
+    archive_versioned: bool | None = None,
+    repeats_bodies: bool | None = None,
+) -> Scenario:
+    """Return the scenario that SCENARIO_BYTES bytes mean."""
+    dice = _Dice(thrown)
+    count = 1 + dice.below(len(BODIES))
+    flags = dice.below(128)
 
-        keeps_all = not flag(1) if archive_versioned is None else archive_versioned
-        # Without versions in the archive nothing tells a later upload of the same bytes from the
-        # object that was seen: there the order is not guaranteed, and the docs say so.
-        repeats = keeps_all and (flag(2) if repeats_bodies is None else repeats_bodies)
-        bodies = BODIES[:2] * 2 if repeats else BODIES
-        return Scenario(
-            uploads=tuple(_upload(dice, body) for body in bodies)[:count],
-            staging_versioned=not flag(0) if staging_versioned is None else staging_versioned,
-            archive_versioned=keeps_all,
-            undelete=flag(3),
-            corrupt_copies=int(flag(4)),
-            repeated_write=dice.below(13),
-            conflicting_write=dice.below(13),
-            unfound_head=dice.below(13),
-            page_size=1 if flag(5) else 1000,
-            writes_per_second=100 if flag(6) else 1,
-            schedule=_schedule(dice),
-        )
+    def flag(bit: int) -> bool:
+        return bool(flags >> bit & 1)
 
-    return _thrown(_SCENARIO_BYTES).map(scenario)
+    keeps_all = not flag(1) if archive_versioned is None else archive_versioned
+    # Without versions in the archive nothing tells a later upload of the same bytes from the
+    # object that was seen: there the order is not guaranteed, and the docs say so.
+    repeats = keeps_all and (flag(2) if repeats_bodies is None else repeats_bodies)
+    bodies = BODIES[:2] * 2 if repeats else BODIES
+    return Scenario(
+        uploads=tuple(_upload(dice, body) for body in bodies)[:count],
+        staging_versioned=not flag(0) if staging_versioned is None else staging_versioned,
+        archive_versioned=keeps_all,
+        undelete=flag(3),
+        corrupt_copies=int(flag(4)),
+        repeated_write=dice.below(13),
+        conflicting_write=dice.below(13),
+        unfound_head=dice.below(13),
+        page_size=1 if flag(5) else 1000,
+        writes_per_second=100 if flag(6) else 1,
+        schedule=_schedule(dice),
+    )
 
 
 def _thrown(length: int) -> st.SearchStrategy[bytes]:
@@ -84,7 +98,13 @@ def _thrown(length: int) -> st.SearchStrategy[bytes]:
 
 def _upload(dice: _Dice, body: bytes) -> Upload:
     deaths = _death(dice), _death(dice)
-    return Upload(body, events=1 + dice.coin(), failures=dice.coin(), deaths=deaths)
+    return Upload(
+        body,
+        events=1 + dice.coin(),
+        failures=dice.coin(),
+        deaths=deaths,
+        rejects=dice.below(6) == 5,
+    )
 
 
 def _death(dice: _Dice) -> int | None:
@@ -114,12 +134,14 @@ def _run(dice: _Dice) -> Run:
     )
 
 
-def _runs(thrown: bytes) -> tuple[Run, ...]:
+def read_runs(thrown: bytes, *, most: int = 2) -> tuple[Run, ...]:
+    """Return the runs of reprocess, one to `most`, that RUNS_BYTES bytes mean."""
     dice = _Dice(thrown)
-    return tuple(_run(dice) for _ in range(1 + dice.below(2)))
+    return tuple(_run(dice) for _ in range(1 + dice.below(most)))
 
 
-RUNS = _thrown(1 + 2 * 7).map(_runs)
+RUNS_BYTES = 1 + 3 * 7
+RUNS = _thrown(RUNS_BYTES).map(read_runs)
 """One run of reprocess over the key, or two."""
 
 

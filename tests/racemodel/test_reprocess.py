@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 
 from tests.racemodel.laws import LawBroken
-from tests.racemodel.reprocessing import ReprocessWorld, Run, naive_reprocess
+from tests.racemodel.mutants import mutant_of_processor
+from tests.racemodel.reprocessing import ReprocessWorld, Run, hasty_reprocess, naive_reprocess
 from tests.racemodel.strategies import RUNS, find_breach, scenarios
-from tests.racemodel.test_racemodel import function_environment, run_settings
+from tests.racemodel.test_racemodel import function_environment, mutants, run_settings
 from tests.racemodel.world import Scenario, Upload
-from twobuckets.reprocess import moving, overtaken, plan
+from twobuckets.reprocess import moving
 
-__all__ = ["function_environment"]
+__all__ = ["function_environment", "mutants"]
 
 
 @run_settings(150)
@@ -103,11 +104,79 @@ def test_copy_then_delete_is_caught_losing_a_file(archive_versioned: bool) -> No
     assert find_breach(run, strategy, 3_000, saying="lost")
 
 
-class Guard(NamedTuple):
-    """A safeguard: the text that makes it, what stands there without it, and who then loses.
+ONE, TWO = (Upload(b"A"),), (Upload(b"A"), Upload(b"BB"))
+UPLOADED = (1, 1)
+ARCHIVED = (*UPLOADED, *[2] * 14)
 
-    In the schedule actor 0 reprocesses, 1 is the client, and from 2 on come the events.
-    """
+# In the schedules actor 0 reprocesses, 1 is the client, and from 2 on come the events. With two
+# runs, 0 and 1 reprocess and 2 is the client.
+REJECTED = Scenario(
+    # The second upload comes when the copy lies in staging, is taken first, and is no good.
+    (Upload(b"A"), Upload(b"BB", rejects=True)),
+    (*ARCHIVED, *[0] * 6, 1, *[4] * 20, *[3] * 20, *[0] * 20),
+)
+UNDER_A_LATE_MARKER = Scenario(
+    # One invocation is about to hide what the other one has archived and deleted meanwhile; the
+    # marker's condition is an ETag, which the copy that has come in between has as well.
+    (Upload(b"A"), Upload(b"BB", events=2)),
+    (1, *UPLOADED, *[4] * 8, *[3] * 15, *[0] * 9, *[4] * 5),
+)
+OVERTAKEN = (*ARCHIVED, *[0] * 5, 1, *[3] * 14, 0, *[4] * 14)
+HOLES = {
+    "a copy that a rejected upload covers": (REJECTED, (Run(),)),
+    "two runs and a newer upload": (
+        # The second run plans, and copies when the first one's copy was archived and a newer file
+        # was, too.
+        Scenario(
+            TWO,
+            (
+                *(2, 2, *[3] * 14, *[1] * 3, *[0] * 4, *[4] * 14, *[1] * 2, *[0] * 12),
+                *(2, 2, *[5] * 14, *[1] * 20, *[6] * 14),
+            ),
+        ),
+        (Run(), Run()),
+    ),
+    # A newer file is archived while the copy is made, which the processor takes at once.
+    "an older copy over a newer file": (Scenario(TWO, OVERTAKEN), (Run(),)),
+    "an older copy over a newer file, without versions": (
+        Scenario(TWO, OVERTAKEN, archive_versioned=False),
+        (Run(),),
+    ),
+    "a copy that a late delete marker covers": (UNDER_A_LATE_MARKER, (Run(),)),
+}
+
+
+@pytest.mark.parametrize(("scenario", "runs"), HOLES.values(), ids=HOLES)
+def test_what_was_archived_stays_archived(scenario: Scenario, runs: tuple[Run, ...]) -> None:
+    ReprocessWorld(scenario, runs).run()
+
+
+@pytest.mark.parametrize("scenario", [REJECTED, UNDER_A_LATE_MARKER])
+def test_deleting_what_was_copied_before_it_is_archived_again_is_caught(
+    scenario: Scenario,
+) -> None:
+    world = ReprocessWorld(scenario, [])
+    hasty_reprocess(world)
+    with pytest.raises(LawBroken, match=r"lost|not kept"):
+        world.run()
+
+
+@pytest.mark.parametrize(
+    "hole",
+    ["an older copy over a newer file", "an older copy over a newer file, without versions"],
+)
+def test_without_the_age_of_a_copy_that_was_brought_back_a_law_is_broken(
+    hole: str, mutants: Path
+) -> None:
+    text = "        if not _came_after(brought, origin):\n            return False\n"
+    careless = mutant_of_processor(mutants, ("looking", text, ""))
+    scenario, runs = HOLES[hole]
+    with pytest.raises(LawBroken, match=r"lost|not kept"):
+        ReprocessWorld(scenario, runs, careless).run()
+
+
+class Guard(NamedTuple):
+    """A safeguard: the text that makes it, what stands there without it, and who then loses."""
 
     room: ModuleType
     without: tuple[tuple[str, str], ...]
@@ -115,90 +184,18 @@ class Guard(NamedTuple):
     run: Run = Run()
 
 
-ONE, TWO = (Upload(b"A"),), (Upload(b"A"), Upload(b"BB"))
-TWICE = (Upload(b"A", events=2),)
-UPLOADED = (1, 1)
-ARCHIVED = (*UPLOADED, *[2] * 14)
-
 GUARDS = {
     "nothing is put over a file that waits": Guard(
         moving,
-        (("self._staging, item.key, if_absent=True\n", "self._staging, item.key\n"),),
+        (("                if_absent=True,\n                headers", "                headers"),),
         # The second upload comes between the look at both buckets and the copy.
         Scenario(TWO, (*ARCHIVED, *[0] * 4, 1, *[0] * 9)),
-    ),
-    "the archived version is deleted by its id": Guard(
-        moving,
-        (
-            ("[_version(item) for item", "[ObjectVersion(item.key) for item"),
-            ('results[item.key, item.version_id or ""]', "next(iter(results.values()))"),
-        ),
-        Scenario(ONE, (*ARCHIVED, *[0] * 9)),
-    ),
-    "nothing is deleted before the copy is known to have arrived": Guard(
-        moving,
-        (
-            ("answer, Response) and answer.ok:", "answer, Response):"),
-            # A refusal names no version in staging either, which alone would be enough.
-            ("(again or staged_version_id not in NO_VERSION)", "True"),
-        ),
-        # The file is archived between the listings of the two buckets, and about to be deleted.
-        Scenario(ONE, (0, 0, *UPLOADED, *[2] * 7, *[0] * 9, *[2] * 5)),
-        Run(lists=True),
-    ),
-    "a staged file that the archived one may have been made of is no copy of it": Guard(
-        moving,
-        (("                and staged.came_from(source)\n", ""),),
-        Scenario(ONE, (0, 0, *UPLOADED, *[2] * 7, *[0] * 9, *[2] * 5)),
-        Run(lists=True),
-    ),
-    "an archive without versions keeps its object": Guard(
-        moving,
-        (("deletes = item.kind == Kind.MOVE and (", "deletes = ("),),
-        # The copy is archived before the delete comes.
-        Scenario(ONE, (*ARCHIVED, *[0] * 4, *[3] * 14, *[0] * 5), archive_versioned=False),
     ),
     "only what is the archive's current version is brought back": Guard(
         moving,
         (('(item.version_id or "") if item.is_chosen else ""', 'item.version_id or ""'),),
         # A second upload comes and is archived between the plan and the copy.
         Scenario(TWO, (*ARCHIVED, 0, 0, 0, 1, *[3] * 14, *[0] * 9)),
-    ),
-    "a copy that something newer has overtaken is taken back": Guard(
-        moving,
-        (
-            (
-                "        if item.is_chosen:\n            return None\n        overtaken",
-                "        if True:\n            return None\n        overtaken",
-            ),
-        ),
-        # While it is copied, a second upload comes, is archived and leaves staging.
-        Scenario(TWO, (*ARCHIVED, *[0] * 5, 1, *[3] * 14, *[0] * 10)),
-    ),
-    "what was archived of such a copy is taken back too": Guard(
-        overtaken,
-        (("if _origin_of(v) in ids]", "if False]"),),
-        Scenario(TWO, (*ARCHIVED, *[0] * 5, 1, *[3] * 14, 0, *[4] * 14, *[0] * 9)),
-    ),
-    "a copy in staging without versions does not replace the archived one": Guard(
-        moving,
-        (("(again or staged_version_id not in NO_VERSION)", "True"),),
-        # One invocation is about to delete while the other one has archived and deleted.
-        Scenario(
-            TWICE,
-            (*UPLOADED, *[3] * 7, *[2] * 14, *[0] * 9, *[3] * 5),
-            staging_versioned=False,
-        ),
-    ),
-    "a copy that a late delete marker can hide does not replace the archived one": Guard(
-        plan,
-        (("or is_covered or", "or"),),
-        # As before, with an older upload under the key: the marker's condition is an ETag, which
-        # the copy has as well.
-        Scenario(
-            (Upload(b"A"), Upload(b"BB", events=2)),
-            (1, *UPLOADED, *[4] * 8, *[3] * 15, *[0] * 9, *[4] * 5),
-        ),
     ),
 }
 
@@ -212,9 +209,6 @@ def test_without_a_guard_of_reprocess_a_law_is_broken(
     monkeypatch.setitem(sys.modules, "mutant", ModuleType("mutant"))
     mutant = mutant_of(guard, tmp_path)
     careless = {guard.room.__name__.rpartition(".")[2]: mutant}
-    if guard.room is overtaken:
-        monkeypatch.setattr(moving, "find_overtaken", mutant.find_overtaken)
-        careless = {}
     with pytest.raises(LawBroken):
         ReprocessWorld(guard.scenario, (guard.run,), **careless).run()
 

@@ -25,14 +25,16 @@ LAMBDA_TRIES = 3
 class Upload:
     """One upload of a key: its content, how often its event comes, and what goes wrong.
 
-    `failures` of the runs of `process` raise. `deaths` are numbers of calls after which the
-    function's environment dies, for one try after the other; None lives.
+    `failures` of the runs of `process` raise, and all of them if the processor `rejects` the file.
+    `deaths` are numbers of calls after which the function's environment dies, for one try after the
+    other; None lives.
     """
 
     body: bytes
     events: int = 1
     failures: int = 0
     deaths: tuple[int | None, ...] = ()
+    rejects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class World:
         self.lines: list[dict[str, Any]] = []
         self._failures: dict[tuple[str, bytes], int] = {}
         self._bodies = {upload.body for upload in scenario.uploads}
+        self._rejected = {upload.body for upload in scenario.uploads if upload.rejects}
 
     # --- running ---
 
@@ -94,7 +97,7 @@ class World:
             self._wake_what_is_left()
         self.laws.check_nothing_lost()
         self._check_order()
-        self.laws.check_nothing_stuck()
+        self.laws.check_nothing_stuck(self._rejected)
 
     def _check_order(self) -> None:
         # Without versions in staging, the event of an upload can move a later one of the same
@@ -145,7 +148,8 @@ class World:
         """Do as whoever is on call does: wake what staging shows, and upload again what stays."""
         for remedy in (self._wake, self._wake, self._upload_again, self._wake):
             for stored in self.staging.visible():
-                remedy(stored)
+                if stored.body not in self._rejected:
+                    remedy(stored)
             self.scheduler.run()
 
     def _wake(self, stored: Stored) -> None:
@@ -201,6 +205,8 @@ class World:
             raise self.laws.broken(
                 f"processed again: staged version {read.staged} was archived already"
             )
+        if body in self._rejected:
+            raise self.processor.Reject("no file of ours")
         if self._failures.get((key, body), 0) > 0:
             self._failures[key, body] -= 1
             raise ValueError("this run fails")
@@ -222,6 +228,8 @@ class World:
         self.laws.check_nothing_lost()
         if self._has_distinct_bodies:
             self.laws.check_not_regressed()
+        if self._is_whole:
+            self.laws.check_archived_is_kept(on_top=self._has_distinct_bodies)
 
     def _check_archived(self, stored: Stored) -> None:
         if stored.body not in self._bodies:
@@ -234,6 +242,12 @@ class World:
     def _has_distinct_bodies(self) -> bool:
         """Whether an ETag names one upload: if not, order is restored and not always kept."""
         return len(self._bodies) == len(self.scenario.uploads)
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether no corrupt copy is on top in the archive, where it may have replaced another."""
+        stacks = self.archive.stacks.values()
+        return all(stack[0].body in self._bodies for stack in stacks if stack)
 
     def _on_line(self, line: dict[str, Any]) -> None:
         if self._actor().is_dead:

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.usefixtures("fake_credentials")
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     with create(tmp_path, fingerprint="f", description={}, now=NOW) as journal:
-        journal.add(Action(key, Kind.MOVE, f"v-{key}", "e", 5) for key in ("a b", "c,d", "ü"))
+        journal.add(Action(key, Kind.COPY, f"v-{key}", "e", 5) for key in ("a b", "c,d", "ü"))
         journal.add([Action("old", Kind.COPY, None, "e", 5)])
         journal.add([Action("woken", Kind.WAKE, "s", "e", 5)])
         yield journal

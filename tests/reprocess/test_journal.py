@@ -35,7 +35,7 @@ PLACE = "a pipeline"
 def new(directory: Path, *keys: str, fingerprint: str = "f") -> Journal:
     description = {"command": "c", "place": PLACE}
     journal = create(directory, fingerprint=fingerprint, description=description, now=NOW)
-    journal.add(Action(key, Kind.MOVE, "v", "e", 5) for key in keys)
+    journal.add(Action(key, Kind.COPY, "v", "e", 5) for key in keys)
     return journal
 
 

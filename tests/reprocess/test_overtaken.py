@@ -102,10 +102,10 @@ def intake(empty_moto_url: str) -> Intake:
 
 @pytest.fixture
 def journal(tmp_path: Path, intake: Intake) -> Iterator[Journal]:
-    """A run that gave its one move to a job, which nobody has looked after yet."""
+    """A run that gave its one copy to a job, which nobody has looked after yet."""
     now = datetime.now(UTC)
     with create(tmp_path, fingerprint="f", description={}, now=now) as journal:
-        journal.add([Action(KEY, Kind.MOVE, intake.archived, intake.etag, 3)])
+        journal.add([Action(KEY, Kind.COPY, intake.archived, intake.etag, 3)])
         journal.approve()
         journal.begin_job(now.timestamp(), kinds=KINDS)
         yield journal
@@ -123,25 +123,25 @@ def look_after(intake: Intake, journal: Journal) -> Item:
     return item
 
 
-def test_a_copy_that_met_nothing_is_a_move(intake: Intake, journal: Journal):
+def test_a_copy_that_met_nothing_is_done(intake: Intake, journal: Journal):
     intake.copy()
     assert look_after(intake, journal).state is State.DONE
-    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], [])
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], ["old"])
 
 
-def test_what_the_processor_has_archived_again_meanwhile_is_a_move_too(
+def test_what_the_processor_has_archived_again_meanwhile_is_done_too(
     intake: Intake, journal: Journal
 ):
     copied = intake.copy()
     intake.archive("old", copied)
     intake.clear(copied, hide=False)
     assert look_after(intake, journal).state is State.DONE
-    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == ([], ["old"])
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == ([], ["old", "old"])
 
 
 def test_what_the_job_did_not_copy_is_copied_from_here(intake: Intake, journal: Journal):
     assert look_after(intake, journal).state is State.DONE
-    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], [])
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], ["old"])
 
 
 def archive_in_parts(intake: Intake, journal: Journal) -> None:
@@ -170,8 +170,8 @@ def test_a_copy_of_an_object_of_parts_is_known_by_the_processor_s_note(
     note = {ORIGIN: Origin(STAGING, "v0", "", None, "").note()}
     intake.s3.put_object(Bucket=STAGING, Key=KEY, Body=b"old", Metadata=note)
     item = look_after(intake, journal)
-    assert (item.kind, item.state) == (Kind.MOVE, State.DONE)
-    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], [])
+    assert (item.kind, item.state) == (Kind.COPY, State.DONE)
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], ["old"])
 
 
 def test_a_copy_over_a_newer_file_is_taken_back_and_that_file_is_woken(
@@ -227,14 +227,17 @@ def test_a_copy_of_what_is_no_longer_current_is_taken_back(intake: Intake, journ
     assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == ([], ["newer", "old"])
 
 
-def test_what_the_processor_archived_of_such_a_copy_is_taken_back_too(
+def test_what_was_archived_of_such_a_copy_stays_under_the_newer_one(
     intake: Intake, journal: Journal
 ):
     intake.archive("newer", "v1")
-    intake.archive("old", intake.copy())
+    copied = intake.copy()
+    intake.archive("old", copied)
+    newer = intake.archive("newer", "v1")
     item = look_after(intake, journal)
-    assert item.state is State.LEFT
-    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == ([], ["newer", "old"])
+    assert (item.state, newer in str(item.reason)) == (State.LEFT, False)
+    assert intake.versions(STAGING) == []
+    assert intake.versions(ARCHIVE) == ["newer", "old", "newer", "old"]
 
 
 def test_a_newer_archived_version_under_the_copy_s_is_named_and_nothing_deleted(
@@ -255,4 +258,4 @@ def test_a_version_that_was_chosen_comes_back_over_newer_ones(intake: Intake, jo
     intake.archive("newer", "v1")
     intake.copy()
     assert look_after(intake, journal).state is State.DONE
-    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], ["newer"])
+    assert (intake.versions(STAGING), intake.versions(ARCHIVE)) == (["old"], ["newer", "old"])

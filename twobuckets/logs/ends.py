@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from twobuckets.settings import Pipeline
 
 GOOD_ENDS: Final = frozenset({"archived", "superseded"})
-"""What nobody has to look after: a newer version of a key has an end of its own."""
+"""What nobody has to look after once it was uploaded: a newer version has an end of its own."""
 
 
 class Ends:
-    """Yields what becomes of each object, and counts what is final."""
+    """Yields what becomes of each object, and counts what is final; the `good` need nobody."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, good: frozenset[str] = GOOD_ENDS) -> None:
         self.counts: Counter[str] = Counter()
         """How many objects had each fate."""
+        self._good = good
         self._tracker = tracker
         self._added = 0
 
@@ -47,7 +48,7 @@ class Ends:
     @property
     def bad(self) -> int:
         """How many objects came to an end that somebody has to look after."""
-        return self.counts.total() - sum(self.counts[fate] for fate in GOOD_ENDS)
+        return self.counts.total() - sum(self.counts[fate] for fate in self._good)
 
     @property
     def problems(self) -> tuple[TwoBucketsError, ...]:
@@ -79,6 +80,7 @@ def follow_ends(
     sleep: Callable[[float], None],
     tells_retries: bool = False,
     wakes: bool = False,
+    good: frozenset[str] = GOOD_ENDS,
 ) -> Ends:
     """Return what follows objects through a pipeline, with what is known of it.
 
@@ -97,7 +99,8 @@ def follow_ends(
                 retries=_read_retries(Facts(aws, pipeline, now()), wakes=wakes),
                 tells_retries=tells_retries,
             ),
-        )
+        ),
+        good,
     )
 
 

@@ -40,7 +40,7 @@ FROZEN_CLASSES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects can't be read before they are restored (S3 user guide, "Working
 with archived objects"). GLACIER_IR can; in INTELLIGENT_TIERING it depends on the tier, which only
 a HEAD tells."""
-_ORIGIN_HEADER: Final = f"x-amz-meta-{ORIGIN}"
+ORIGIN_HEADER: Final = f"x-amz-meta-{ORIGIN}"
 _DESCRIBING_HEADERS: Final = frozenset(
     {"content-type", "content-encoding", "content-language", "content-disposition", "cache-control"}
 )
@@ -172,7 +172,7 @@ def require_found(request: Request, answer: Response | SendError) -> Version | N
         is_in_archive_tier="x-amz-archive-status" in headers,
         content=content_in_headers(headers),
         described=tuple(sorted((n, v) for n, v in headers.items() if _describes(n))),
-        origin=read_origin(headers.get(_ORIGIN_HEADER)),
+        origin=read_origin(headers.get(ORIGIN_HEADER)),
     )
 
 
@@ -200,6 +200,6 @@ def require_versions(key: str, request: Request, answer: Response | SendError) -
 
 
 def _describes(header: str) -> bool:
-    if header == _ORIGIN_HEADER:
+    if header == ORIGIN_HEADER:
         return False
     return header in _DESCRIBING_HEADERS or header.startswith("x-amz-meta-")

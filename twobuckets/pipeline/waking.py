@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 
 def is_ours(functions: LambdaClient, function: str) -> bool:
-    """Tell whether a function runs this project's processor. Raises what boto3 raises."""
-    configuration = functions.get_function_configuration(FunctionName=function)
+    """Tell whether a function runs this project's processor.
+
+    Raises AccessError, NotFoundError for a function that is not there, and TwoBucketsError.
+    """
+    with attempt(f"read the configuration of {function}"):
+        configuration = functions.get_function_configuration(FunctionName=function)
     return configuration.get("Handler") == contract.HANDLER
 
 

@@ -47,7 +47,8 @@ What is guaranteed, without a database:
   current object. Two deliveries of one event at the same time can both run it.
 - The archive's current object of a key is the latest upload that was archived. S3's own order
   decides: the `sequencer` of the events, else the times; where neither can tell, the version stays
-  in staging and its outcome is `superseded`.
+  in staging and its outcome is `superseded`. A copy of an archived object, which carries its origin
+  note, counts as old as the version that the note names.
 - Older versions under an archived one in a versioned staging bucket get a delete marker on top and
   go when the bucket's rule for noncurrent versions says so.
 

@@ -206,12 +206,26 @@ def _is_later(arrival: Arrival, staged: Staged, seen: Archived, origin: Origin) 
     """
     if origin.bucket != arrival.bucket or is_named(origin, identity_of(arrival, staged)):
         return True
+    brought = origin_of(staged.head)
+    if brought is not None and brought.bucket == origin.bucket:
+        # A copy that was brought back from the archive is as old as what it was made of: what was
+        # uploaded meanwhile, and archived before the copy arrived, is newer than its bytes.
+        if brought == origin:
+            return True
+        if not _came_after(brought, origin):
+            return False
     if origin.sequencer is not None and arrival.sequencer is not None:
         return is_after(arrival.sequencer, origin.sequencer)
     # A wake-up event has no sequencer. S3's time of a multipart upload is when it was begun, and
     # what came of it can be later: by the time it was archived at the latest.
     latest = format_time(seen.head["LastModified"]) if "-" in origin.etag else origin.staged_at
     return format_time(staged.last_modified_at) > latest
+
+
+def _came_after(one: Origin, other: Origin) -> bool:
+    if one.sequencer is not None and other.sequencer is not None:
+        return is_after(one.sequencer, other.sequencer)
+    return one.staged_at > other.staged_at
 
 
 def find_archived(s3: S3Client, bucket: str, key: str) -> Archived | None:

@@ -4,8 +4,7 @@ Its copies have no condition: a job that begins hours after the plan puts its co
 that waits in staging by then, and the copy of what is no longer current wakes the processor all the
 same. So nothing that a job did is believed. After it, object by object, the mover looks at all
 versions of the key in both buckets (`overtaken`): where something newer came in between, the job's
-copy is taken back and the archived version stays; only where nothing did is the copy compared and
-the archived version deleted. Both buckets have to keep versions for that.
+copy is taken back. Both buckets have to keep versions for that.
 
 Its job is described by a manifest and read back from its completion report (S3 user guide,
 "Performing object operations in bulk with Batch Operations").
@@ -55,7 +54,7 @@ _FORMAT: Final = "S3BatchOperations_CSV_20180820"
 _REPORT_FORMAT: Final = "Report_CSV_20180820"
 _NULL_VERSION: Final = "null"
 _SERVER_ERRORS: Final = 500
-KINDS: Final = (Kind.MOVE, Kind.COPY)
+KINDS: Final = (Kind.COPY,)
 """What a job can do."""
 
 
@@ -166,8 +165,18 @@ def submit(
     """Start a job for the planned moves and copies of a run and return its id.
 
     Calling it again before S3's answer is known gives the same job. What a refused job would have
-    copied is planned as before. Raises AccessError, TwoBucketsError.
+    copied is planned as before. Raises AccessError, TwoBucketsError, and UsageError for versions
+    that somebody chose: what is copied by a job can't go without its origin note.
     """
+    first = next(journal.iter_items(State.PLANNED, kinds=KINDS), None)
+    if first is not None and first.is_chosen:
+        raise UsageError(
+            "Could not hand the run to S3 Batch Operations: its copies carry the processor's note "
+            "of where a version came from, and an older version than the archive's current one "
+            "would be superseded",
+            hint="Leave --batch out: what is chosen by --version-id or --as-of is copied from here "
+            "without the note.",
+        )
     number = journal.begin_job(_clock(s3, place.staging, now).timestamp(), kinds=KINDS)
     # S3 takes the same token for the same job, so each round needs one of its own.
     token = f"{journal.path.stem}-{number}"

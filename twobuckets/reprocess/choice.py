@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from twobuckets.errors import UsageError
+from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.failures import find_failed
 from twobuckets.logs.lines import OUTCOME_OR_FAILURE_PATTERN
+from twobuckets.pipeline.versions import NO_VERSION
+from twobuckets.pipeline.waking import is_ours
 from twobuckets.reprocess.plan import (
+    Kind,
     Rules,
     iter_archived,
     iter_staged,
@@ -58,7 +61,6 @@ class Choice:
     limit: int | None
     version_id: str | None
     as_of: datetime | None
-    keep: bool
     restore: bool
 
     def require_one_source(self) -> None:
@@ -94,7 +96,6 @@ class Choice:
         """Return what was asked for beside the keys."""
         # With --failed the time is that of the failures, not of archiving.
         return Rules(
-            keeps=self.keep,
             restores=self.restore,
             since=None if self.failed else self.since,
             until=None if self.failed else self.until,
@@ -165,13 +166,6 @@ class Chooser:
         """
         pipeline, sender = self.pipeline, self.sender
         rules = choice.rules()
-        keeps_why = None
-        if not rules.keeps and not keeps_versions(sender, pipeline.staging):
-            rules = replace(rules, keeps=True)
-            keeps_why = (
-                f"{pipeline.staging} keeps no versions, so what is copied there stays in the "
-                "archive until the processor has replaced it: nothing else would be safe"
-            )
         if choice.prefix is not None:
             actions = plan_listed(
                 iter_archived(sender, pipeline.archive, choice.prefix),
@@ -188,15 +182,38 @@ class Chooser:
                 staging=pipeline.staging,
                 archive=pipeline.archive,
             )
-        return self._explained(limited(actions, choice.limit), keeps_why)
+        return limited(self._without_unsafe(actions), choice.limit)
 
-    def _explained(self, actions: Iterable[Action], keeps_why: str | None) -> Iterator[Action]:
-        """Yield actions, and say before the first copy why it is no move."""
+    def _without_unsafe(self, actions: Iterable[Action]) -> Iterator[Action]:
+        """Yield actions, and skip copies that could end over a newer file for good.
+
+        A newer file may be archived in the instant before a copy arrives in staging. Our processor
+        knows by the copy's origin note that it is older. Another one archives it, and only an
+        archive that keeps versions has the newer file still.
+        """
+        unsafe: str | None = None
         for action in actions:
-            if keeps_why is not None and action.kind == "copy":
-                self.note(keeps_why)
-                keeps_why = None
+            if action.kind is Kind.COPY and action.version_id in NO_VERSION:
+                unsafe = self._find_unsafe() if unsafe is None else unsafe
+                if unsafe:
+                    action = replace(action, kind=Kind.SKIP, reason=unsafe)
             yield action
+
+    def _find_unsafe(self) -> str:
+        """Return why what has no version id can't be copied back, "" where it can."""
+        archive = self.pipeline.archive
+        if keeps_versions(self.sender, archive):
+            return ""
+        if self.pipeline.function is not None:
+            with suppress(TwoBucketsError):
+                if is_ours(self.aws.functions, self.pipeline.function):
+                    return ""
+        return (
+            f"{archive} keeps no versions, and this processor is not one of ours, which know by a "
+            "note how old a copy is: a newer file that is archived meanwhile could be overwritten "
+            f"for good. Switch versions on first: aws s3api put-bucket-versioning "
+            f"--bucket {archive} --versioning-configuration Status=Enabled"
+        )
 
     def _wanted(self, choice: Choice, unnamed: set[str]) -> Iterator[Wanted]:
         """Yield the keys that are meant, each once."""

@@ -5,14 +5,13 @@ needs no memory and the same command goes on where an earlier one stopped. Nothi
 for safety: every change is conditional on what S3 holds at that moment. What the journal saves is
 doing things twice.
 
-Table `item`, one row an object: `key`, `kind` (move, copy, wake, restore, skip), `version_id`,
+Table `item`, one row an object: `key`, `kind` (copy, wake, restore, skip), `version_id`,
 `etag`, `size`, `state`, `reason`, `staged_version_id`, `began_at` (seconds since 1970 by S3's
 clock), `upload_id` (of a multipart copy), `job` (the number of the batch job that was to copy it, 0
 for none), `is_chosen` (this version was asked for by itself). States:
 
-    planned → begun → copied → done           a move: copied to staging, then deleted from archive
-              begun ────────→ done            a copy that keeps the archived version, or a wake-up
-              any   ────────→ failed | left   failed is tried again by --resume; left is final
+    planned → begun → done            copied to staging, or woken there
+              any   → failed | left   failed is tried again by --resume; left is final
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from twobuckets.pipeline.versions import Version
     from twobuckets.reprocess.plan import Action
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """The number of this form of the tables; another release may have another one.
 
 Whatever its number, `run` has `description`, `planned_at`, `approved` and `ended_at`.
@@ -77,7 +76,6 @@ class State(enum.StrEnum):
 
     PLANNED = "planned"
     BEGUN = "begun"
-    COPIED = "copied"
     DONE = "done"
     FAILED = "failed"
     LEFT = "left"
@@ -237,14 +235,6 @@ class Journal:
                 ),
             )
 
-    def keep_archived(self, keys: Iterable[str]) -> None:
-        """Plan copies instead of moves for some keys: their archived versions stay."""
-        with self.db.writing() as db:
-            db.executemany(
-                "UPDATE item SET kind = 'copy' WHERE key = ? AND kind = 'move'",
-                ((key,) for key in keys),
-            )
-
     def approve(self) -> None:
         """Note that the plan may be applied, from now on by `--resume` too."""
         with self.db.writing() as db:
@@ -260,7 +250,7 @@ class Journal:
         """Plan failed items again and return how many there are."""
         with self.db.writing() as db:
             db.execute("UPDATE run SET ended_at = NULL")
-            # One that had been copied needs only its delete; `settle` looks at what S3 holds.
+            # One that was begun may have arrived: what S3 holds is looked at first.
             return db.execute(
                 "UPDATE item SET state = CASE WHEN began_at IS NULL THEN ? ELSE ? END"
                 " WHERE state = ?",
@@ -383,8 +373,7 @@ class Journal:
     def has_unchecked_copies(self) -> bool:
         """Tell whether a batch job made, or still makes, copies that nobody has looked at."""
         unchecked = self.db.row(
-            "SELECT 1 FROM item WHERE job > 0 AND kind IN ('move', 'copy')"
-            " AND state IN (?, ?) LIMIT 1",
+            "SELECT 1 FROM item WHERE job > 0 AND kind = 'copy' AND state IN (?, ?) LIMIT 1",
             State.BEGUN,
             State.FAILED,
         )

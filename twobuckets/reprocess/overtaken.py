@@ -2,8 +2,8 @@
 
 S3 judges a copy's source when the copy begins and its destination when it ends, and a copy of S3
 Batch Operations has no condition at all. So a file can be uploaded, even archived, before the copy
-lands: then the copy must not take its place. It is taken back by its own version id, which touches
-nothing else, and the archived version that it was made of stays.
+lands: then the copy must not take its place. It is taken back from staging by its own version id,
+which touches nothing else; from the archive nothing is ever deleted.
 """
 
 from __future__ import annotations
@@ -48,14 +48,9 @@ NEWER_WAITS: Final = "a newer file with this key waits in staging, and nothing m
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The copy is in staging, or was archived `again`, and nothing newer came in between.
-
-    It `covers` a delete marker that came after the plan: a late one could still cover the copy.
-    """
+    """The copy is in staging, or was archived again, and nothing newer came in between."""
 
     staged_version_id: str | None
-    again: bool = False
-    covers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +86,14 @@ def find_overtaken(
 ) -> Talk[Overtaken | None]:
     """Tell whether an item's version was still the archive's current one when its copy had arrived.
 
-    If it was not, the copy is taken back; where the processor had archived it already, that too.
+    If it was not, the copy is taken back, unless the processor has archived it already.
     Buckets without versions give nothing to judge or to take back by.
     """
     if item.version_id in NO_VERSION:
         return None
     request = head_object(archive, item.key)
     (answer,) = yield [request]
-    # Asked once for each object that is moved, and hardly ever anything else.
+    # Asked once for each object that is copied, and hardly ever anything else.
     if isinstance(answer, Response) and answer.headers.get("x-amz-version-id") == item.version_id:
         return None
     require_found(request, checked(answer))
@@ -109,7 +104,7 @@ def find_overtaken(
     if staged_version_id in NO_VERSION:
         return Overtaken(_explain(above))
     assert staged_version_id is not None
-    problem = yield from _take_back(item, [staged_version_id], staging, archive)
+    problem = yield from _take_back(item, [staged_version_id], staging)
     return Overtaken(NO_LONGER_CURRENT + problem, failed=bool(problem))
 
 
@@ -141,10 +136,10 @@ def settle_job(
         newer = [version for version in looked if version.version_id not in copies]
         others = [] if item.is_chosen else above.others
         if not newer and not others:
-            return _judge_undisturbed(above, stack, copies, planned_at)
+            return _judge_undisturbed(above, stack, copies)
         taken_back += [version_id for version_id in copies if version_id is not None]
-        if copies or any(_origin_of(version) in taken_back for version in above.copies):
-            problem = yield from _take_back(item, taken_back, staging, archive)
+        if copies:
+            problem = yield from _take_back(item, taken_back, staging)
             if problem:
                 return Overtaken((NEWER_WAITS if newer else NO_LONGER_CURRENT) + problem, True)
             continue
@@ -158,20 +153,13 @@ def settle_job(
     return Overtaken("what both buckets hold of it keeps changing", failed=True)
 
 
-def _judge_undisturbed(
-    above: _Above, stack: list[Version], copies: list[str | None], planned_at: datetime
-) -> Verdict:
+def _judge_undisturbed(above: _Above, stack: list[Version], copies: list[str | None]) -> Verdict:
     if copies:
-        places = [version.version_id for version in stack]
-        below = stack[places.index(copies[-1]) + 1 :]
-        covers = bool(below) and below[0].is_delete_marker
-        return Arrived(
-            copies[0], covers=covers and below[0].modified_at >= planned_at - CLOCK_SLACK
-        )
+        return Arrived(copies[0])
     if stack and not stack[0].is_delete_marker:
         return Overtaken(NEWER_WAITS)  # an older one that somebody brought back to light
     if above.copies:
-        return Arrived(None, again=True)
+        return Arrived(None)
     return NotCopied()
 
 
@@ -260,23 +248,14 @@ def _look_above(item: Item, archive: str, ours: Collection[str]) -> Talk[_Above 
     return _Above(source, copies, others, bool(others) and rows[0].version_id in copied)
 
 
-def _take_back(item: Item, ids: list[str], staging: str, archive: str) -> Talk[str]:
-    """Delete copies from staging by their version ids, and what the processor archived of them.
+def _take_back(item: Item, ids: list[str], staging: str) -> Talk[str]:
+    """Delete copies from staging by their version ids: the archived version that they hold stays.
 
-    Both hold what the archived version holds, which stays. Returns what went wrong, "" for nothing.
+    Returns what went wrong, "" for nothing.
     """
     answers = yield [delete_object(staging, ObjectVersion(item.key, id_)) for id_ in ids]
     if problem := _first_problem(answers):
         return f"; the copy in staging could not be taken back: {problem}"
-    above = yield from _look_above(item, archive, ids)
-    archived = [] if above is None else [v for v in above.copies if _origin_of(v) in ids]
-    if archived:
-        answers = yield [
-            delete_object(archive, ObjectVersion(item.key, version.version_id or ""))
-            for version in archived
-        ]
-        if problem := _first_problem(answers):
-            return f"; what was archived of the copy could not be taken back: {problem}"
     return ""
 
 

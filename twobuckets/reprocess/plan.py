@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from twobuckets.pipeline.conversation import Talk, checked, find, hold, in_words
 from twobuckets.pipeline.versions import (
-    NO_VERSION,
     ClosedObjectError,
     Version,
     marker_found,
@@ -44,14 +43,12 @@ if TYPE_CHECKING:
 class Kind(enum.StrEnum):
     """What is done with one object."""
 
-    MOVE = "move"
-    """Copied to staging; then the archived version is deleted by its id."""
     COPY = "copy"
-    """Copied to staging; the archived object stays until the processor replaces it."""
+    """Copied to staging; the archived version stays, under what the processor makes of the copy."""
     WAKE = "wake"
     """In staging already: the processor is woken for exactly this version."""
     RESTORE = "restore"
-    """Asked back from a Glacier class; can be moved some hours later."""
+    """Asked back from a Glacier class; can be copied some hours later."""
     SKIP = "skip"
     """Nothing, for the reason given."""
 
@@ -77,10 +74,9 @@ class Action:
 class Rules:
     """What was asked for beside the keys.
 
-    `keeps` leaves archived versions where they are; `since`/`until` bound the time of archiving.
+    `since` and `until` bound the time of archiving.
     """
 
-    keeps: bool = False
     restores: bool = False
     since: datetime | None = None
     until: datetime | None = None
@@ -114,11 +110,10 @@ def decide(
 ) -> Action | None:
     """Return what to do with a key, or None when the rules don't select it.
 
-    `staged` may be the delete marker that is all that shows of the key in staging. `pinned` says
-    that one archived version was asked for by its id.
+    `staged` may be the delete marker that is all that shows of the key in staging: then nothing
+    waits there. `pinned` says that one archived version was asked for by its id.
     """
-    is_covered = staged is not None and staged.is_delete_marker
-    if staged is not None and not is_covered:
+    if staged is not None and not staged.is_delete_marker:
         if pinned or (archived is not None and rules.is_about_archive):
             return Action(
                 key, Kind.SKIP, staged.version_id, staged.etag, staged.size_bytes,
@@ -135,14 +130,8 @@ def decide(
         kind, reason = Kind.SKIP, f"in {archived.storage_class}; --restore asks for it back"
     elif archived.is_frozen:
         kind, reason = Kind.RESTORE, f"in {archived.storage_class}"
-    elif rules.keeps or is_covered or archived.version_id in NO_VERSION:
-        # Without a version id of its own, the object under the key at the time of the delete may
-        # already be the one that the processor archived again. And a processor that is late may
-        # hide a copy of the same bytes in staging under a delete marker, which it puts over older
-        # uploads of a key: then the archived version is the only one that shows.
-        kind, reason = Kind.COPY, None
     else:
-        kind, reason = Kind.MOVE, None
+        kind, reason = Kind.COPY, None
     return Action(
         key,
         kind,
@@ -160,7 +149,6 @@ def plan_listed(
     """Yield the actions for two listings of one prefix: archived versions and staged objects.
 
     Both are in S3's order: by the key's UTF-8 bytes, the versions of a key newest first.
-    `iter_covered` then has to tell which of the moves must keep the archived version.
     """
     waiting = _Joined(staged)
     newest = (
@@ -297,18 +285,6 @@ def iter_staged(sender: Sender, bucket: str, prefix: str) -> Iterator[Version]:
         for row in iter_versions(sender, bucket, prefix=prefix):
             if row.is_latest and not row.is_delete_marker:
                 yield version_listed(row)
-
-
-def iter_covered(sender: Sender, bucket: str, prefix: str) -> Iterator[str]:
-    """Yield the keys under a prefix of staging that are under a delete marker.
-
-    What is archived has to be known before this is asked: then a marker that can still come for an
-    older upload of a key has one before it. Raises as iter_archived does.
-    """
-    with _explained(f"list the versions in s3://{bucket}/{prefix}"):
-        for row in iter_versions(sender, bucket, prefix=prefix):
-            if row.is_latest and row.is_delete_marker:
-                yield row.key
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 BATCH_OBJECTS: Final = 1_000_000
 """From about so many objects on, one machine should not do it (S3 Batch Operations should)."""
-_UNFINISHED: Final = (State.PLANNED, State.BEGUN, State.COPIED)
+_UNFINISHED: Final = (State.PLANNED, State.BEGUN)
 _RESTORE_DAYS: Final = 7
 _BRAKE_SECONDS: Final = 30.0
 _THROTTLE_WINDOW: Final = timedelta(minutes=3)
@@ -46,7 +46,6 @@ class Planned:
 
     type_name = "plan"
 
-    moves: int
     copies: int
     wakes: int
     restores: int
@@ -58,7 +57,7 @@ class Planned:
     @property
     def objects(self) -> int:
         """How many objects something would be done with."""
-        return self.moves + self.copies + self.wakes + self.restores
+        return self.copies + self.wakes + self.restores
 
 
 def limited(actions: Iterable[Action], limit: int | None) -> Iterator[Action]:
@@ -83,12 +82,10 @@ def summarize(journal: Journal, prices: Prices) -> Planned:
         elif count.state in _UNFINISHED:
             objects[count.kind] += count.objects
             total_bytes += count.bytes
-    copies = objects[Kind.MOVE] + objects[Kind.COPY]
-    # DELETE is free, and a delete takes 1,000 versions.
-    requests = copies + objects[Kind.RESTORE] + -(-objects[Kind.MOVE] // 1000)
+    copies = objects[Kind.COPY]
+    requests = copies + objects[Kind.RESTORE]
     return Planned(
-        moves=objects[Kind.MOVE],
-        copies=objects[Kind.COPY],
+        copies=copies,
         wakes=objects[Kind.WAKE],
         restores=objects[Kind.RESTORE],
         skipped=dict(skipped),
@@ -197,11 +194,11 @@ def apply(
     Raises AccessError when credentials expire or a permission that everything needs is missing;
     the journal then tells the next run where to go on.
     """
-    # What an earlier run had copied comes first: its archived versions only wait to be deleted.
+    # What an earlier run had begun comes first: it may have arrived.
     unfinished = itertools.islice(
         itertools.chain(
-            journal.iter_items(State.COPIED, State.BEGUN, kinds=(Kind.MOVE, Kind.COPY)),
-            journal.iter_items(State.PLANNED, kinds=(Kind.MOVE, Kind.COPY)),
+            journal.iter_items(State.BEGUN, kinds=(Kind.COPY,)),
+            journal.iter_items(State.PLANNED, kinds=(Kind.COPY,)),
         ),
         most,
     )

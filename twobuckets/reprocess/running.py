@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
-from twobuckets.logs.ends import GOOD_ENDS, follow_ends
+from twobuckets.logs.ends import follow_ends
 from twobuckets.logs.objects import Staged
 from twobuckets.logs.waiting import Fate
+from twobuckets.processor.contract import ARCHIVED
 from twobuckets.reprocess.journal import Reprocessed
 from twobuckets.reprocess.run import Brake, Rate, apply, count_throttles
 from twobuckets.units import counted
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _MOST_GROUPS: Final = 1000
 """Different errors that are counted apart."""
+_GOOD_ENDS: Final = frozenset({ARCHIVED})
+"""What was to be processed again was, only then: a copy that is superseded never is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,6 @@ class RunSummary:
     failed: int
     left: int
     planned: int
-    copied: int
-    """How many of those planned are in staging, and their archived versions still to be deleted."""
     outcomes: dict[str, int]
     failures: dict[str, int]
 
@@ -80,8 +81,7 @@ def summarize_run(journal: Journal, outcomes: Counter[str] | None = None) -> Run
         done=states["done"],
         failed=states["failed"],
         left=states["left"],
-        planned=states["planned"] + states["begun"] + states["copied"],
-        copied=states["copied"],
+        planned=states["planned"] + states["begun"],
         outcomes=dict(outcomes or ()),
         failures=dict(failures),
     )
@@ -149,14 +149,21 @@ class Run:
     def needs_attention(self) -> bool:
         """Tell whether somebody has to look after something."""
         summary = self.summary()
-        bad = any(fate not in GOOD_ENDS for fate in self.outcomes)
+        bad = any(fate not in _GOOD_ENDS for fate in self.outcomes)
         return bool(summary.failed or summary.left or bad)
 
     def _pass(self, most: int | None, *, wait: bool) -> Generator[Said, None, int]:
         """Apply at most so many, and with `wait` their outcomes; return how many failed."""
         ends = None
         if wait:
-            ends = follow_ends(self.aws, self.pipeline, now=self.now, sleep=self.sleep, wakes=True)
+            ends = follow_ends(
+                self.aws,
+                self.pipeline,
+                now=self.now,
+                sleep=self.sleep,
+                wakes=True,
+                good=_GOOD_ENDS,
+            )
         failed = 0
         # Whatever ends the loop, what came of objects is noted while the journal is open.
         with contextlib.closing(self._apply(most)) as results:

@@ -1,4 +1,4 @@
-"""`twobuckets reprocess`: selects, plans, asks, moves back or wakes, waits."""
+"""`twobuckets reprocess`: selects, plans, asks, copies back or wakes, waits."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _KEPT: Final = timedelta(days=30)
 @click.option(
     "--as-of", type=INSTANT, metavar="WHEN", help="The version that was archived at WHEN."
 )
-@click.option("--keep", is_flag=True, help="Leave the archived versions where they are.")
+@click.option("--keep", is_flag=True, hidden=True, expose_value=False)  # They always stay.
 @click.option("--restore", is_flag=True, help="Restore objects in Glacier classes first.")
 @click.option(
     "--canary",
@@ -111,7 +111,6 @@ def reprocess(
     limit: int | None,
     version_id: str | None,
     as_of: datetime | None,
-    keep: bool,
     restore: bool,
     canary: int | None,
     concurrency: int,
@@ -130,9 +129,14 @@ def reprocess(
 ) -> None:
     """Get objects processed again.
 
-    What is in the archive is moved back to staging: copied where no newer file waits, compared,
-    and only then deleted from the archive by its version id. What waits in staging stays there and
-    the processor is woken for it. Interrupted, the same command goes on where it was.
+    What is in the archive is copied back to staging where no newer file waits, and stays in the
+    archive until the processor has archived the copy: nothing is ever deleted there, and what is
+    replaced expires as any noncurrent version does. What waits in staging stays there and the
+    processor is woken for it. Interrupted, the same command goes on where it was.
+
+    An older copy never replaces a newer file: where one was archived meanwhile, the copy is left in
+    staging, and --wait ends with 3. A version that is asked for by --version-id or --as-of counts
+    as a new file.
 
     \b
       twobuckets reprocess scans/2026-05-04.csv --wait
@@ -164,7 +168,6 @@ def reprocess(
         limit=limit,
         version_id=version_id,
         as_of=as_of,
-        keep=keep,
         restore=restore,
     )
     unnamed: set[str] = set()
@@ -194,7 +197,7 @@ def reprocess(
             if not _hand_over(app, journal, place, role_arn=batch_role, wait=wait):
                 app.finish(summarize_run(journal))
                 return
-        elif planned.moves + planned.copies >= BATCH_OBJECTS:
+        elif planned.copies >= BATCH_OBJECTS:
             app.out.note("So many objects go faster with --batch: S3 itself copies them")
         with reprocess_progress(app.out, planned.objects) as advance:
             run = Run(
@@ -269,10 +272,8 @@ def _open_run(
     `unnamed` gets the invocations that failed without naming a file.
     """
     from twobuckets.reprocess import journal as journal_
-    from twobuckets.reprocess.plan import iter_covered
 
     directory = _journals(app)
-    pipeline = app.pipeline
     place = _place(app)
     if not resume:
         choice.require_one_source()
@@ -312,8 +313,6 @@ def _open_run(
     try:
         with app.out.waiting("Looking for what is meant"):
             journal.add(_chooser(app, sender).iter_actions(choice, unnamed))
-            if choice.prefix is not None:
-                journal.keep_archived(iter_covered(sender, pipeline.staging, choice.prefix))
         yield journal
     finally:
         if journal.is_approved:
@@ -380,8 +379,7 @@ def _say_going_on(app: App, journal: Journal) -> None:
 
 def _question(planned: Planned) -> str:
     parts = [
-        f"move {planned.moves:,} back to staging" if planned.moves else "",
-        f"copy {planned.copies:,} to staging" if planned.copies else "",
+        f"copy {planned.copies:,} back to staging" if planned.copies else "",
         f"wake the processor for {planned.wakes:,}" if planned.wakes else "",
         f"ask {planned.restores:,} back from Glacier" if planned.restores else "",
     ]

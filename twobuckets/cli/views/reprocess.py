@@ -19,7 +19,6 @@ from twobuckets.units import counted, format_bytes
 
 _STYLES = {State.DONE: "green", State.FAILED: "bold red", State.LEFT: "yellow"}
 _WORDS = {
-    ("move", State.DONE): "moved back",
     ("copy", State.DONE): "copied back",
     ("wake", State.DONE): "woken",
     ("restore", State.LEFT): "asked back",
@@ -28,14 +27,12 @@ _WORDS = {
 
 def _planned(plan: Planned) -> Text:
     lines = []
-    if plan.moves:
-        versions = counted(plan.moves, "archived version is", "archived versions are")
-        lines.append(f"{versions} moved back to staging")
     if plan.copies:
-        copies = counted(
-            plan.copies, "is copied to staging and stays", "are copied to staging and stay"
+        copies = counted(plan.copies, "is copied back", "are copied back")
+        lines.append(
+            f"{copies} to staging; the archive keeps what it has until the copy is archived, "
+            "and after that as noncurrent versions"
         )
-        lines.append(f"{copies} in the archive until the processor has replaced what is there")
     if plan.wakes:
         waits = counted(plan.wakes, "waits", "wait")
         lines.append(f"{waits} in staging: the processor is woken for each")
@@ -118,8 +115,7 @@ def _summary(summary: RunSummary) -> Text:
     if summary.left:
         parts.append(f"{summary.left:,} left as they are")
     if summary.planned:
-        copied = f" ({summary.copied:,} of them copied)" if summary.copied else ""
-        parts.append(f"{summary.planned:,} still to do{copied}")
+        parts.append(f"{summary.planned:,} still to do")
     parts += [f"{count:,} {fate}" for fate, count in summary.outcomes.items()]
     lines = [", ".join(parts)]
     worst = sorted(summary.failures.items(), key=lambda entry: -entry[1])

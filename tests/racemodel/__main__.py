@@ -1,0 +1,82 @@
+"""A storm: random interleavings with a seed of their own, over all laws, for as long as is asked.
+
+    python -m tests.racemodel --schedules 100000 --seed 7
+
+A third of them are the processor alone; the others have one, two or three runs of reprocess. Every
+breach is printed with what makes it happen again; the exit status is 1 if there was any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import os
+import random
+import time
+from collections import Counter
+
+from tests.racemodel.actors import SameThread
+from tests.racemodel.laws import LawBroken
+from tests.racemodel.reprocessing import ReprocessWorld, Run
+from tests.racemodel.strategies import RUNS_BYTES, SCENARIO_BYTES, read_runs, read_scenario
+from tests.racemodel.world import ARCHIVE, Scenario, World
+
+_SHOWN = 10
+
+
+def main() -> int:
+    """Run the storm and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.racemodel", description=__doc__)
+    parser.add_argument("--schedules", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    os.environ["ARCHIVE_BUCKET"] = ARCHIVE
+    os.environ["TWOBUCKETS_PROCESS"] = "tests.racemodel.user:process"
+    concurrent.futures.ThreadPoolExecutor = SameThread  # type: ignore[misc, assignment]
+    began_at = time.monotonic()
+    kinds: Counter[str] = Counter()
+    breaches = 0
+    for number in range(options.schedules):
+        kind, world = draw(options.seed, number)
+        kinds[kind] += 1
+        try:
+            world.run()
+        except LawBroken as broken:
+            breaches += 1
+            if breaches <= _SHOWN:
+                print(f"{broken}\n  {describe(world)}\n  draw({options.seed}, {number})")
+    for kind in sorted(kinds):
+        print(f"{kinds[kind]:>9,} {kind}")
+    seconds = time.monotonic() - began_at
+    print(
+        f"{options.schedules:,} schedules with seed {options.seed}: {breaches:,} breaches, "
+        f"{seconds:.0f} s"
+    )
+    return 1 if breaches else 0
+
+
+def draw(seed: int, number: int) -> tuple[str, World]:
+    """Return one world of a storm, ready to run, and what kind it is."""
+    dice = random.Random(f"{seed}/{number}")
+    thrown = dice.randbytes(SCENARIO_BYTES)
+    runs: tuple[Run, ...] = ()
+    if dice.random() < 2 / 3:
+        runs = read_runs(dice.randbytes(RUNS_BYTES), most=3)
+    # What comes back of repeated bytes has no order that could be told: only the processor's has.
+    scenario = read_scenario(thrown, repeats_bodies=None if not runs else False)
+    return kind_of(scenario, len(runs)), ReprocessWorld(scenario, runs) if runs else World(scenario)
+
+
+def kind_of(scenario: Scenario, runs: int) -> str:
+    staging = "versions" if scenario.staging_versioned else "no versions"
+    archive = "versions" if scenario.archive_versioned else "no versions"
+    return f"with {runs} runs of reprocess, {staging} in staging, {archive} in the archive"
+
+
+def describe(world: World) -> str:
+    runs = getattr(world, "runs", ())
+    return f"{world.scenario}, {runs}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
