@@ -91,8 +91,10 @@ def test_a_python_of_the_targets_version_on_path_is_used(tmp_path, monkeypatch):
     assert built(tmp_path, text, runtime=f"python{other}", architecture="arm64").unchecked is None
     assert (tmp_path / "used").exists()
     python.write_text("#!/bin/sh\necho no such version >&2; exit 127\n")
+    monkeypatch.setenv("PATH", str(python.parent))
     found = built(tmp_path, text, runtime=f"python{other}", architecture="arm64")
-    assert f"not python{other}" in (found.unchecked or "")
+    assert f"there is no python{other} here" in (found.unchecked or "")
+    assert f"`uv python install {other}` brings one" in (found.unchecked or "")
 
 
 def test_an_error_while_importing_names_the_users_own_line(tmp_path):
@@ -165,6 +167,17 @@ def test_a_module_that_never_ends_is_stopped_with_all_it_started(tmp_path):
     assert not mark.exists()
 
 
+HERE = f"python3.{sys.version_info[1]}"
+OTHER = "python3.13" if HERE != "python3.13" else "python3.12"
+
+
+@pytest.fixture
+def only_this_python(monkeypatch, tmp_path):
+    """No Python of another version can be found."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+
+
 def source_with_foreign_code(folder: Path, text: str) -> Path:
     """A folder whose compiled part is for arm64, and no library at all: no machine loads it."""
     (folder / "src" / "fast").mkdir(parents=True)
@@ -176,9 +189,9 @@ def source_with_foreign_code(folder: Path, text: str) -> Path:
 
 def test_code_compiled_for_another_machine_is_said_to_be_unchecked(tmp_path):
     source = source_with_foreign_code(tmp_path, "import fast\ndef process(file): pass\n")
-    found = artifact.build(source, architecture="arm64")
+    found = artifact.build(source, architecture="arm64", runtime=HERE)
     assert found.unchecked is not None
-    assert "needs fast, built for python3.13 on arm64" in found.unchecked
+    assert f"needs fast, built for {HERE} on arm64" in found.unchecked
 
 
 @pytest.mark.parametrize(
@@ -193,10 +206,115 @@ def test_code_compiled_for_another_machine_is_said_to_be_unchecked(tmp_path):
 def test_what_is_wrong_on_any_machine_is_found_beside_foreign_code(tmp_path, text, message):
     source = source_with_foreign_code(tmp_path, text)
     with pytest.raises(TwoBucketsError, match=message):
-        artifact.build(source, architecture="arm64")
+        artifact.build(source, architecture="arm64", runtime=HERE)
 
 
 def test_the_same_code_on_its_own_machine_is_a_failure(tmp_path):
     source = source_with_foreign_code(tmp_path, "import fast\ndef process(file): pass\n")
     with pytest.raises(TwoBucketsError, match="Could not import the processor"):
         artifact.build(source, architecture=artifact.NATIVE)
+
+
+@pytest.mark.usefixtures("only_this_python")
+class TestWithoutThatPython:
+    """Where there is no Python of the target's version, the text alone is looked at."""
+
+    def build(self, folder: Path, text: str) -> artifact.Artifact:
+        return built(folder, text, runtime=OTHER, architecture="x86_64")
+
+    def test_what_another_version_would_miss_is_no_fault(self, tmp_path):
+        # As aiosignal does it, whose marker leaves typing_extensions out for newer versions.
+        (tmp_path / "src").mkdir()
+        text = (
+            "import sys\nif sys.version_info[:2] != (3, {}):\n    import absent_here\n"
+            "else:\n    import absent_there\n"
+        ).format(OTHER.rpartition(".")[2])
+        (tmp_path / "src" / "package.py").write_text(text)
+        (tmp_path / "src" / "processor.py").write_text("import package\ndef process(f): pass\n")
+        found = artifact.build(tmp_path / "src", runtime=OTHER, architecture="x86_64")
+        assert found.unchecked == (
+            f"there is no {OTHER} here to import it with (`uv python install"
+            f" {OTHER.removeprefix('python')}` brings one)"
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("def run(file): pass\n", "the module has run"),
+            ("import click\ndef process(file): pass\n", "line 1: .*No module named 'click'"),
+            ("import json, click.core\ndef process(file): pass\n", "No module named 'click'"),
+            ("from click import echo\ndef process(file): pass\n", "No module named 'click'"),
+            ("async def process(file): pass\n", "runs nothing of it"),
+            ("def process(file):\n    if file:\n        yield 1\n", "runs nothing of it"),
+            ("def process(): pass\n", r"process\(\): it can't be called"),
+            ("def process(a, b): pass\n", r"process\(a, b\): it can't be called"),
+            ("def process(*, file): pass\n", "it can't be called"),
+        ],
+    )
+    def test_what_no_version_would_take_is_refused(self, tmp_path, text, message):
+        with pytest.raises(TwoBucketsError, match=message):
+            self.build(tmp_path, text)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "try:\n    import click\nexcept ImportError: pass\ndef process(file): pass\n",
+            "if False:\n    import click\ndef process(file): pass\n",
+            "def process(file):\n    import click\n",
+            "from os import *\n",
+            "def process(file, more=1, *rest, key=2, **others):\n    return lambda: (yield)\n",
+            "def process(*files): pass\n",
+            "import functools\n@functools.cache\ndef process(a, b): pass\n",
+            "process = print\n",
+            "import boto3, botocore.config, json\ndef process(file): pass\n",
+        ],
+    )
+    def test_what_may_be_right_passes(self, tmp_path, text):
+        assert "to import it with" in (self.build(tmp_path, text).unchecked or "")
+
+    def test_a_package_that_a_module_of_the_users_needs_is_named_where_it_is_imported(
+        self, tmp_path
+    ):
+        package = tmp_path / "intake"
+        package.mkdir()
+        (package / "__init__.py").write_text("from . import steps\nfrom .steps import process\n")
+        (package / "steps.py").write_text("import json\nimport click\ndef process(file): pass\n")
+        with pytest.raises(TwoBucketsError, match=r"steps\.py, line 2: .*'click'"):
+            artifact.build(package, process="intake:process", runtime=OTHER)
+
+    def test_a_module_that_is_not_there_is_told(self, tmp_path):
+        (tmp_path / "src").mkdir()
+        (tmp_path / "src" / "other.py").touch()
+        with pytest.raises(TwoBucketsError, match="No module named 'processor'"):
+            artifact.build(tmp_path / "src", runtime=OTHER)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="this library has neither")
+@pytest.mark.usefixtures("only_this_python")
+def test_the_standard_library_is_the_targets(tmp_path):
+    text = "import annotationlib\ndef process(file): pass\n"
+    with pytest.raises(TwoBucketsError, match="No module named 'annotationlib'"):
+        built(tmp_path, text, runtime="python3.13", architecture="arm64")
+    assert built(tmp_path, text, runtime="python3.14", architecture="arm64").unchecked
+    text = "import cgi\ndef process(file): pass\n"
+    with pytest.raises(TwoBucketsError, match="No module named 'cgi'"):
+        built(tmp_path, text, runtime="python3.13", architecture="arm64")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python reads it")
+@pytest.mark.usefixtures("only_this_python")
+def test_syntax_that_only_a_newer_python_knows_is_said_to_be_unread(tmp_path):
+    text = "type Name = str\ndef process(file): pass\n"
+    found = built(tmp_path, text, runtime="python3.13", architecture="arm64")
+    assert f"can't read {tmp_path}/processor.py, line 1: SyntaxError" in (found.unchecked or "")
+    with pytest.raises(TwoBucketsError, match="line 1: SyntaxError"):
+        built(tmp_path, "def x(:\n", runtime="python3.11", architecture="arm64")
+
+
+def test_path_files_of_packages_are_read_as_lambda_reads_them(tmp_path):
+    (tmp_path / "src" / "vendored").mkdir(parents=True)
+    (tmp_path / "src" / "vendored" / "inner.py").touch()
+    (tmp_path / "src" / "vendored.pth").write_text("vendored\n")
+    (tmp_path / "src" / "processor.py").write_text("import inner\ndef process(file): pass\n")
+    found = artifact.build(tmp_path / "src", architecture=artifact.NATIVE)
+    assert found.unchecked is None

@@ -37,6 +37,7 @@ from twobuckets.artifact.packing import published, sha256_of, write_zip
 from twobuckets.artifact.requirements import Built, Installed, install
 from twobuckets.artifact.scratch import scratch_folder
 from twobuckets.artifact.target import NATIVE, native_runtime, parse_target
+from twobuckets.artifact.wholeness import iter_dead_paths, require_no_shadows
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.units import format_bytes
 
@@ -175,6 +176,8 @@ def build(
             (str(source), own),
             (str(requirements), iter_wheels(wheels) if requirements is not None else ()),
         )
+        require_no_shadows(entries, installed.owners)
+        notes += iter_dead_paths(entries, installed.owners)
         notes += _require_own_wheels_harmless(entries, installed, include)
         contents = _contents(entries)
         unzipped_bytes = _require_within_limit(contents)

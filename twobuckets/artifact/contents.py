@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -105,13 +106,16 @@ def is_included(path: str, include: Sequence[str]) -> bool:
 def merge(*origins: tuple[str, Iterable[Entry]]) -> list[Entry]:
     """Return all entries in the order of their paths' bytes.
 
-    Each origin is a name for messages and its entries.
-    Raises TwoBucketsError when two origins bring the same path.
+    Each origin is a name for messages and its entries. The same file from two of them is packed
+    once: a package can be the source and a requirement.
+    Raises TwoBucketsError when two origins bring the same path with different content.
     """
     found: dict[str, tuple[str, Entry]] = {}
     for origin, entries in origins:
         for entry in entries:
             if entry.path in found:
+                if _is_same(found[entry.path][1], entry):
+                    continue
                 raise TwoBucketsError(
                     f"Could not pack the processor: {entry.path} comes from {found[entry.path][0]}"
                     f" and from {origin}",
@@ -180,6 +184,10 @@ def _entry(file: Path, path: str, origin: str = "source") -> Entry:
             hint="Move it out of the processor's folder.",
         )
     return Entry(path, file, bool(status.st_mode & stat.S_IXUSR), status.st_size, origin)
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    return one.size_bytes == other.size_bytes and filecmp.cmp(one.file, other.file, shallow=False)
 
 
 def _byte_code(item: os.DirEntry[str]) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twobuckets.artifact import probe
+from twobuckets.artifact.pythons import find_python, how_to_get
+from twobuckets.artifact.reading import (
+    BESIDE,
+    missing_function,
+    never_runs,
+    require_plausible,
+    wrong_signature,
+)
 from twobuckets.artifact.target import Target, loads_here
 from twobuckets.errors import TwoBucketsError
 
@@ -26,9 +32,6 @@ if TYPE_CHECKING:
 
 IMPORT_TIMEOUT = timedelta(seconds=30)
 """Lambda gives an import 10 s before it starts over; a cold laptop gets more."""
-
-# boto3 and all it needs, as they lie in Lambda's runtime folder.
-_BESIDE = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +62,31 @@ def require_importable(
 ) -> str | None:
     """Import the artifact's processor in a bare Python with boto3 and nobody's credentials.
 
-    Returns None when that went well on a machine like the target, otherwise what could not be
-    checked here and why: code compiled for another machine, another Python version.
+    The Python is of the target's version; where there is none, only the text is looked at. Returns
+    None when that went well on a machine like the target, otherwise what could not be checked here
+    and why: code compiled for another machine, no such Python.
     Raises TwoBucketsError with file, line and reason when the processor can't be imported, the
     function is missing or can't be called with one argument, or importing takes too long.
     """
-    python, matches = _find_python(target)
+    python = find_python(target)
+    if python is None:
+        unread = require_plausible(entries, process=process, target=target)
+        return f"there is no {target.runtime} here to import it with ({how_to_get(target)})" + (
+            f", and {unread}" if unread else ""
+        )
     report = _probe(zip_file, python, process=process, scratch=scratch, timeout=timeout)
-    foreign = _foreign_parts(entries, loadable=matches and loads_here(target))
+    foreign = _foreign_parts(entries, loadable=loads_here(target))
     if report.problem is None:
         if foreign:
             return f"{_some(foreign)} built for {target} could not be loaded here"
-        if not matches:
-            return f"it was imported with Python {_dotted(report.python)}, not {target.runtime}"
         return None
     sources = {entry.path: entry.file for entry in entries}
     if foreign and report.is_import and not _surely_absent(report.absent, entries):
         module, _, name = process.partition(":")
         if report.names is not None and name not in report.names:
-            raise _missing(process, report.names)
+            raise missing_function(process, report.names)
         return f"{module} was read but not imported: it needs {_some(foreign)}, built for {target}"
-    raise _failure(report, process=process, target=target, sources=sources)
+    raise _failure(report, process=process, sources=sources)
 
 
 def _probe(
@@ -89,7 +96,7 @@ def _probe(
     with zipfile.ZipFile(zip_file) as packed:
         packed.extractall(task)
     beside.mkdir()
-    for name in _BESIDE:
+    for name in BESIDE:
         _link_module(name, beside)
     # A session of its own, so that whatever the module starts ends with it.
     child = subprocess.Popen(
@@ -129,34 +136,6 @@ def _link_module(name: str, folder: Path) -> None:
         (folder / origin.name).symlink_to(origin)
 
 
-def _find_python(target: Target) -> tuple[str, bool]:
-    """Return a Python to import with, and whether it is the target's version."""
-    if sys.version_info[:2] == target.python:
-        return sys.executable, True
-    named = shutil.which(f"python{target.python_version}")
-    if named is not None:
-        # What is on PATH may be a shim that knows no such version, so it has to say who it is.
-        path, version = _ask_python(named)
-        if version == target.python_version:
-            return path, True
-    return sys.executable, False
-
-
-def _ask_python(named: str) -> tuple[str, str]:
-    """Return a Python's own path and version, empty when it does not run."""
-    question = "import sys; print(sys.executable); print('%d.%d' % sys.version_info[:2])"
-    with suppress(OSError, subprocess.SubprocessError, ValueError):
-        path, version = subprocess.check_output(
-            [named, "-I", "-S", "-c", question],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            timeout=10,
-        ).splitlines()
-        return path, version
-    return "", ""
-
-
 def _foreign_parts(entries: Sequence[Entry], *, loadable: bool) -> list[str]:
     """Return the top-level names that hold compiled code which the Python used can't load."""
     if loadable:
@@ -173,28 +152,18 @@ def _surely_absent(module: str | None, entries: Sequence[Entry]) -> bool:
     return not any(entry.path.partition("/")[0].partition(".")[0] == top for entry in entries)
 
 
-def _failure(
-    report: _Report, *, process: str, target: Target, sources: Mapping[str, Path]
-) -> TwoBucketsError:
+def _failure(report: _Report, *, process: str, sources: Mapping[str, Path]) -> TwoBucketsError:
     if report.problem == "missing":
-        return _missing(process, report.names or ())
+        return missing_function(process, report.names or ())
     if report.problem == "not-callable":
         return TwoBucketsError(
             f"Could not use the processor {process}: it is no function, it is a {report.type}",
             hint="Make it a function that takes the file: def process(file)",
         )
     if report.problem == "never-runs":
-        return TwoBucketsError(
-            f"Could not use the processor {process}: it is a generator or coroutine, and calling"
-            " it runs nothing of it",
-            hint="Make it a plain function: no async, no yield.",
-        )
+        return never_runs(process)
     if report.problem == "signature":
-        return TwoBucketsError(
-            f"Could not use the processor {process}{report.signature}: it can't be called with"
-            " the file alone",
-            hint="Let it take exactly one argument without default: def process(file)",
-        )
+        return wrong_signature(process, report.signature)
     if report.problem == "runtime":
         return TwoBucketsError("This installation lacks the runtime twobuckets.processor")
     place = ""
@@ -202,34 +171,15 @@ def _failure(
         place = f"{sources.get(report.file, report.file)}, line {report.line}: "
     return TwoBucketsError(
         f"Could not import the processor {process}: {place}{report.type}: {report.message}",
-        hint=_import_hint(report, target),
+        hint=_import_hint(report),
     )
 
 
-def _import_hint(report: _Report, target: Target) -> str:
-    if report.is_syntax and report.python < target.python:
-        return (
-            f"It was read by Python {_dotted(report.python)}; if the line is right for"
-            f" {target.runtime}, put python{target.python_version} on PATH."
-        )
+def _import_hint(report: _Report) -> str:
     if report.absent is not None:
         return f"Add the package that has {report.absent} to requirements.txt."
     return "Fix that line; Lambda would fail in the same way."
 
 
-def _missing(process: str, names: Sequence[str]) -> TwoBucketsError:
-    module, _, name = process.partition(":")
-    there = f"the module has {', '.join(names)}" if names else "the module defines no function"
-    return TwoBucketsError(
-        f"Could not find the processor {process}: {there}",
-        hint=f"Define {name}(file), or name the function in twobuckets.toml:"
-        f' [processor] process = "{module}:{names[0] if names else "function"}"',
-    )
-
-
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))

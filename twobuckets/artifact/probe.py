@@ -13,16 +13,21 @@ import importlib
 import inspect
 import json
 import os
+import signal
+import site
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+_LONGEST_S = 120
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT")
 
 
 def main(task: str, beside: str, process: str, report: str) -> None:
     """Import the runtime's handler and the user's function and write the report."""
+    # Whoever waits for this may have been killed.
+    signal.alarm(_LONGEST_S)
     _enter(task, beside, process)
     try:
         result = _examine(process)
@@ -56,6 +61,8 @@ def _enter(task: str, beside: str, process: str) -> None:
     os.chdir(task)
     sys.path[:0] = [task, beside]
     sys.dont_write_bytecode = True
+    # As Lambda's own bootstrap does, so that `.pth` files of packages work there.
+    site.addsitedir(task)
 
 
 def _examine(process: str) -> dict[str, Any]:
@@ -118,11 +125,12 @@ def _names_in_text(task: str, process: str) -> list[str] | None:
                 tree = ast.parse(file.read_bytes())
             except SyntaxError:
                 return None
-            return _bound(tree.body)
+            return names_bound(tree.body)
     return None
 
 
-def _bound(body: list[ast.stmt]) -> list[str] | None:
+def names_bound(body: list[ast.stmt]) -> list[str] | None:
+    """Return the names that a module's text binds at its top, None when that can't be told."""
     names: list[str] = []
     for node in body:
         for part in ast.walk(node):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from twobuckets.artifact.installers import Installer, Lack, Refusal, find_installer
 from twobuckets.artifact.lines import Line, Origin, Requirements, read_requirements, redacted
 from twobuckets.artifact.locks import is_lock, read_lock
+from twobuckets.artifact.wholeness import iter_overwritten, read_owners
 from twobuckets.errors import TwoBucketsError, UsageError
 
 if TYPE_CHECKING:
@@ -45,12 +46,14 @@ class Built:
 class Installed:
     """What came of installing: what was built for it, and what to know about the outcome.
 
-    `own_wheels` are the files built from the user's folders.
+    `own_wheels` are the files built from the user's folders; `owners` tells for each path which
+    packages brought it.
     """
 
     built: tuple[Built, ...] = ()
     notes: tuple[str, ...] = ()
     own_wheels: tuple[Path, ...] = ()
+    owners: Mapping[str, list[tuple[str, str]]] = field(default_factory=dict)
 
 
 def install(
@@ -77,6 +80,8 @@ def install(
     folder.mkdir()
     if not wanted.lines:
         return Installed()
+    # Before what does not apply to the target is left out.
+    of_lines = list(_iter_patch_level_notes(wanted.lines, target))
     installing = _Installing(requirements, wanted, target, scratch)
     installing.build_lines()
     installing.install(folder, build_sdists=build_sdists)
@@ -85,8 +90,13 @@ def install(
             f"Could not build the processor: {requirements} brings twobuckets itself into it",
             hint="Take that line out: the build adds the runtime that the processor needs.",
         )
-    notes = (*iter_patch_level_notes(wanted.lines, target), *_notes_of(folder, target))
-    return Installed(tuple(installing.built), notes, tuple(installing.own_wheels))
+    owners = read_owners(folder, {line.name: line.place for line in wanted.lines if line.name})
+    notes = (
+        *of_lines,
+        *_iter_patch_level_notes_of(folder, target),
+        *iter_overwritten(owners),
+    )
+    return Installed(tuple(installing.built), notes, tuple(installing.own_wheels), owners)
 
 
 def _refuse_sources(wanted: Requirements) -> None:
@@ -349,16 +359,15 @@ def _last_words(output: str) -> str:
     return " ".join(errors[-4:]) or "the installer gave no reason"
 
 
-def iter_patch_level_notes(lines: Iterable[Line], target: Target) -> Iterable[str]:
+def _iter_patch_level_notes(lines: Iterable[Line], target: Target) -> Iterable[str]:
     """Yield what depends on the patch level of Python, which Lambda chooses and changes."""
     for line in lines:
         if line.marker and _depends_on_patch(line.marker, target):
             yield _patch_note(f"{line.place}: {line.name or line.text}", line.marker, target)
 
 
-def _notes_of(folder: Path, target: Target) -> Sequence[str]:
-    """Return the same for what the installed packages require."""
-    notes = []
+def _iter_patch_level_notes_of(folder: Path, target: Target) -> Iterator[str]:
+    """Yield the same for what the installed packages require."""
     for metadata in sorted(folder.glob("*.dist-info/METADATA")):
         for text in metadata.read_text("utf-8", "replace").splitlines():
             if not text:
@@ -372,8 +381,7 @@ def _notes_of(folder: Path, target: Target) -> Sequence[str]:
             marker = str(requirement.marker)
             if requirement.marker is not None and _depends_on_patch(marker, target):
                 by = metadata.parent.name.removesuffix(".dist-info")
-                notes.append(_patch_note(f"{by} requires {requirement.name}", marker, target))
-    return notes
+                yield _patch_note(f"{by} requires {requirement.name}", marker, target)
 
 
 def _depends_on_patch(marker: str, target: Target) -> bool:
