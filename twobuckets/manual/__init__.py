@@ -46,6 +46,7 @@ TOPICS: Final = (
         "Files, folders and streams into staging, by you or by somebody without credentials.",
         ("upload", "presign", "credentials"),
     ),
+    Topic("clients", "rclone, s5cmd, the AWS CLI, SDKs and curl with credentials for one key."),
     Topic(
         "status",
         "See what is in the pipeline and what became of each file.",
