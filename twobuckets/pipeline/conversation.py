@@ -12,13 +12,17 @@ order, and returns what came of it. It reads from top to bottom, however many ar
 
     for was_there in hold(sender, (delete_if_there(bucket, key) for key in keys)):
         ...
+
+Where one has more to say than fits into a list, it yields `Meanwhile` with conversations of its
+own, and goes on once they have ended.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, Union, cast
 
 from twobuckets.pipeline.versions import Version, require_found, require_versions
 from twobuckets.s3.engine import Request, Response, SendError
@@ -33,63 +37,210 @@ Answer = Response | SendError
 T = TypeVar("T")
 Talk = Generator[list[Request], list[Answer], T]
 """A conversation with S3: what it asks, what it hears, and what it returns at its end."""
+LongTalk = Generator[Union[list[Request], "Meanwhile"], list[Answer], T]
+"""A conversation that may wait for conversations of its own."""
+
+_MOST_UNSEEN: Final = 1000
+"""So many that ended without a question may wait to be seen before more are begun."""
+_UNHEARD: Final = SendError(RuntimeError("not answered yet"), 0)
+_WORK_BYTES: Final = 128 * 1024 * 1024
+"""Read between two looks at the network: a tenth of a second, which nobody notices."""
 
 
 @dataclass(slots=True, eq=False)
-class _Open(Generic[T]):
+class Meanwhile:
+    """What is to come to its end before the conversation that yields it goes on.
+
+    Conversations of its own are taken from `talks` as there is room for their requests; None says
+    that there is none now. When nothing can be sent, `work` on this machine is gone on with step by
+    step; each step yields how many bytes it has read.
+    """
+
+    talks: Iterator[LongTalk[None] | None]
+    work: Iterator[int] = field(default_factory=lambda: iter(()))
+
+
+@dataclass(slots=True, eq=False)
+class _Source:
+    """Where conversations come from: the caller, or one that waits for them."""
+
+    talks: Iterator[LongTalk[object] | None]
+    work: Iterator[int]
+    parent: _Open | None
+    open: int = 0
+    is_empty: bool = False
+    is_idle: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_empty and self.is_idle and not self.open
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
     """A conversation that is under way, and the answers it still waits for."""
 
-    steps: Talk[T]
-    answers: dict[int, Answer] = field(default_factory=dict)
+    steps: LongTalk[object]
+    source: _Source
+    answers: list[Answer] = field(default_factory=list)
     missing: int = 0
+    is_begun: bool = False
 
 
-def hold(sender: Sender, talks: Iterable[Talk[T] | None]) -> Iterator[T]:
+def hold(
+    sender: Sender, talks: Iterable[LongTalk[T] | None], ended: deque[T] | None = None
+) -> Iterator[T]:
     """Keep conversations going, many at a time, and yield what came of each as it ends.
 
     One is begun only when there is room for its requests; None in place of one says that there is
-    none before something has ended. What a conversation raises ends all of them.
+    none before something has ended. What a conversation raises ends all of them. What else is put
+    into `ended` is yielded as well.
     """
-    ended: list[T] = []
-    # By identity: equal requests of two conversations are two requests.
-    asked: dict[int, tuple[Request, _Open[T], int]] = {}
-
-    def go_on(talk: _Open[T], answers: list[Answer] | None) -> list[Request]:
-        try:
-            requests = next(talk.steps) if answers is None else talk.steps.send(answers)
-            while not requests:
-                requests = talk.steps.send([])
-        except StopIteration as end:
-            ended.append(end.value)
-            return []
-        talk.answers, talk.missing = {}, len(requests)
-        own = [replace(request) for request in requests]
-        asked.update((id(request), (request, talk, place)) for place, request in enumerate(own))
-        return own
-
-    def begin() -> Iterator[Request | None]:
-        for steps in talks:
-            if steps is None:
-                yield None
-            else:
-                yield from go_on(_Open(steps), None)
-
-    flight = sender.send_all(begin())
-    while True:
-        for request, answer in flight:
-            _, talk, place = asked.pop(id(request))
-            talk.answers[place] = answer
-            talk.missing -= 1
-            if not talk.missing:
-                for following in go_on(talk, [talk.answers[n] for n in range(len(talk.answers))]):
+    driver: _Driver[T] = _Driver(iter(talks), deque() if ended is None else ended)
+    flight = sender.send_all(driver.requests())
+    results = driver.ended
+    try:
+        while not driver.is_over:
+            moves = driver.moves
+            for request, answer in flight:
+                for following in driver.hear(request, answer):
                     flight.add(following)
-            yield from ended
-            ended.clear()
-        if not ended:
-            return
-        # One that had nothing to ask may have ended last, and whoever waits for it may go on.
-        yield from ended
-        ended.clear()
+                while results:
+                    yield results.popleft()
+            if not results and driver.moves == moves:
+                return  # nothing is under way, and nobody has anything to ask
+            while results:
+                yield results.popleft()
+        while results:
+            yield results.popleft()
+    finally:
+        driver.close()
+
+
+class _Driver(Generic[T]):
+    """Lets each conversation go on when its answers are there, and begins others meanwhile."""
+
+    def __init__(self, talks: Iterator[LongTalk[T] | None], ended: deque[T]) -> None:
+        self.ended = ended
+        self.moves = 0
+        self._root = _Source(talks, iter(()), None, is_idle=True)
+        self._sources: list[_Source] = []
+        self._asked: dict[Request, tuple[_Open, int]] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all conversations have come to their end."""
+        return self._root.is_over
+
+    def requests(self) -> Iterator[Request | None]:
+        """Yield what to send next, as long as anything may still be asked."""
+        while True:
+            found = self._find_next()
+            if found is None and self._work():
+                found = self._find_next()
+            if found is not None:
+                yield from found
+            elif self.is_over:
+                return
+            else:
+                yield None
+
+    def hear(self, request: Request, answer: Answer) -> list[Request]:
+        """Take an answer, and return what is asked next because of it."""
+        talk, place = self._asked.pop(request)
+        talk.answers[place] = answer
+        talk.missing -= 1
+        return [] if talk.missing else self._go_on(talk)
+
+    def close(self) -> None:
+        """End what is under way where it stands, those first that others wait for."""
+        for talk, _ in self._asked.values():
+            talk.steps.close()
+        self._asked.clear()
+        for source in reversed(self._sources):
+            if isinstance(source.talks, Generator):
+                source.talks.close()
+            if source.parent is not None:
+                source.parent.steps.close()
+        self._sources.clear()
+
+    def _find_next(self) -> list[Request] | None:
+        """Return the next requests there are; None when there are none now."""
+        while True:
+            for source in (*self._sources, self._root):
+                found = self._take(source)
+                if found:
+                    return found
+                if found is not None:
+                    break  # something moved: those that came first may have something to ask
+            else:
+                return None
+
+    def _take(self, source: _Source) -> list[Request] | None:
+        """Begin the next conversation of a source; None when it has none now."""
+        if not source.is_empty:
+            if source.parent is None and len(self.ended) >= _MOST_UNSEEN:
+                return None
+            try:
+                steps = next(source.talks)
+            except StopIteration:
+                source.is_empty = True
+            else:
+                if steps is None:
+                    return None
+                source.open += 1
+                return self._go_on(_Open(steps, source))
+        if source.parent is None or not source.is_over:
+            return None
+        return self._end(source)
+
+    def _end(self, source: _Source) -> list[Request]:
+        """Let the conversation that waited for a source go on."""
+        self._sources.remove(source)
+        assert source.parent is not None
+        source.parent.answers = []
+        return self._go_on(source.parent)
+
+    def _work(self) -> bool:
+        """Do some of the work that waits; False when there was none."""
+        left = _WORK_BYTES
+        for source in self._sources:
+            while left > 0 and not source.is_idle:
+                self.moves += 1
+                try:
+                    left -= next(source.work)
+                except StopIteration:
+                    source.is_idle = True
+        return left < _WORK_BYTES or any(source.is_over for source in self._sources)
+
+    def _go_on(self, talk: _Open) -> list[Request]:
+        """Give a conversation its answers, and return what it asks next."""
+        self.moves += 1
+        asks: list[Request] | Meanwhile = []
+        try:
+            if not talk.is_begun:
+                talk.is_begun = True
+                asks = next(talk.steps)
+            while not asks:
+                answers, talk.answers = talk.answers, []
+                asks = talk.steps.send(answers)
+        except StopIteration as end:
+            source = talk.source
+            source.open -= 1
+            if source.parent is None:
+                self.ended.append(end.value)
+                return []
+            return self._end(source) if source.is_over else []
+        if isinstance(asks, Meanwhile):
+            self._sources.append(_Source(asks.talks, asks.work, talk))
+            return []
+        talk.missing = len(asks)
+        talk.answers = [_UNHEARD] * talk.missing
+        for place, request in enumerate(asks):
+            if request in self._asked:  # the same once more is another request
+                request = asks[place] = replace(request)
+            self._asked[request] = (talk, place)
+        return asks
 
 
 def checked(answer: Answer) -> Answer:

@@ -483,8 +483,6 @@ def _copied_from(bucket: str, source: ObjectVersion) -> Iterable[tuple[str, str]
 
 
 def _write_part(part: CompletedPart) -> str:
+    etag = f'<ETag>"{escape(part.etag)}"</ETag>'
     proof = f"<ChecksumCRC64NVME>{part.crc64nvme}</ChecksumCRC64NVME>" if part.crc64nvme else ""
-    return (
-        f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag>{proof}"
-        "</Part>"
-    )
+    return f"<Part><PartNumber>{part.number}</PartNumber>{etag}{proof}</Part>"

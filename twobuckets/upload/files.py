@@ -351,6 +351,11 @@ def _with_key(file: File) -> File | Failed:
     )
 
 
+def open_file(path: str) -> int:
+    """Open a file for reading, never waiting for the other end of a pipe. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+
+
 def why_unreadable(error: OSError, path: str) -> str:
     """Return in words why a file can't be read."""
     match error.errno:

@@ -1,371 +1,314 @@
-"""A file that goes in parts, and goes on from what an earlier run left of it.
-
-Before its upload is created, S3 is asked for what it has:
-
-    (looked →) uploads or parts listed → kept parts compared with the file
-"""
+"""A file that goes in parts, and goes on from what an earlier run left of it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import UsageError
-from twobuckets.s3.engine import FileChangedError, FileSlice, Response, SendError
+from twobuckets.pipeline.conversation import Meanwhile
+from twobuckets.s3.engine import FileChangedError, FileSlice, Response
+from twobuckets.s3.operations import read_etag
 from twobuckets.upload import checksum
 from twobuckets.upload.checksum import Body, read_body
-from twobuckets.upload.files import File, why_unreadable
+from twobuckets.upload.files import Failed, File, open_file, why_unreadable
 from twobuckets.upload.journal import Begun, Claim, InUseError
-from twobuckets.upload.multipart import Multipart, StoredPart
+from twobuckets.upload.multipart import (
+    Multipart,
+    StoredPart,
+    abort,
+    create,
+    finish,
+    give_up,
+    send_part,
+    stored,
+)
 from twobuckets.upload.parts import PartPlan, plan_parts
-from twobuckets.upload.resume import (
-    KeptPart,
-    find_abort_at,
-    find_part_bytes,
-    list_parts,
-    list_uploads,
-    parse_parts,
-    parse_uploads,
-)
-from twobuckets.upload.run import (
-    CHANGED,
-    CHANGED_HINT,
-    Outcome,
-    Resume,
-    Run,
-    existing,
-    is_same_file,
-)
-from twobuckets.upload.small import open_file
+from twobuckets.upload.resume import find_ours, find_part_bytes, read_kept
+from twobuckets.upload.run import Resume, Uploaded, changed, existing, is_same_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from twobuckets.upload.resume import Incomplete
+    from twobuckets.pipeline.conversation import LongTalk, Talk
+    from twobuckets.s3.answers import ListedPart
+    from twobuckets.upload.resume import Parts
+    from twobuckets.upload.run import Run
 
 IN_USE: Final = "another process is uploading it to the same key right now"
 IN_USE_HINT: Final = "Wait for that one, or end it."
 
 
-class LargeFile(Multipart):
-    """A file that goes in parts and can be gone on with after an interruption."""
+def send_large(run: Run, file: File) -> LongTalk[Uploaded | Failed]:
+    """Send a file in parts; what an earlier run left of it is compared with it, and kept."""
+    with contextlib.ExitStack() as stack:
+        try:
+            claim = stack.enter_context(run.journal.claim(file.path, file.key))
+        except InUseError:
+            return Failed(file.path, file.key, IN_USE, IN_USE_HINT)
+        except OSError as error:
+            _warn_of_journal(run, file, error)
+            claim = Claim(None, None)
+        try:
+            fd = open_file(file.path)
+            stack.callback(os.close, fd)
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return Failed(file.path, file.key, "it is not a regular file any more")
+            plan = plan_parts(status.st_size, part_bytes=run.options.part_bytes)
+        except OSError as error:
+            return Failed(file.path, file.key, why_unreadable(error, file.path))
+        except UsageError as error:
+            return Failed(file.path, file.key, error.message, error.hint)
+        file = File(file.path, file.key, status.st_size)
+        upload = Multipart(file, run.options.resume is Resume.IGNORE, claim.forget)
+        large = _LargeFile(run, file, claim, fd, status, plan, upload)
+        upload.has_changed = large.has_changed
+        stack.enter_context(run.watching(upload))
+        return (yield from large.send())
 
-    def __init__(
-        self, run: Run, file: File, *, claim: Claim, fd: int, status: os.stat_result, plan: PartPlan
-    ) -> None:
-        super().__init__(run, file)
-        self._claim = claim
-        self._fd = fd
-        self._status = status
-        self._plan = plan
-        self._numbers: Iterator[int] = iter(range(1, plan.count + 1))
-        self._again: deque[int] = deque()
-        # Of an earlier run, not yet compared with the file.
-        self._unchecked: deque[KeptPart] = deque()
-        self._listed: dict[int, KeptPart] = {}
-        self._others: list[Incomplete] = []
-        self._is_adopting = False
-        # What an earlier run may have completed before it could note that.
-        self._completed_earlier: Response | None = None
-        self._found_bytes = 0
-        self._drops = run.wishes.resume is Resume.IGNORE
-        self._is_open = True
 
-    @property
-    def is_dropped(self) -> bool:
-        """Whether nothing of it is to stay in S3; what is only looked at is not ours to count."""
-        return self._drops or self._is_adopting
+@dataclass(slots=True, eq=False)
+class _LargeFile:
+    """An open file, claimed in the journal, and its upload."""
 
-    def begin(self) -> None:
-        """Ask for the first request."""
-        if self.run.wishes.overwrite and self.run.tells_crc is True:
-            self._find_earlier()
-        else:
+    run: Run
+    file: File
+    claim: Claim
+    fd: int
+    status: os.stat_result
+    plan: PartPlan
+    upload: Multipart
+
+    def send(self) -> LongTalk[Uploaded | Failed]:
+        run, upload = self.run, self.upload
+        if not (run.options.overwrite and run.tells_crc is True):
             # Known before gigabytes were sent for nothing; the condition on complete decides.
             # Endpoints without checksums, such as Ceph's gateway, know no condition there either.
-            self.run.head(self.file, self._looked)
+            shown = yield from run.head(self.file)
+            upload.was_taken = isinstance(shown, Response) and shown.ok
+            if self._must_stay and self.claim.begun is None:
+                return existing(self.file)
+        kept = yield from self._begin()
+        if isinstance(kept, Uploaded | Failed):
+            return kept
+        again: deque[int] = deque()
+        yield Meanwhile(self._parts(kept, again), self._compare(kept, again))
+        return (yield from finish(run, upload))
 
-    def close(self) -> None:
-        """Close the file and let other processes have the journal's entry."""
-        if self._is_open:
-            self._is_open = False
-            os.close(self._fd)
-            self._claim.close()
-
-    def _looked(self, outcome: Outcome) -> None:
-        is_taken = isinstance(outcome, Response) and outcome.ok
-        if is_taken and not self.run.wishes.overwrite and self._claim.begun is None:
-            self._end(existing(self.file))
-            return
-        self._was_taken = is_taken
-        self._find_earlier()
+    @property
+    def _must_stay(self) -> bool:
+        """Whether the key shows an object that must not be replaced."""
+        return self.upload.was_taken and not self.run.options.overwrite
 
     # What an earlier run left.
 
-    def _find_earlier(self) -> None:
-        begun = self._claim.begun
-        resume = self.run.wishes.resume
+    def _begin(self) -> LongTalk[Uploaded | Failed | deque[ListedPart]]:
+        """Find or create the upload to send parts of; return the parts of it to be compared."""
+        run, upload, begun = self.run, self.upload, self.claim.begun
+        resume = run.options.resume
         if begun is not None and resume is not Resume.IGNORE:
-            self.upload_id = begun.upload_id
+            upload.upload_id = begun.upload_id
             if resume is Resume.RESTART or begun.size_bytes != self.file.size_bytes:
-                self.abort(self.create)
-            else:
-                self._list_parts(0)
-        elif resume is Resume.CONTINUE:
-            self._list_uploads(None)
-        else:
-            self.create()
+                yield from abort(run, upload)
+                return (yield from self._create())
+            kept = yield from read_kept(run, self.file.key, begun.upload_id)
+            if isinstance(kept, tuple):
+                listed, upload.abort_at = kept
+                if self._must_stay:
+                    return (yield from give_up(run, upload, existing(self.file)))
+                return self._go_on_with(listed, begun.part_bytes)
+            if not (isinstance(kept, Response) and kept.code == "NoSuchUpload"):
+                return (yield from give_up(run, upload, run.explain(self.file, kept, "ListParts")))
+            # Completed, aborted or expired since.
+            completed = yield from self._find_completed(begun)
+            if completed is not None:
+                return completed
+            if self._must_stay:
+                return existing(self.file)
+        if resume is Resume.CONTINUE:
+            adopted = yield from self._adopt()
+            if adopted is not None:
+                return adopted
+        return (yield from self._create())
 
-    def _list_uploads(self, after: tuple[str, str] | None) -> None:
-        self.run.next.append(
-            list_uploads(self.run.wishes.bucket, self.file.key, after, tag=self._uploads_listed)
-        )
+    def _create(self) -> Talk[Failed | deque[ListedPart]]:
+        self.plan = plan_parts(self.file.size_bytes, part_bytes=self.run.options.part_bytes)
+        failure = yield from create(self.run, self.upload)
+        if failure is not None:
+            return failure
+        self._note_begun()
+        return deque()
 
-    def _uploads_listed(self, outcome: Outcome) -> None:
-        # Without the permission to list there is nothing to go on with, and a new one is right.
-        if isinstance(outcome, Response) and outcome.ok:
-            found, after = parse_uploads(outcome, self.file.key)
-            self._others += found
-            if after is not None:
-                self._list_uploads(after)
-                return
-        if self._others:
-            ours = self.run.initiator()
-            self._others = [
-                other
-                for other in self._others
-                if other.initiator in ours and other.takes_our_checksums
-            ]
-        self._try_other()
-
-    def _try_other(self) -> None:
-        """Look at an upload of ours that the journal does not know, the newest first."""
-        self._listed.clear()
-        self._unchecked.clear()
-        self._forget_found()
-        self._is_adopting = bool(self._others)
-        if self._others:
-            self.upload_id = self._others.pop().upload_id
-            self._list_parts(0)
-        else:
-            self._plan = plan_parts(self.file.size_bytes, part_bytes=self.run.wishes.part_bytes)
-            self._numbers = iter(range(1, self._plan.count + 1))
-            self.create()
-
-    def _forget_found(self) -> None:
-        self._hear(-self._found_bytes)
-        self._found_bytes = 0
-        self.done.clear()
-
-    def _list_parts(self, after: int) -> None:
-        self.run.next.append(
-            list_parts(
-                self.run.wishes.bucket, self.file.key, self.upload_id, after, tag=self._parts_listed
-            )
-        )
-
-    def _parts_listed(self, outcome: Outcome) -> None:
-        if isinstance(outcome, SendError) or not outcome.ok:
-            if self._is_adopting:
-                self._try_other()
-            elif isinstance(outcome, Response) and outcome.code == "NoSuchUpload":
-                # Completed, aborted or expired since.
-                self.upload_id = ""
-                self.run.head(self.file, self._looked_for_completed)
-            else:
-                self._end(self.run.explain(self.file, outcome, "ListParts"))
-            return
-        parts, after = parse_parts(outcome)
-        self._listed.update((part.number, part) for part in parts)
-        self._abort_at = find_abort_at(outcome)
-        if after:
-            self._list_parts(after)
-        else:
-            self._go_on_with(self._listed)
-
-    def _looked_for_completed(self, outcome: Outcome) -> None:
+    def _find_completed(self, begun: Begun) -> LongTalk[Uploaded | Failed | None]:
         """Read the file again if the key's object may be what the last run was completing."""
-        begun = self._claim.begun
-        assert begun is not None
-        self._note_gone()
-        if (
-            isinstance(outcome, Response)
-            and outcome.ok
-            and outcome.headers.get("content-length") == str(self.file.size_bytes)
-            and begun.mtime_ns == self._status.st_mtime_ns
+        run, upload = self.run, self.upload
+        upload.forget()
+        shown = yield from run.head(self.file)
+        if not (
+            isinstance(shown, Response)
+            and shown.ok
+            and shown.headers.get("content-length") == str(self.file.size_bytes)
+            and begun.mtime_ns == self.status.st_mtime_ns
         ):
-            self._completed_earlier = outcome
-            plan = self._plan = PartPlan(self.file.size_bytes, begun.part_bytes)
-            self._numbers = iter(())
-            parts = [plan.part(number) for number in range(1, plan.count + 1)]
-            self._unchecked.extend(KeptPart(part.number, part.length, "", "") for part in parts)
-        else:
-            self._begin_anew()
+            return None
+        self.plan = PartPlan(self.file.size_bytes, begun.part_bytes)
+        said = shown.headers.get(checksum.HEADER)
+        # What counts is the checksum of the whole, or what the parts' MD5s add up to.
+        needs_md5 = not checksum.is_crc(said or "")
+        yield Meanwhile(iter(()), self._read_all(needs_md5=needs_md5))
+        if upload.failure is not None:
+            return upload.failure
+        if upload.is_whole(said, read_etag(shown)) and not self.has_changed():
+            return stored(run, upload, read_etag(shown), shown)
+        self._forget_found()
+        return None
 
-    def _begin_anew(self) -> None:
-        if self._was_taken and not self.run.wishes.overwrite:
-            self._end(existing(self.file))
-        else:
-            self._list_uploads(None)
+    def _adopt(self) -> LongTalk[Failed | deque[ListedPart] | None]:
+        """Go on with an upload of ours that the journal does not know, the newest first.
 
-    def _go_on_with(self, listed: dict[int, KeptPart]) -> None:
-        begun = self._claim.begun
-        if self._is_adopting or begun is None:
+        One of another file, or with other parts, stays as it is. None when there is none.
+        """
+        run, upload = self.run, self.upload
+        others = yield from find_ours(run, self.file.key)
+        while others:
+            other = others.pop()
+            kept = yield from read_kept(run, self.file.key, other.upload_id)
+            if not isinstance(kept, tuple):
+                continue
+            listed, abort_at = kept
             part_bytes = find_part_bytes(listed, self.file.size_bytes)
-        else:
-            part_bytes = begun.part_bytes
-        if part_bytes is None:
-            self._try_other()
-            return
-        if self._was_taken and not self.run.wishes.overwrite:
-            self._end(existing(self.file))
-            return
-        # S3 goes on with the parts it has, so they decide the size of the others.
-        plan = self._plan = PartPlan(self.file.size_bytes, part_bytes)
-        fitting = {
-            number: part
+            if part_bytes is None:
+                continue
+            if self._must_stay:
+                return existing(self.file)
+            parts = self._go_on_with(listed, part_bytes)
+            count, others_parts = len(parts), deque[int]()
+            yield Meanwhile(iter(()), self._compare(parts, others_parts, stops=True))
+            if upload.failure is not None:
+                return changed(self.file)
+            if len(upload.parts) == count:
+                upload.upload_id, upload.abort_at = other.upload_id, abort_at
+                self._note_begun()
+                return parts
+            self._forget_found()
+        return None
+
+    def _go_on_with(self, listed: Parts, part_bytes: int) -> deque[ListedPart]:
+        """Cut the file as S3 has its parts, which decide the size of the others."""
+        plan = self.plan = PartPlan(self.file.size_bytes, part_bytes)
+        return deque(
+            part
             for number, part in listed.items()
             if number <= plan.count and part.size_bytes == plan.part(number).length
-        }
-        self._unchecked.extend(fitting.values())
-        self._numbers = (n for n in range(1, plan.count + 1) if n not in fitting)
-        # What the journal knows is ours: missing parts go out while the others are compared.
-        self._may_send = not self._is_adopting
-        if not self._unchecked:
-            self._all_checked()
+        )
 
-    def check(self, budget_bytes: int) -> int:
-        """Compare parts of an earlier run with the file; return what is left of the budget."""
-        while self._unchecked and budget_bytes > 0 and self._failure is None:
-            part = self._unchecked.popleft()
-            budget_bytes -= part.size_bytes
-            if self._check(part) and not self._unchecked:
-                self._all_checked()
-        return budget_bytes
-
-    def _check(self, kept: KeptPart) -> bool:
-        """Compare one part; False when this upload is not the one to go on with."""
-        part = self._plan.part(kept.number)
+    def _note_begun(self) -> None:
+        begun = Begun(
+            self.upload.upload_id,
+            self.plan.part_bytes,
+            os.path.abspath(self.file.path),
+            self.file.key,
+            self.file.size_bytes,
+            self.status.st_mtime_ns,
+        )
         try:
-            body = read_body(FileSlice(self._fd, part.offset, part.length))
-            if self._completed_earlier is not None:
-                # What counts is the checksum of the whole, or what the parts' MD5s add up to.
-                is_same = True
-                if not checksum.is_crc(self._completed_earlier.headers.get(checksum.HEADER, "")):
-                    kept = replace(kept, etag=body.md5.hex())
-            elif kept.checksum:
-                is_same = kept.checksum == checksum.encode(body.known_crc)
-            else:
-                is_same = checksum.find_md5(kept.etag) == body.md5.hex()
-        except (OSError, FileChangedError):
-            self._drops = not self._is_adopting
-            self.upload_id = "" if self._is_adopting else self.upload_id
-            self._end(self._failed(CHANGED, CHANGED_HINT))
-            return False
-        if is_same:
-            self.done[kept.number] = StoredPart(kept.etag, body.known_crc, part.length)
-            self._found_bytes += part.length
-            self._hear(part.length)
-        elif self._is_adopting:
-            # Another file's upload of the same key: it stays as it is.
-            self._try_other()
-            return False
-        else:
-            self._again.append(kept.number)
-        return True
+            self.claim.begin(begun)
+        except OSError as error:
+            _warn_of_journal(self.run, self.file, error)
 
-    def _all_checked(self) -> None:
-        if self._completed_earlier is not None:
-            answer, self._completed_earlier = self._completed_earlier, None
-            said, etag = answer.headers.get(checksum.HEADER), answer.headers.get("etag", "")
-            if self._is_whole(said, etag) and not self._has_changed():
-                self._finish(etag, answer)
+    # Work on this machine, a part at a time.
+
+    def _compare(
+        self, kept: deque[ListedPart], again: deque[int], *, stops: bool = False
+    ) -> Iterator[int]:
+        """Compare kept parts with the file; those that differ go `again`, or it stops there."""
+        while kept and self.upload.failure is None:
+            part = kept.popleft()
+            body = self._read(part.number)
+            if body is None:
+                return
+            if part.crc64nvme:
+                is_same = part.crc64nvme == checksum.encode(body.known_crc)
             else:
-                self._forget_found()
-                self._begin_anew()
-            return
-        if self._is_adopting:
-            self._is_adopting = False
-            self._note_created()
-        self._may_send = True
-        self._complete_if_done()
+                is_same = checksum.find_md5(part.etag) == body.md5.hex()
+            if is_same:
+                self._found(part.number, part.etag, body)
+            else:
+                again.append(part.number)
+                if stops:
+                    return
+            yield body.length
+
+    def _read_all(self, *, needs_md5: bool) -> Iterator[int]:
+        """Take the whole file for stored, to compare it with what the key shows."""
+        for number in range(1, self.plan.count + 1):
+            body = self._read(number, needs_md5=needs_md5)
+            if body is None:
+                return
+            self._found(number, body.md5.hex() if needs_md5 else "", body)
+            yield body.length
+
+    def _read(self, number: int, *, needs_md5: bool = True) -> Body | None:
+        """Read a part of the file; None when that fails, which the upload has as its failure."""
+        try:
+            body = read_body(self._slice(number))
+            if needs_md5:
+                _ = body.md5
+        except (OSError, FileChangedError):
+            self.upload.failure = self.upload.changed()
+            return None
+        return body
+
+    def _slice(self, number: int) -> FileSlice:
+        part = self.plan.part(number)
+        return FileSlice(self.fd, part.offset, part.length)
+
+    def _found(self, number: int, etag: str, body: Body) -> None:
+        self.upload.parts[number] = StoredPart(etag, body.known_crc, body.length)
+        self.upload.resumed_bytes += body.length
+        self._hear(body.length)
+
+    def _forget_found(self) -> None:
+        self._hear(-self.upload.resumed_bytes)
+        self.upload.resumed_bytes = 0
+        self.upload.parts.clear()
 
     def _hear(self, count: int) -> None:
         if self.run.on_sent is not None and count:
             self.run.on_sent(self.file, count)
 
-    # What differs from streams.
-
-    def _next_body(self) -> tuple[int, Body] | None:
-        number = self._again.popleft() if self._again else next(self._numbers, None)
-        if number is None:
-            return None
-        part = self._plan.part(number)
-        return number, Body(FileSlice(self._fd, part.offset, part.length))
-
-    def _is_all_sent(self) -> bool:
-        return not self._unchecked and len(self.done) == self._plan.count
-
-    def _has_changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Tell whether the file was written to, or the path leads to another file now."""
         try:
             return not (
-                is_same_file(self._status, os.fstat(self._fd))
-                and is_same_file(self._status, os.stat(self.file.path))
+                is_same_file(self.status, os.fstat(self.fd))
+                and is_same_file(self.status, os.stat(self.file.path))
             )
         except OSError:
             return True
 
-    def _note_created(self) -> None:
-        try:
-            self._claim.begin(
-                Begun(
-                    self.upload_id,
-                    self._plan.part_bytes,
-                    os.path.abspath(self.file.path),
-                    self.file.key,
-                    self.file.size_bytes,
-                    self._status.st_mtime_ns,
-                )
-            )
-        except OSError as error:
-            self.run.warn_once(self.file, f"No journal of uploads can be kept: {error}")
+    # What is sent.
 
-    def _note_gone(self) -> None:
-        self._claim.forget()
-
-    def _resumed_bytes(self) -> int:
-        return self._found_bytes
+    def _parts(self, kept: deque[ListedPart], again: deque[int]) -> Iterator[Talk[None] | None]:
+        """Yield what sends each missing part; those that differ come as they are found."""
+        known = self.upload.parts.keys() | {part.number for part in kept}
+        missing = iter([n for n in range(1, self.plan.count + 1) if n not in known])
+        while self.upload.failure is None:
+            number = None
+            if self.run.has_room_for_part:
+                number = again.popleft() if again else next(missing, None)
+                if number is None and not kept and not again:
+                    return
+            if number is None:
+                yield None
+            else:
+                yield send_part(self.run, self.upload, number, Body(self._slice(number)))
 
 
-def open_large(run: Run, file: File) -> LargeFile | None:
-    """Open a large file and claim it; None when that can't be: the run has the failure."""
-    try:
-        claim = run.journal.claim(file.path, file.key)
-    except InUseError:
-        run.fail(file, IN_USE, IN_USE_HINT)
-        return None
-    except OSError as error:
-        run.warn_once(file, f"No journal of uploads can be kept: {error}")
-        claim = Claim(None, None)
-    fd = None
-    try:
-        fd = open_file(file.path)
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            run.fail(file, "it is not a regular file any more")
-        else:
-            plan = plan_parts(status.st_size, part_bytes=run.wishes.part_bytes)
-            file = File(file.path, file.key, status.st_size)
-            return LargeFile(run, file, claim=claim, fd=fd, status=status, plan=plan)
-    except OSError as error:
-        run.fail(file, why_unreadable(error, file.path))
-    except UsageError as error:
-        run.fail(file, error.message, error.hint)
-    if fd is not None:
-        os.close(fd)
-    claim.close()
-    return None
+def _warn_of_journal(run: Run, file: File, error: OSError) -> None:
+    run.warn_once(file, f"No journal of uploads can be kept: {error}")

@@ -1,50 +1,52 @@
-"""One multipart upload: created, sent in parts, completed, proven; or ended, kept or dropped.
+"""One multipart upload: created, sent in parts, completed, proven; or kept, or aborted.
 
-Each step is called with the answer of the one before:
-
-    created → parts sent → completed (→ result looked at) → current looked at
-
-and any of them may lead to `_end`, which keeps what S3 has for a resume, or drops it.
+Whoever creates one does so inside `run.watching`: from the answer that gives it an id until its
+conversation ends, an interruption finds it among what is unfinished, and it is told of or aborted.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from twobuckets.s3.engine import FileChangedError, FileSlice, Request, Response, SendError
-from twobuckets.s3.xmltext import escape
+from twobuckets.s3.answers import parse_time
+from twobuckets.s3.engine import FileChangedError, FileSlice, Response, SendError
+from twobuckets.s3.operations import (
+    CompletedPart,
+    abort_multipart_upload,
+    complete_multipart_upload,
+    create_multipart_upload,
+    lacks_condition,
+    list_parts,
+    read_abort_rule,
+    read_checksums,
+    read_etag,
+    read_upload_id,
+    read_version_id,
+    upload_part,
+)
 from twobuckets.upload import checksum
 from twobuckets.upload.files import Failed, File
-from twobuckets.upload.resume import find_abort_at, find_element, list_parts
-from twobuckets.upload.run import (
-    BURIED,
-    BURIED_HINT,
-    CHANGED,
-    CHANGED_HINT,
-    NOT_WHAT_WAS_SENT,
-    NOT_WHAT_WAS_SENT_HINT,
-    Kept,
-    Outcome,
-    Run,
-    Uploaded,
-    existing,
-    is_change,
-    lacks_condition,
-    parse_date,
-)
+from twobuckets.upload.run import Kept, Uploaded, changed, differs, existing, is_change
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from twobuckets.pipeline.conversation import Answer, Talk
+    from twobuckets.s3.engine import Request
     from twobuckets.upload.checksum import Body
+    from twobuckets.upload.run import Run
 
 _MOST_ABORTS: Final = 5
 _CONFLICT: Final = "ConditionalRequestConflict"
 _IN_CONFLICT: Final = "something else writes or deletes its key, so S3 did not complete the upload"
 _MOST_LOOKS: Final = 5
+_BURIED: Final = (
+    "another upload of this key, which was begun later, is what staging shows; S3 takes it for the "
+    "newer one"
+)
+_BURIED_HINT: Final = "Upload it again if this file is the one to be processed."
 
 
 class StoredPart(NamedTuple):
@@ -55,476 +57,331 @@ class StoredPart(NamedTuple):
     length: int
 
 
+@dataclass(slots=True, eq=False)
 class Multipart:
-    """What large files and streams have in common: one multipart upload.
+    """A multipart upload of a file, and what S3 is known to have of it.
 
-    `done` has the parts by their numbers. Once `is_over` the run has the record of how it ended.
+    It has no id before it is created and after it is gone. With `drops`, nothing of it is to stay
+    in S3 if it does not get done. `forgets` is called when it is complete or aborted;
+    `has_changed` tells whether what was read is no longer what the file is. `was_taken` is whether
+    its key showed an object before, `resumed_bytes` how much S3 had from earlier runs.
     """
 
-    def __init__(self, run: Run, file: File) -> None:
-        self.run = run
-        self.file = file
-        self.upload_id = ""
-        self.done: dict[int, StoredPart] = {}
-        self.is_over = False
-        self._abort_at: datetime | None = None
-        self._in_flight = 0
-        self._may_send = False
-        self._failure: Failed | None = None
-        self._drops = False
-        self._aborts = 0
-        self._looks = 0
-        self._replaced = False
-        self._is_forced = False
-        self._was_taken = False
+    file: File
+    drops: bool = False
+    forgets: Callable[[], None] = lambda: None
+    has_changed: Callable[[], bool] = lambda: False
+    upload_id: str = ""
+    abort_at: datetime | None = None
+    parts: dict[int, StoredPart] = field(default_factory=dict)
+    failure: Failed | None = None
+    was_taken: bool = False
+    resumed_bytes: int = 0
 
     @property
     def done_bytes(self) -> int:
         """How many bytes of it S3 has."""
-        return sum(part.length for part in self.done.values())
+        return sum(part.length for part in self.parts.values())
 
     @property
-    def kept(self) -> Kept | None:
-        """What S3 has of it and a resume can use; None if nothing."""
-        if not self.upload_id or self.is_dropped:
-            return None
-        return Kept(
-            self.file.path,
-            self.file.key,
-            self.upload_id,
-            self.done_bytes,
-            self.file.size_bytes,
-            self._abort_at,
-            self.run.wishes.prices.month_usd(self.done_bytes),
-        )
-
-    @property
-    def is_dropped(self) -> bool:
-        """Whether nothing of it is to stay in S3 when it does not get done."""
-        return self._drops
-
-    # What differs between files and streams.
-
-    def _next_body(self) -> tuple[int, Body] | None:
-        """Return the number and body of a part to send; None if there is none now."""
-        raise NotImplementedError
-
-    def _is_all_sent(self) -> bool:
-        raise NotImplementedError
-
-    def _has_changed(self) -> bool:
-        raise NotImplementedError
-
-    def _note_created(self) -> None:
-        """Remember the upload, now that it has an id."""
-
-    def _note_gone(self) -> None:
-        """Forget the upload: it is complete or aborted."""
-
-    def _resumed_bytes(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        """Let go of what it holds on this machine."""
-
-    # Create.
-
-    def create(self) -> None:
-        """Begin a new upload."""
-        self.upload_id = ""
-        self.run.next.append(
-            Request(
-                "POST",
-                self.run.wishes.bucket,
-                self.file.key,
-                query=(("uploads", ""),),
-                headers=(
-                    ("content-type", self.run.content_type(self.file)),
-                    ("x-amz-checksum-algorithm", "CRC64NVME"),
-                    ("x-amz-checksum-type", "FULL_OBJECT"),
-                ),
-                tag=self._created,
-            )
-        )
-
-    def _created(self, outcome: Outcome) -> None:
-        if isinstance(outcome, SendError) or not outcome.ok:
-            self._end(self.run.explain(self.file, outcome, "CreateMultipartUpload"))
-            return
-        self.upload_id = find_element(outcome, "UploadId")
-        self._abort_at = find_abort_at(outcome)
-        if outcome.headers.get("x-amz-checksum-algorithm") == "CRC64NVME":
-            self.run.tells_crc = True
-        if outcome.attempts > 1:
-            # Nothing that S3 lists tells an upload without parts from somebody else's.
-            self.run.warn_once(
-                self.file,
-                f"Beginning the upload to {self.file.key} took {outcome.attempts} tries; one whose "
-                "answer was lost may stay as an incomplete upload without parts, which costs "
-                "nothing",
-            )
-        self._note_created()
-        self._may_send = True
-
-    # Parts.
-
-    def next_part(self) -> Request | None:
-        """Return the request for a part that can be sent now."""
-        if not self._may_send or self._failure is not None:
-            return None
-        try:
-            found = self._next_body()
-            if found is None:
-                return None
-            return self._put_part(*found)
-        except (OSError, FileChangedError):
-            self._end_changed()
-            return None
-
-    def _put_part(self, number: int, body: Body) -> Request:
-        headers = self.run.checksum_headers(body, is_part=True)
-        # Who knows this checksum knows trailers: S3 had them two years before.
-        trails = (
-            self.run.tells_crc is True
-            and self.run.has_trailers
-            and body.crc is None
-            and isinstance(body.content, FileSlice)
-        )
-        self._in_flight += 1
-        self.run.parts_in_flight += 1
-        return Request(
-            "PUT",
-            self.run.wishes.bucket,
-            self.file.key,
-            query=(("partNumber", str(number)), ("uploadId", self.upload_id)),
-            headers=tuple(headers),
-            body=body.content,
-            checksum=checksum.ALGORITHM if body.crc is None else None,
-            trails=trails,
-            tag=partial(self._part_sent, number, body, trails),
-            on_sent=self.run.hears(self.file),
-        )
-
-    def _part_sent(self, number: int, body: Body, trailed: bool, outcome: Outcome) -> None:
-        self._in_flight -= 1
-        self.run.parts_in_flight -= 1
-        is_stored = isinstance(outcome, Response) and outcome.ok
-        if isinstance(outcome, Response) and is_stored and self.run.is_proven(outcome, body):
-            self.run.sent_bytes += body.length
-            etag = outcome.headers.get("etag", "")
-            self.done[number] = StoredPart(etag, body.known_crc, body.length)
-            self._complete_if_done()
-        elif self._failure is not None:
-            self._end(self._failure)
-        elif is_change(outcome) or self._has_changed():
-            self._end_changed()
-        elif trailed and _is_refusal(outcome):
-            # Endpoints that are not AWS may know this checksum and no trailers.
-            self.run.has_trailers = False
-            try:
-                self.run.next.append(self._put_part(number, body))
-            except (OSError, FileChangedError):
-                self._end_changed()
-        elif is_stored:
-            self._end(self._failed(NOT_WHAT_WAS_SENT, NOT_WHAT_WAS_SENT_HINT))
-        else:
-            if isinstance(outcome, Response) and outcome.code == "NoSuchUpload":
-                self._note_gone()
-                self.upload_id = ""
-            self._end(self.run.explain(self.file, outcome, "UploadPart"))
-
-    # Complete.
-
-    @property
-    def _whole_crc(self) -> int:
-        parts = [part for _, part in sorted(self.done.items())]
+    def whole_crc(self) -> int:
+        """The CRC64NVME of all its parts in their order."""
+        parts = [part for _, part in sorted(self.parts.items())]
         return checksum.ALGORITHM.combine((part.crc, part.length) for part in parts)
 
-    def _is_whole(self, said: str | None, etag: str) -> bool:
+    def is_whole(self, said: str | None, etag: str) -> bool:
         """Tell whether what S3 says of an object proves that it is all the parts, in their order.
 
         That is their combined checksum, or the ETag that their MD5s add up to.
         """
-        if said == checksum.encode(self._whole_crc):
+        if said == checksum.encode(self.whole_crc):
             return True
-        expected = checksum.multipart_etag(part.etag for _, part in sorted(self.done.items()))
-        return expected is not None and etag.strip('"') == expected
+        expected = checksum.multipart_etag(part.etag for _, part in sorted(self.parts.items()))
+        return expected is not None and etag == expected
 
-    def _complete_if_done(self) -> None:
-        if self._failure is not None:
-            self._end(self._failure)
-            return
-        if self._in_flight or not self._may_send or not self._is_all_sent():
-            return
-        self._may_send = False
-        # The object must not appear if what was read is no longer what the file is.
-        if self._has_changed():
-            self._end_changed()
-        else:
-            self._complete(only_if_new=self.run.only_if_new)
-
-    def _complete(self, *, only_if_new: bool) -> None:
-        tells_crc = self.run.tells_crc is True
-        lines = []
-        for number, part in sorted(self.done.items()):
-            crc = checksum.encode(part.crc)
-            proof = f"<ChecksumCRC64NVME>{crc}</ChecksumCRC64NVME>" if tells_crc else ""
-            etag = f"<ETag>{escape(part.etag)}</ETag>"
-            lines.append(f"<Part><PartNumber>{number}</PartNumber>{etag}{proof}</Part>")
-        headers = [
-            ("content-type", "application/xml"),
-            (checksum.HEADER, checksum.encode(self._whole_crc)),
-            ("x-amz-checksum-type", "FULL_OBJECT"),
-            ("x-amz-mp-object-size", str(self.done_bytes)),
-        ]
-        if only_if_new:
-            headers.append(("if-none-match", "*"))
-        self.run.next.append(
-            Request(
-                "POST",
-                self.run.wishes.bucket,
-                self.file.key,
-                query=(("uploadId", self.upload_id),),
-                headers=tuple(headers),
-                body=(
-                    '<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-                    f"{''.join(lines)}</CompleteMultipartUpload>"
-                ).encode(),
-                tag=partial(self._completed, only_if_new),
-            )
+    def kept(self, run: Run) -> Kept | None:
+        """Return what S3 has of it and a resume can use; None if nothing."""
+        if not self.upload_id or self.drops:
+            return None
+        done_bytes = self.done_bytes
+        return Kept(
+            self.file.path,
+            self.file.key,
+            self.upload_id,
+            done_bytes,
+            self.file.size_bytes,
+            self.abort_at,
+            run.options.prices.month_usd(done_bytes),
         )
 
-    def _completed(self, only_if_new: bool, outcome: Outcome) -> None:
-        if isinstance(outcome, Response) and outcome.ok:
-            said = find_element(outcome, "ChecksumCRC64NVME")
-            etag = find_element(outcome, "ETag")
-            if self._is_whole(said, etag):
-                self._look_at_current(etag, outcome)
-            else:
-                self._look_at_result(outcome)
-        elif (
-            isinstance(outcome, SendError)
-            or outcome.code == _CONFLICT
-            or (outcome.attempts > 1 and (outcome.status == 412 or outcome.code == "NoSuchUpload"))
-        ):
-            # One of the tries may have completed it, and its answer got lost.
-            self._look_at_result(outcome)
-        elif only_if_new and outcome.status == 412:
-            self._exists()
-        elif only_if_new and self.run.wishes.overwrite and lacks_condition(outcome):
-            self.run.has_conditions = False
-            self._complete(only_if_new=False)
-        else:
-            self._end_refused(outcome)
-
-    def _exists(self) -> None:
-        if self.run.wishes.overwrite:
-            self._replaced = True
-            self._complete(only_if_new=False)
-        else:
-            self._drops = True
-            self._end(existing(self.file))
-
-    def _end_conflict(self) -> None:
-        """Go on where S3 said, many times, that something else writes or deletes the key.
-
-        A condition that only asks whether the key is taken is left out then. One that has to hold
-        wants every part anew (Amazon S3 API reference, CompleteMultipartUpload, If-None-Match).
-        """
-        if self.run.wishes.overwrite and not self._is_forced:
-            self._is_forced = True
-            self._complete(only_if_new=False)
-            return
-        self._drops = True
-        self._end(self._failed(_IN_CONFLICT, "Run the same command again: every part goes anew."))
-
-    def _look_at_result(self, because: Outcome) -> None:
-        self.run.head(self.file, partial(self._result_looked, because))
-
-    def _result_looked(self, because: Outcome, outcome: Outcome) -> None:
-        if isinstance(outcome, Response) and outcome.ok:
-            etag = outcome.headers.get("etag", "")
-            said = outcome.headers.get(checksum.HEADER)
-            is_right_size = outcome.headers.get("content-length") == str(self.done_bytes)
-            if is_right_size and self._is_whole(said, etag):
-                self._finish(etag, outcome)
-                return
-        if isinstance(because, Response) and because.ok:
-            self._note_gone()
-            self.upload_id = ""
-            self._end(self._failed(NOT_WHAT_WAS_SENT, NOT_WHAT_WAS_SENT_HINT))
-        elif isinstance(because, Response) and because.status == 412:
-            self._exists()
-        elif isinstance(because, Response) and because.code == _CONFLICT:
-            self._end_conflict()
-        else:
-            self._end_refused(because)
-
-    def _look_at_current(self, etag: str, answer: Response) -> None:
-        """Ask whether the completed object is what its key shows.
-
-        S3 orders uploads in parts by when they were begun: what somebody else put meanwhile stays
-        on top (S3 user guide, "Uploading and copying objects using multipart upload", concurrent
-        operations).
-        """
-        self.run.head(self.file, partial(self._current_looked, etag, answer))
-
-    def _current_looked(self, etag: str, answer: Response, outcome: Outcome) -> None:
-        version_id = _version_id(answer)
-        if not isinstance(outcome, Response):
-            self._finish(etag, answer)
-        elif outcome.ok and self._is_another(etag, answer, outcome):
-            self._end_buried()
-        elif version_id and outcome.headers.get("x-amz-delete-marker") == "true":
-            self.run.head(
-                self.file, partial(self._hidden_looked, etag, answer), version_id=version_id
-            )
-        else:
-            self._finish(etag, answer)
-
-    def _is_another(self, etag: str, answer: Response, shown: Response) -> bool:
-        """Tell whether a key shows another object, which was there before ours was completed."""
-        ours = _version_id(answer)
-        if ours is not None:
-            is_ours = ours == _version_id(shown)
-        else:
-            is_ours = etag.strip('"') == shown.headers.get("etag", "").strip('"')
-        shown_at = parse_date(shown.headers.get("last-modified", ""))
-        return not is_ours and shown_at is not None and shown_at <= self.run.answered_at(answer)
-
-    def _hidden_looked(self, etag: str, answer: Response, outcome: Outcome) -> None:
-        self._looks += 1
-        if not (isinstance(outcome, Response) and outcome.ok):
-            # Processed, and gone for good: the marker covers what is older still.
-            self._finish(etag, answer)
-        elif self._looks < _MOST_LOOKS:
-            # The processor puts its marker first, and then deletes the version.
-            self._look_at_current(etag, answer)
-        else:
-            self._end_buried()
-
-    def _end_buried(self) -> None:
-        self._note_gone()
+    def forget(self) -> None:
+        """Note that S3 has it no longer: it is complete, aborted or expired."""
+        self.forgets()
         self.upload_id = ""
-        self._end(self._failed(BURIED, BURIED_HINT))
 
-    def _finish(self, etag: str, answer: Response) -> None:
-        self._note_gone()
-        self.close()
-        self.is_over = True
-        self.run.store(
-            Uploaded(
-                self.file.path,
-                self.file.key,
-                self.done_bytes,
-                etag.strip('"'),
-                answer.headers.get("x-amz-version-id"),
-                checksum.encode(self._whole_crc),
-                self.run.answered_at(answer),
-                resumed_bytes=self._resumed_bytes(),
-                replaced=self._replaced or (self._was_taken and self.run.tells_crc is False),
-            )
-        )
-
-    # The other ends.
-
-    def _failed(self, reason: str, hint: str | None = None) -> Failed:
+    def failed(self, reason: str, hint: str | None = None) -> Failed:
+        """Return that its file was not uploaded, and why."""
         return Failed(self.file.path, self.file.key, reason, hint)
 
-    def _end_changed(self) -> None:
-        self._drops = True
-        self._end(self._failed(CHANGED, CHANGED_HINT))
+    def changed(self) -> Failed:
+        """Return that its file was written to meanwhile: no part of it is worth keeping."""
+        self.drops = True
+        return changed(self.file)
 
-    def _end_refused(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Response):
-            if outcome.code == "NoSuchUpload":
-                self._note_gone()
-                self.upload_id = ""
-            # What S3 has does not add up: it would not the next time either.
-            self._drops |= outcome.code in {"InvalidPart", "InvalidPartOrder", "BadDigest"}
-        self._end(self.run.explain(self.file, outcome, "CompleteMultipartUpload"))
 
-    def _end(self, failure: Failed) -> None:
-        """End with a failure once nothing is in flight; keep what a resume can use."""
-        self._failure = failure
-        self._may_send = False
-        if self._in_flight or self.is_over:
-            return
-        if self.upload_id and self._drops:
-            self.abort(partial(self._record, failure))
-            return
-        self._record(failure)
+def create(run: Run, upload: Multipart) -> Talk[Failed | None]:
+    """Begin an upload, which `run` is watching; None when that worked."""
+    file = upload.file
+    upload.upload_id = ""
+    answer = yield from run.ask(
+        create_multipart_upload(
+            run.options.bucket, file.key, headers=[("content-type", run.content_type(file))]
+        )
+    )
+    if isinstance(answer, SendError) or not answer.ok:
+        return run.explain(file, answer, "CreateMultipartUpload")
+    upload.upload_id = read_upload_id(answer)
+    upload.abort_at, _ = read_abort_rule(answer)
+    if answer.headers.get("x-amz-checksum-algorithm") == "CRC64NVME":
+        run.tells_crc = True
+    if answer.attempts > 1:
+        # Nothing that S3 lists tells an upload without parts from somebody else's.
+        run.warn_once(
+            file,
+            f"Beginning the upload to {file.key} took {answer.attempts} tries; one whose answer "
+            "was lost may stay as an incomplete upload without parts, which costs nothing",
+        )
+    return None
 
-    def _record(self, failure: Failed) -> None:
-        if self.is_over:
-            return
-        self.is_over = True
-        self.close()
-        kept = self.kept
-        if kept is not None:
-            failure = replace(failure, kept_bytes=kept.kept_bytes, upload_id=kept.upload_id)
-        self.run.records.append(failure)
 
-    def abort(self, then: Callable[[], None]) -> None:
-        """Abort the upload, and look whether a part that was on its way landed after that.
+def send_part(run: Run, upload: Multipart, number: int, body: Body) -> Talk[None]:
+    """Send one part; it is among the upload's parts then, or the upload has its failure."""
+    run.parts_in_flight += 1
+    try:
+        failure = yield from _send_part(run, upload, number, body)
+    finally:
+        run.parts_in_flight -= 1
+    upload.failure = upload.failure or failure
 
-        S3 asks for that (Amazon S3 API reference, AbortMultipartUpload).
-        """
-        self._aborts += 1
-        self.run.next.append(
-            Request(
-                "DELETE",
-                self.run.wishes.bucket,
-                self.file.key,
-                query=(("uploadId", self.upload_id),),
-                tag=partial(self._aborted, then),
+
+def _send_part(run: Run, upload: Multipart, number: int, body: Body) -> Talk[Failed | None]:
+    while True:
+        # Who knows this checksum knows trailers: S3 had them two years before.
+        trails = (
+            run.tells_crc is True
+            and run.has_trailers
+            and body.crc is None
+            and isinstance(body.content, FileSlice)
+        )
+        try:
+            headers = run.checksum_headers(body, is_part=True)
+        except (OSError, FileChangedError):
+            return upload.changed()
+        answer = yield from run.ask(
+            upload_part(
+                run.options.bucket,
+                upload.file.key,
+                upload.upload_id,
+                number,
+                body.content,
+                headers=headers,
+                checksum=checksum.ALGORITHM if body.crc is None else None,
+                trails=trails,
+                on_sent=run.hears(upload.file),
             )
         )
-
-    def _aborted(self, then: Callable[[], None], outcome: Outcome) -> None:
-        if isinstance(outcome, SendError) or not (outcome.ok or outcome.status == 404):
-            self._give_up_aborting(then)
-            return
-        self.run.next.append(
-            list_parts(
-                self.run.wishes.bucket,
-                self.file.key,
-                self.upload_id,
-                tag=partial(self._abort_looked, then),
-            )
-        )
-
-    def _abort_looked(self, then: Callable[[], None], outcome: Outcome) -> None:
-        is_listed = isinstance(outcome, Response) and outcome.ok
-        if is_listed and self._aborts < _MOST_ABORTS:
-            self.abort(then)
-        elif is_listed:
-            self._give_up_aborting(then)
-        else:
-            self._note_gone()
-            self.upload_id = ""
-            self.done.clear()
-            then()
-
-    def _give_up_aborting(self, then: Callable[[], None]) -> None:
-        self.run.warn_once(
-            self.file,
-            f"The incomplete upload {self.upload_id} of {self.file.key} could not be dropped; "
-            "a lifecycle rule or `twobuckets doctor` can",
-        )
-        then()
+        is_stored = isinstance(answer, Response) and answer.ok
+        if isinstance(answer, Response) and is_stored and run.is_proven(answer, body):
+            run.sent_bytes += body.length
+            upload.parts[number] = StoredPart(read_etag(answer), body.known_crc, body.length)
+            return None
+        if upload.failure is not None:
+            return upload.failure
+        if is_change(answer) or upload.has_changed():
+            return upload.changed()
+        if trails and _is_refusal(answer):
+            # Endpoints that are not AWS may know this checksum and no trailers.
+            run.has_trailers = False
+            continue
+        if is_stored:
+            return differs(upload.file)
+        if isinstance(answer, Response) and answer.code == "NoSuchUpload":
+            upload.forget()
+        return run.explain(upload.file, answer, "UploadPart")
 
 
-def _is_refusal(outcome: Outcome) -> bool:
+def _is_refusal(answer: Answer) -> bool:
     """Tell whether an endpoint might take the same part in another form."""
     return (
-        isinstance(outcome, Response)
-        and (outcome.status < 500 or outcome.status == 501)
-        and outcome.code != "NoSuchUpload"
+        isinstance(answer, Response)
+        and (answer.status < 500 or answer.status == 501)
+        and answer.code != "NoSuchUpload"
     )
 
 
-def _version_id(answer: Response) -> str | None:
-    """Return the id of the version that an answer is about, None where there are no versions."""
-    version_id = answer.headers.get("x-amz-version-id")
-    return None if version_id == "null" else version_id
+def finish(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
+    """Complete an upload whose parts were all sent, or end it with what went wrong."""
+    if upload.failure is None and upload.has_changed():
+        # The object must not appear if what was read is no longer what the file is.
+        upload.failure = upload.changed()
+    end = upload.failure or (yield from _complete(run, upload))
+    if isinstance(end, Failed):
+        return (yield from give_up(run, upload, end))
+    upload.forget()
+    return end
+
+
+def give_up(run: Run, upload: Multipart, failure: Failed) -> Talk[Failed]:
+    """End an upload with a failure: drop what nobody can go on with, and tell what is kept."""
+    if upload.upload_id and upload.drops:
+        yield from abort(run, upload)
+    kept = upload.kept(run)
+    if kept is None:
+        return failure
+    return replace(failure, kept_bytes=kept.kept_bytes, upload_id=kept.upload_id)
+
+
+def _complete(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
+    only_if_new = run.only_if_new
+    replaced = is_forced = False
+    while True:
+        answer = yield from run.ask(_completing(run, upload, only_if_new=only_if_new))
+        if isinstance(answer, Response) and answer.ok:
+            etag = read_etag(answer)
+            if upload.is_whole(read_checksums(answer).get("ChecksumCRC64NVME"), etag):
+                return (yield from _look_at_current(run, upload, etag, answer, replaced=replaced))
+        is_open = (
+            isinstance(answer, SendError)
+            or answer.ok
+            or answer.code == _CONFLICT
+            or (answer.attempts > 1 and (answer.status == 412 or answer.code == "NoSuchUpload"))
+        )
+        if is_open:
+            # One of the tries may have completed it, and its answer got lost.
+            shown = yield from run.head(upload.file)
+            if isinstance(shown, Response) and shown.ok and _is_all(upload, shown):
+                return stored(run, upload, read_etag(shown), shown, replaced=replaced)
+        if isinstance(answer, Response) and answer.ok:
+            upload.forget()
+            return differs(upload.file)
+        if isinstance(answer, SendError):
+            return run.explain(upload.file, answer, "CompleteMultipartUpload")
+        if (only_if_new or is_open) and answer.status == 412:
+            if not run.options.overwrite:
+                upload.drops = True
+                return existing(upload.file)
+            replaced, only_if_new = True, False
+        elif answer.code == _CONFLICT:
+            # A condition that only asks whether the key is taken is left out then. One that has to
+            # hold wants every part anew (Amazon S3 API reference, CompleteMultipartUpload,
+            # If-None-Match).
+            if not run.options.overwrite or is_forced:
+                upload.drops = True
+                hint = "Run the same command again: every part goes anew."
+                return upload.failed(_IN_CONFLICT, hint)
+            is_forced, only_if_new = True, False
+        elif only_if_new and run.options.overwrite and lacks_condition(answer):
+            run.has_conditions = only_if_new = False
+        else:
+            if answer.code == "NoSuchUpload":
+                upload.forget()
+            # What S3 has does not add up: it would not the next time either.
+            upload.drops |= answer.code in {"InvalidPart", "InvalidPartOrder", "BadDigest"}
+            return run.explain(upload.file, answer, "CompleteMultipartUpload")
+
+
+def _completing(run: Run, upload: Multipart, *, only_if_new: bool) -> Request:
+    tells_crc = run.tells_crc is True
+    return complete_multipart_upload(
+        run.options.bucket,
+        upload.file.key,
+        upload.upload_id,
+        [
+            CompletedPart(number, part.etag, checksum.encode(part.crc) if tells_crc else "")
+            for number, part in sorted(upload.parts.items())
+        ],
+        headers=[
+            (checksum.HEADER, checksum.encode(upload.whole_crc)),
+            ("x-amz-checksum-type", "FULL_OBJECT"),
+            ("x-amz-mp-object-size", str(upload.done_bytes)),
+        ],
+        if_absent=only_if_new,
+    )
+
+
+def _is_all(upload: Multipart, shown: Response) -> bool:
+    return shown.headers.get("content-length") == str(upload.done_bytes) and upload.is_whole(
+        shown.headers.get(checksum.HEADER), read_etag(shown)
+    )
+
+
+def _look_at_current(
+    run: Run, upload: Multipart, etag: str, answer: Response, *, replaced: bool
+) -> Talk[Uploaded | Failed]:
+    """Ask whether the completed object is what its key shows.
+
+    S3 orders uploads in parts by when they were begun: what somebody else put meanwhile stays on
+    top (S3 user guide, "Uploading and copying objects using multipart upload", concurrent
+    operations).
+    """
+    version_id = read_version_id(answer)
+    for _ in range(_MOST_LOOKS):
+        shown = yield from run.head(upload.file)
+        if isinstance(shown, SendError):
+            return stored(run, upload, etag, answer, replaced=replaced)
+        if shown.ok and _is_another(run, etag, answer, shown):
+            break
+        if version_id is None or shown.headers.get("x-amz-delete-marker") != "true":
+            return stored(run, upload, etag, answer, replaced=replaced)
+        hidden = yield from run.head(upload.file, version_id=version_id)
+        if isinstance(hidden, SendError) or not hidden.ok:
+            # Processed, and gone for good: the marker covers what is older still.
+            return stored(run, upload, etag, answer, replaced=replaced)
+        # The processor puts its marker first, and then deletes the version.
+    upload.forget()
+    return upload.failed(_BURIED, _BURIED_HINT)
+
+
+def _is_another(run: Run, etag: str, answer: Response, shown: Response) -> bool:
+    """Tell whether a key shows another object, which was there before ours was completed."""
+    ours = read_version_id(answer)
+    is_ours = ours == read_version_id(shown) if ours is not None else etag == read_etag(shown)
+    shown_at = parse_time(shown.headers.get("last-modified", ""))
+    return not is_ours and shown_at is not None and shown_at <= run.answered_at(answer)
+
+
+def stored(
+    run: Run, upload: Multipart, etag: str, answer: Response, *, replaced: bool = False
+) -> Uploaded:
+    """Return the record of an upload that is complete and proven, as an answer says."""
+    return run.uploaded(
+        upload.file,
+        answer,
+        size_bytes=upload.done_bytes,
+        etag=etag,
+        crc=upload.whole_crc,
+        resumed_bytes=upload.resumed_bytes,
+        replaced=replaced or (upload.was_taken and run.tells_crc is False),
+    )
+
+
+def abort(run: Run, upload: Multipart) -> Talk[None]:
+    """Abort an upload, and look whether a part that was on its way landed after that.
+
+    S3 asks for that (Amazon S3 API reference, AbortMultipartUpload).
+    """
+    bucket, key = run.options.bucket, upload.file.key
+    for _ in range(_MOST_ABORTS):
+        answer = yield from run.ask(abort_multipart_upload(bucket, key, upload.upload_id))
+        if isinstance(answer, SendError) or not (answer.ok or answer.status == 404):
+            break
+        listed = yield from run.ask(list_parts(bucket, key, upload.upload_id))
+        if isinstance(listed, SendError) or not listed.ok:
+            upload.forget()
+            upload.parts.clear()
+            return
+    run.warn_once(
+        upload.file,
+        f"The incomplete upload {upload.upload_id} of {key} could not be dropped; "
+        "a lifecycle rule or `twobuckets doctor` can",
+    )

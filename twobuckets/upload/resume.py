@@ -1,117 +1,76 @@
-"""What S3 keeps of incomplete uploads: its lists, read; and which of them a file may go on with."""
+"""Which of the incomplete uploads that S3 keeps a file may go on with, and how they were cut."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
 
-from twobuckets.s3.engine import Request
-from twobuckets.s3.xmltext import unescape
-from twobuckets.upload.run import parse_date
+from twobuckets.s3.answers import AnswerError
+from twobuckets.s3.engine import SendError
+from twobuckets.s3.operations import UPLOADS, list_parts, read_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from twobuckets.s3.engine import Response
+    from twobuckets.pipeline.conversation import Answer, Talk
+    from twobuckets.s3.answers import ListedPart, ListedUpload, Marker
+    from twobuckets.upload.run import Run
+
+Parts = dict[int, "ListedPart"]
 
 
-@dataclass(frozen=True, slots=True)
-class Incomplete:
-    """An incomplete multipart upload of a key, as ListMultipartUploads shows it."""
+def find_ours(run: Run, key: str) -> Talk[list[ListedUpload]]:
+    """Return the incomplete uploads of a key that the identity in use began, the newest last.
 
-    upload_id: str
-    initiator: str
-    algorithm: str
-    checksum_type: str
-
-    @property
-    def takes_our_checksums(self) -> bool:
-        """Whether parts with CRC64NVME and a checksum of the whole object fit it.
-
-        S3 refuses parts with another checksum than the upload was begun with.
-        """
-        return self.algorithm in ("", "CRC64NVME") and self.checksum_type in ("", "FULL_OBJECT")
-
-
-@dataclass(frozen=True, slots=True)
-class KeptPart:
-    """A part that S3 has, as ListParts shows it; `checksum` is its CRC64NVME, "" if unknown."""
-
-    number: int
-    size_bytes: int
-    etag: str
-    checksum: str
+    Without the permission to list there is nothing to go on with, and a new one is right. S3
+    refuses parts with another checksum than the upload was begun with, so those are left out.
+    """
+    found: list[ListedUpload] = []
+    after: Marker | None = None
+    while True:
+        answer = yield from run.ask(UPLOADS.page(run.options.bucket, prefix=key, after=after))
+        if isinstance(answer, SendError) or not answer.ok:
+            break
+        try:
+            rows = UPLOADS.parse(answer.body)
+        except (AnswerError, KeyError, ValueError):
+            break
+        found += [row for row in rows if row.key == key]
+        after = UPLOADS.following(answer.body)
+        # Other keys that begin with the key come after it, so a page that shows one is the last.
+        if after is None or any(row.key != key for row in rows):
+            break
+    ours = run.initiator() if found else ()
+    return [row for row in found if _is_ours(row, ours)]
 
 
-def list_uploads(
-    bucket: str, key: str, after: tuple[str, str] | None = None, *, tag: object = None
-) -> Request:
-    """Return the request for a page of the incomplete uploads of a key."""
-    markers = (("key-marker", after[0]), ("upload-id-marker", after[1])) if after else ()
-    return Request(
-        "GET",
-        bucket,
-        query=(("uploads", ""), ("prefix", key), ("encoding-type", "url"), *markers),
-        tag=tag,
+def _is_ours(upload: ListedUpload, ours: Collection[str]) -> bool:
+    return (
+        upload.initiator_id in ours
+        and upload.checksum_algorithm in ("", "CRC64NVME")
+        and upload.checksum_type in ("", "FULL_OBJECT")
     )
 
 
-def list_parts(bucket: str, key: str, upload_id: str, after: int = 0, *, tag: object) -> Request:
-    """Return the request for a page of an upload's parts."""
-    marker = (("part-number-marker", str(after)),) if after else ()
-    return Request("GET", bucket, key, query=(("uploadId", upload_id), *marker), tag=tag)
+def read_kept(run: Run, key: str, upload_id: str) -> Talk[tuple[Parts, datetime | None] | Answer]:
+    """Return the parts that S3 has of an upload, and when a rule will abort it; or its refusal."""
+    parts: Parts = {}
+    after = ""
+    while True:
+        answer = yield from run.ask(list_parts(run.options.bucket, key, upload_id, after))
+        if isinstance(answer, SendError) or not answer.ok:
+            return answer
+        try:
+            page = read_parts(answer)
+        except (AnswerError, KeyError, ValueError) as error:
+            return SendError(error, answer.attempts)
+        parts.update((part.number, part) for part in page.parts)
+        if not page.next_number:
+            return parts, page.abort_at
+        after = page.next_number
 
 
-def parse_uploads(answer: Response, key: str) -> tuple[list[Incomplete], tuple[str, str] | None]:
-    """Return the uploads of exactly that key on a page, and where the next page begins, if any.
-
-    Other keys that begin with the key come after it, so a page that shows one is the last.
-    """
-    text = answer.body.decode("utf-8", "replace")
-    is_encoded = _text(text, "EncodingType") == "url"
-    found = []
-    past = False
-    for block in re.findall(r"<Upload>(.*?)</Upload>", text, re.DOTALL):
-        shown = _text(block, "Key")
-        if (unquote_plus(shown) if is_encoded else shown) != key:
-            past = True
-            continue
-        initiator = re.search(r"<Initiator>(.*?)</Initiator>", block, re.DOTALL)
-        found.append(
-            Incomplete(
-                _text(block, "UploadId"),
-                _text(initiator.group(1), "ID") if initiator else "",
-                _text(block, "ChecksumAlgorithm"),
-                _text(block, "ChecksumType"),
-            )
-        )
-    more = _text(text, "IsTruncated") == "true" and not past
-    next_key = _text(text, "NextKeyMarker")
-    after = (unquote_plus(next_key) if is_encoded else next_key, _text(text, "NextUploadIdMarker"))
-    return found, after if more else None
-
-
-def parse_parts(answer: Response) -> tuple[list[KeptPart], int]:
-    """Return the parts on a page, and the number after which the next page begins, 0 if none."""
-    text = answer.body.decode("utf-8", "replace")
-    parts = [
-        KeptPart(
-            int(_text(block, "PartNumber")),
-            int(_text(block, "Size")),
-            _text(block, "ETag"),
-            _text(block, "ChecksumCRC64NVME"),
-        )
-        for block in re.findall(r"<Part>(.*?)</Part>", text, re.DOTALL)
-    ]
-    if _text(text, "IsTruncated") != "true" or not parts:
-        return parts, 0
-    return parts, int(_text(text, "NextPartNumberMarker") or parts[-1].number)
-
-
-def find_part_bytes(parts: Mapping[int, KeptPart], size_bytes: int) -> int | None:
+def find_part_bytes(parts: Mapping[int, ListedPart], size_bytes: int) -> int | None:
     """Return the part size with which an upload of a file of that size was begun.
 
     None when no one size explains what was kept: then it is another file's.
@@ -133,18 +92,3 @@ def find_part_bytes(parts: Mapping[int, KeptPart], size_bytes: int) -> int | Non
         ):
             return part_bytes
     return None
-
-
-def find_abort_at(answer: Response) -> datetime | None:
-    """Return when a lifecycle rule will abort the upload that an answer is about, if one will."""
-    return parse_date(answer.headers.get("x-amz-abort-date", ""))
-
-
-def find_element(answer: Response, name: str) -> str:
-    """Return the text of the first element of that name; "" if there is none."""
-    return _text(answer.body.decode("utf-8", "replace"), name)
-
-
-def _text(document: str, name: str) -> str:
-    match = re.search(rf"<{name}>(.*?)</{name}>", document, re.DOTALL)
-    return unescape(match.group(1)) if match else ""

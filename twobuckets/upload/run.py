@@ -1,18 +1,19 @@
-"""What the files of one run share: wishes, what comes next, what was found out, and the records."""
+"""What the files of one run share: options, what was found out, and what is left unfinished."""
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.aws.codes import HOPELESS, Meaning, meaning_of
 from twobuckets.prices import US_EAST_1, Prices
 from twobuckets.s3.engine import FileChangedError, Request, Response, SendError
+from twobuckets.s3.operations import head_object, read_date, read_etag
 from twobuckets.s3.refusals import explain
 from twobuckets.upload import checksum
 from twobuckets.upload.content_type import content_type_of
@@ -20,24 +21,19 @@ from twobuckets.upload.files import Failed, File
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from twobuckets.pipeline.conversation import Answer, Talk
     from twobuckets.upload.checksum import Body
     from twobuckets.upload.journal import Journal
+    from twobuckets.upload.multipart import Multipart
 
 # What every other file would meet as well.
 _FATAL: Final = HOPELESS | {Meaning.MISPLACED}
-CHANGED: Final = "it changed while it was being uploaded, so nothing was stored"
-CHANGED_HINT: Final = "Upload it again once nothing writes to it."
-NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something else than what was sent"
-NOT_WHAT_WAS_SENT_HINT: Final = "Look at the object before anything relies on it; upload it again."
-BURIED: Final = (
-    "another upload of this key, which was begun later, is what staging shows; S3 takes it for the "
-    "newer one"
-)
-BURIED_HINT: Final = "Upload it again if this file is the one to be processed."
-
-Outcome = Response | SendError
+_CHANGED: Final = "it changed while it was being uploaded, so nothing was stored"
+_CHANGED_HINT: Final = "Upload it again once nothing writes to it."
+_NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something else than what was sent"
+_NOT_WHAT_WAS_SENT_HINT: Final = "Look at the object before anything relies on it; upload it again."
 
 
 class Resume(enum.Enum):
@@ -49,7 +45,7 @@ class Resume(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class UploadOptions:
     """How files are to be uploaded; `part_bytes` None means a size that suits each file.
 
     `most_parts` is how many parts may be in flight at once. With `Resume.IGNORE` nothing is kept
@@ -126,7 +122,7 @@ class Run:
 
     def __init__(
         self,
-        wishes: Wishes,
+        options: UploadOptions,
         journal: Journal,
         *,
         initiator: Callable[[], frozenset[str]],
@@ -134,7 +130,7 @@ class Run:
         on_sent: Callable[[File, int], None] | None = None,
         tells_crc: bool | None = None,
     ) -> None:
-        self.wishes = wishes
+        self.options = options
         self.journal = journal
         self.initiator = initiator
         self.on_sent = on_sent
@@ -142,8 +138,8 @@ class Run:
         self.tells_crc = tells_crc
         self.has_conditions = True
         self.has_trailers = True
-        self.next: deque[Request] = deque()
         self.records: deque[Uploaded | Failed | Warned] = deque()
+        self.unfinished: list[Multipart] = []
         self.parts_in_flight = 0
         self.sent_bytes = 0
         self.has_contact = False
@@ -157,16 +153,55 @@ class Run:
         Without `--no-overwrite` the condition tells at no cost that the key is taken; the write is
         then repeated without it.
         """
-        return self.has_conditions or not self.wishes.overwrite
+        return self.has_conditions or not self.options.overwrite
 
-    def store(self, uploaded: Uploaded) -> None:
-        """Record a file that S3 has."""
+    @property
+    def has_room_for_part(self) -> bool:
+        """Whether one more part may be in flight."""
+        return self.parts_in_flight < self.options.most_parts
+
+    def ask(self, request: Request) -> Talk[Answer]:
+        """Send a request and return its answer."""
+        (answer,) = yield [request]
+        self.has_contact |= isinstance(answer, Response) and answer.ok
+        return answer
+
+    def head(self, file: File, *, version_id: str | None = None) -> Talk[Answer]:
+        """Ask what is stored under a file's key, as its current or a certain version."""
+        return self.ask(head_object(self.options.bucket, file.key, version_id))
+
+    @contextlib.contextmanager
+    def watching(self, upload: Multipart) -> Iterator[None]:
+        """Remember an upload until its conversation ends: an interruption finds it unfinished."""
+        self.unfinished.append(upload)
+        yield
+        # Not in `finally`: what stops in the middle stays to be told of, or to be aborted.
+        self.unfinished.remove(upload)
+
+    def uploaded(
+        self,
+        file: File,
+        answer: Response,
+        *,
+        size_bytes: int,
+        etag: str,
+        crc: int,
+        resumed_bytes: int = 0,
+        replaced: bool = False,
+    ) -> Uploaded:
+        """Return the record of a file that S3 has, as an answer says."""
         self._stored_any = True
-        self.records.append(uploaded)
-
-    def fail(self, file: File, reason: str, hint: str | None = None) -> None:
-        """Record a file that was not uploaded."""
-        self.records.append(Failed(file.path, file.key, reason, hint))
+        return Uploaded(
+            file.path,
+            file.key,
+            size_bytes,
+            etag,
+            answer.headers.get("x-amz-version-id"),
+            checksum.encode(crc),
+            self.answered_at(answer),
+            resumed_bytes,
+            replaced,
+        )
 
     def warn_once(self, file: File, message: str) -> None:
         """Record something that concerns every file, the first time."""
@@ -176,11 +211,11 @@ class Run:
 
     def answered_at(self, answer: Response) -> datetime:
         """Return when S3 gave an answer, by its clock where it tells."""
-        return parse_date(answer.headers.get("date", "")) or self._now()
+        return read_date(answer) or self._now()
 
     def content_type(self, file: File) -> str:
         """Return the content type that a file is stored with."""
-        return content_type_of(file.path, file.key, self.wishes.content_type)
+        return content_type_of(file.path, file.key, self.options.content_type)
 
     def checksum_headers(self, body: Body, *, is_part: bool = False) -> list[tuple[str, str]]:
         """Return the headers with which S3 refuses a body that was changed on its way.
@@ -209,47 +244,32 @@ class Run:
         if self.tells_crc is None:
             self.tells_crc = False
         try:
-            return checksum.find_md5(answer.headers.get("etag", "")) == body.md5.hex()
+            return checksum.find_md5(read_etag(answer)) == body.md5.hex()
         except (OSError, FileChangedError):
             return False
-
-    def head(
-        self, file: File, step: Callable[[Outcome], None], *, version_id: str | None = None
-    ) -> None:
-        """Ask next what is stored under a file's key, as its current or a certain version."""
-        self.next.append(
-            Request(
-                "HEAD",
-                self.wishes.bucket,
-                file.key,
-                query=(("versionId", version_id),) if version_id is not None else (),
-                headers=(("x-amz-checksum-mode", "ENABLED"),),
-                tag=step,
-            )
-        )
 
     def hears(self, file: File) -> Callable[[int], None] | None:
         """Return who is told of the bytes of a file as they are sent."""
         return partial(self.on_sent, file) if self.on_sent is not None else None
 
-    def explain(self, file: File, outcome: Outcome, operation: str) -> Failed:
+    def explain(self, file: File, answer: Answer, operation: str) -> Failed:
         """Return in words why a file was refused.
 
         Raises the explanation instead when every other file would be refused as well.
         """
-        what = f"upload {file.path} to s3://{self.wishes.bucket}/{file.key}"
-        if isinstance(outcome, SendError):
+        what = f"upload {file.path} to s3://{self.options.bucket}/{file.key}"
+        if isinstance(answer, SendError):
             hint = (
                 "Check the network, --region and --endpoint-url, then run the command again: it "
                 "goes on where it stopped."
             )
-            error = explain(outcome, operation, what, hint=hint)
+            error = explain(answer, operation, what, hint=hint)
             is_fatal = not self.has_contact
         else:
-            error = explain(outcome, operation, what)
-            means = meaning_of(outcome.code or str(outcome.status))
+            error = explain(answer, operation, what)
+            means = meaning_of(answer.code or str(answer.status))
             denied = means is Meaning.DENIED and not self._stored_any
-            is_fatal = denied or means in _FATAL or outcome.code == "NoSuchBucket"
+            is_fatal = denied or means in _FATAL or answer.code == "NoSuchBucket"
         if is_fatal:
             raise error
         return Failed(
@@ -257,20 +277,14 @@ class Run:
         )
 
 
-@lru_cache(maxsize=8)
-def parse_date(text: str) -> datetime | None:
-    """Return the instant that a header names, aware, in UTC; None for anything else."""
-    try:
-        return parsedate_to_datetime(text).astimezone(UTC)
-    except ValueError:
-        return None
+def changed(file: File) -> Failed:
+    """Return that a file was not uploaded because something wrote to it meanwhile."""
+    return Failed(file.path, file.key, _CHANGED, _CHANGED_HINT)
 
 
-def lacks_condition(answer: Response) -> bool:
-    """Tell whether an endpoint refused a write because it knows no conditions on writes."""
-    return answer.status == 501 or (
-        answer.status == 400 and answer.code in {"NotImplemented", "InvalidArgument"}
-    )
+def differs(file: File) -> Failed:
+    """Return that S3 says it stored something else than the file."""
+    return Failed(file.path, file.key, _NOT_WHAT_WAS_SENT, _NOT_WHAT_WAS_SENT_HINT)
 
 
 def existing(file: File) -> Failed:
@@ -283,9 +297,9 @@ def existing(file: File) -> Failed:
     )
 
 
-def is_change(outcome: Outcome) -> bool:
+def is_change(answer: Answer) -> bool:
     """Tell whether a file became shorter while it was being sent."""
-    return isinstance(outcome, SendError) and isinstance(outcome.cause, FileChangedError)
+    return isinstance(answer, SendError) and isinstance(answer.cause, FileChangedError)
 
 
 def is_same_file(one: os.stat_result, other: os.stat_result) -> bool:

@@ -1,7 +1,8 @@
 """One run over files: small ones in one request, large ones in parts, all over one sender.
 
-One source gives the sender its next request, parts and small files mixed, so that a folder of
-small files and one huge file both keep the connection full. What holds at every moment:
+Each file is a conversation with S3, and one driver keeps many of them going, parts and small files
+mixed, so that a folder of small files and one huge file both keep the connection full. What holds
+at every moment:
 
 - What was read is what is sent: a body is in memory, or its checksum was taken first and S3
   refuses a body that does not have it.
@@ -16,31 +17,30 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from twobuckets.s3.engine import Request, Response
-from twobuckets.upload.checksum import read_body
+from twobuckets.pipeline.conversation import hold
+from twobuckets.s3.engine import SendError
+from twobuckets.s3.operations import abort_multipart_upload
 from twobuckets.upload.files import STDIN, Failed, File
 from twobuckets.upload.journal import InUseError
-from twobuckets.upload.large import IN_USE, IN_USE_HINT, LargeFile, open_large
-from twobuckets.upload.parts import THRESHOLD_BYTES, stream_part_bytes
+from twobuckets.upload.large import IN_USE, IN_USE_HINT, send_large
+from twobuckets.upload.parts import THRESHOLD_BYTES
 from twobuckets.upload.run import Uploaded
-from twobuckets.upload.small import Small, prepare
-from twobuckets.upload.stream import LargeStream, read_block
+from twobuckets.upload.small import send_small
+from twobuckets.upload.stream import send_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import timedelta
 
+    from twobuckets.pipeline.conversation import LongTalk
     from twobuckets.s3.engine import Sender
     from twobuckets.upload.journal import Claim, Journal
-    from twobuckets.upload.multipart import Multipart
-    from twobuckets.upload.run import Kept, Outcome, Run, Warned
+    from twobuckets.upload.run import Kept, Run, Warned
 
 _MOST_WAITING: Final = 64
 _MOST_UNSEEN: Final = 1000
-_CHECKED_AT_ONCE_BYTES: Final = 128 * 1024 * 1024
-"""Read between two looks at the network: a tenth of a second, which nobody notices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,10 @@ class Upload:
         stdin: BinaryIO | None = None,
     ) -> None:
         self._sender = sender
-        self._files = iter(files)
+        self._files = files
         self._run = run
         self._stdin = stdin
-        self._walked = False
-        self._waiting: deque[File] = deque()
-        self._active: list[Multipart] = []
-        self._open = 0
+        self._large = 0
         self._uploaded = self._failed = self._total_bytes = self._resumed_bytes = 0
 
     def summary(self, duration: timedelta) -> UploadSummary:
@@ -98,25 +95,7 @@ class Upload:
         )
 
     def __iter__(self) -> Iterator[Uploaded | Failed | Warned]:
-        records = self._run.records
-        try:
-            while not self._is_finished():
-                for request, outcome in self._sender.send_all(self._source()):
-                    self._open -= 1
-                    self._run.has_contact |= isinstance(outcome, Response) and outcome.ok
-                    cast("Callable[[Outcome], None]", request.tag)(outcome)
-                    if records:
-                        yield from self._take_records()
-                yield from self._take_records()
-        finally:
-            for large in self._active:
-                large.close()
-
-    def _take_records(self) -> Iterator[Uploaded | Failed | Warned]:
-        self._active = [large for large in self._active if not large.is_over]
-        records = self._run.records
-        while records:
-            record = records.popleft()
+        for record in hold(self._sender, self._iter_talks(), self._run.records):
             if isinstance(record, Uploaded):
                 self._uploaded += 1
                 self._total_bytes += record.size_bytes
@@ -127,89 +106,46 @@ class Upload:
 
     def kept(self) -> list[Kept]:
         """Return what is in S3 of uploads that did not get done and can be gone on with."""
-        return [kept for large in self._active if (kept := large.kept) is not None]
+        return [kept for upload in self._run.unfinished if (kept := upload.kept(self._run))]
 
     def dropped(self) -> list[tuple[str, str]]:
         """Return key and upload id of what an interruption left and nobody can go on with."""
         return [
-            (large.file.key, large.upload_id)
-            for large in self._active
-            if large.upload_id and large.is_dropped
+            (upload.file.key, upload.upload_id)
+            for upload in self._run.unfinished
+            if upload.upload_id and upload.drops
         ]
 
-    def _is_finished(self) -> bool:
-        return (
-            self._walked
-            and not self._open
-            and not self._waiting
-            and not self._run.next
-            and not any(not large.is_over for large in self._active)
-        )
+    def _iter_talks(self) -> Iterator[LongTalk[Uploaded | Failed | Warned] | None]:
+        """Yield how each file is sent; None while there is no room for the next one."""
+        run = self._run
+        waiting: deque[File] = deque()
+        files = iter(self._files)
+        is_walked = False
+        while not is_walked or waiting:
+            if waiting and self._large < run.options.most_parts and run.has_room_for_part:
+                yield self._count_large(send_large(run, waiting.popleft()))
+            elif is_walked or len(waiting) >= _MOST_WAITING or len(run.records) >= _MOST_UNSEEN:
+                yield None
+            elif (found := next(files, None)) is None:
+                is_walked = True
+            elif isinstance(found, Failed):
+                run.records.append(found)
+            elif found.path == STDIN and self._stdin is not None:
+                yield send_stream(run, found, self._stdin)
+            elif found.size_bytes >= THRESHOLD_BYTES:
+                waiting.append(found)
+            else:
+                yield send_small(run, found)
 
-    def _source(self) -> Iterator[Request | None]:
-        while not self._is_finished():
-            request = self._next_request()
-            if request is not None:
-                self._open += 1
-            yield request
-
-    def _next_request(self) -> Request | None:
-        following, waiting, records = self._run.next, self._waiting, self._run.records
-        if following:
-            return following.popleft()
-        if self._run.parts_in_flight < self._run.wishes.most_parts:
-            for large in self._active:
-                request = large.next_part()
-                if request is not None or following:
-                    return request or following.popleft()
-            if self._begin_large():
-                return following.popleft()
-        while not self._walked and len(records) < _MOST_UNSEEN and len(waiting) < _MOST_WAITING:
-            request = self._take_file()
-            if request is not None or following or self._begin_large():
-                return request or following.popleft()
-        budget = _CHECKED_AT_ONCE_BYTES
-        for large in self._active:
-            if isinstance(large, LargeFile):
-                budget = large.check(budget)
-        return following.popleft() if following else None
-
-    def _take_file(self) -> Request | None:
-        found = next(self._files, None)
-        if found is None:
-            self._walked = True
-        elif isinstance(found, Failed):
-            self._run.records.append(found)
-        elif found.path == STDIN and self._stdin is not None:
-            return self._begin_stream(found, self._stdin)
-        elif found.size_bytes >= THRESHOLD_BYTES:
-            self._waiting.append(found)
-        else:
-            request = prepare(self._run, found)
-            if not isinstance(request, File):
-                return request
-            self._waiting.append(request)
-        return None
-
-    def _begin_large(self) -> bool:
-        """Begin a large file if one waits and there is room; True when it has a request."""
-        while self._waiting and len(self._active) < self._run.wishes.most_parts:
-            large = open_large(self._run, self._waiting.popleft())
-            if large is not None:
-                self._active.append(large)
-                large.begin()
-                return True
-        return False
-
-    def _begin_stream(self, file: File, stream: BinaryIO) -> Request | None:
-        first = read_block(stream, self._run, 1)
-        if len(first) < stream_part_bytes(1, part_bytes=self._run.wishes.part_bytes):
-            small = Small(self._run, file, read_body(first))
-            return small.request(only_if_new=self._run.only_if_new)
-        large = LargeStream(self._run, file, stream, first)
-        self._active.append(large)
-        large.create()
-        return None
+    def _count_large(
+        self, talk: LongTalk[Uploaded | Failed]
+    ) -> LongTalk[Uploaded | Failed | Warned]:
+        self._large += 1
+        try:
+            return (yield from talk)
+        finally:
+            self._large -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,10 +233,7 @@ def drop(
     sender: Sender, bucket: str, uploads: Iterable[tuple[str, str]]
 ) -> Iterator[tuple[str, str]]:
     """Abort incomplete uploads, each a key and an upload id; yield those that could not be."""
-    requests = [
-        Request("DELETE", bucket, key, query=(("uploadId", upload_id),), tag=(key, upload_id))
-        for key, upload_id in uploads
-    ]
-    for request, outcome in sender.send_all(requests):
-        if not isinstance(outcome, Response) or not (outcome.ok or outcome.status == 404):
-            yield cast("tuple[str, str]", request.tag)
+    asked = {abort_multipart_upload(bucket, *upload): upload for upload in uploads}
+    for request, answer in sender.send_all(asked):
+        if isinstance(answer, SendError) or not (answer.ok or answer.status == 404):
+            yield asked[request]

@@ -4,66 +4,74 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from twobuckets.upload.checksum import Body
-from twobuckets.upload.multipart import Multipart
+from twobuckets.pipeline.conversation import Meanwhile
+from twobuckets.upload.checksum import Body, read_body
+from twobuckets.upload.multipart import Multipart, create, finish, send_part
 from twobuckets.upload.parts import MOST_PARTS, stream_part_bytes
+from twobuckets.upload.small import send_body
 
 if TYPE_CHECKING:
-    from twobuckets.upload.files import File
-    from twobuckets.upload.run import Outcome, Run
+    from collections.abc import Iterator
+
+    from twobuckets.pipeline.conversation import LongTalk, Talk
+    from twobuckets.upload.files import Failed, File
+    from twobuckets.upload.run import Run, Uploaded
 
 STREAM_MEMORY_BYTES: Final = 48 * 1024 * 1024
 """How much of a stream is in memory at once, unless a single part is larger."""
 
 
-class LargeStream(Multipart):
-    """A stream that turned out to be large; nobody can read it again, so nothing is kept of it."""
+def send_stream(run: Run, file: File, stream: BinaryIO) -> LongTalk[Uploaded | Failed]:
+    """Send what a stream holds: a short one in one request, any other in parts.
 
-    def __init__(self, run: Run, file: File, stream: BinaryIO, first: bytes) -> None:
-        super().__init__(run, file)
-        self._stream = stream
-        self._block = first
-        self._number = 0
-        self._held_bytes = 0
-        self._is_at_end = False
-        self._drops = True
+    Nobody can read it again, so nothing is kept of it when it does not get done.
+    """
+    first = _read_block(stream, run, 1)
+    if len(first) < stream_part_bytes(1, part_bytes=run.options.part_bytes):
+        return (yield from send_body(run, file, read_body(first)))
+    upload = Multipart(file, drops=True)
+    with run.watching(upload):
+        failure = yield from create(run, upload)
+        if failure is not None:
+            return failure
+        yield Meanwhile(_iter_parts(run, upload, stream, first))
+        return (yield from finish(run, upload))
 
-    def _next_body(self) -> tuple[int, Body] | None:
-        if self._is_at_end or (self._in_flight and self._held_bytes >= STREAM_MEMORY_BYTES):
-            return None
-        block, self._block = self._block, b""
+
+def _iter_parts(
+    run: Run, upload: Multipart, stream: BinaryIO, block: bytes
+) -> Iterator[Talk[None] | None]:
+    """Yield what sends each part, reading no further ahead than memory allows."""
+    held = 0
+
+    def send(number: int, body: Body) -> Talk[None]:
+        nonlocal held
+        yield from send_part(run, upload, number, body)
+        held -= body.length
+
+    number = 0
+    while upload.failure is None:
+        if not run.has_room_for_part or held >= STREAM_MEMORY_BYTES:
+            yield None
+            continue
+        number += 1
+        block = block or _read_block(stream, run, number)
         if not block:
-            block = read_block(self._stream, self.run, self._number + 1)
-        if not block:
-            self._is_at_end = True
-            self._complete_if_done()
-            return None
-        self._number += 1
-        if self._number > MOST_PARTS:
-            self._end(
-                self._failed(
-                    f"it is longer than {MOST_PARTS:,} parts",
-                    "Give a larger --part-size, or leave it out.",
-                )
+            return
+        if number > MOST_PARTS:
+            upload.failure = upload.failed(
+                f"it is longer than {MOST_PARTS:,} parts",
+                "Give a larger --part-size, or leave it out.",
             )
-            return None
-        self._held_bytes += len(block)
-        return self._number, Body(block)
-
-    def _part_sent(self, number: int, body: Body, trailed: bool, outcome: Outcome) -> None:
-        self._held_bytes -= body.length
-        super()._part_sent(number, body, trailed, outcome)
-
-    def _is_all_sent(self) -> bool:
-        return self._is_at_end
-
-    def _has_changed(self) -> bool:
-        return False
+            return
+        held += len(block)
+        body, block = Body(block), b""
+        yield send(number, body)
 
 
-def read_block(stream: BinaryIO, run: Run, number: int) -> bytes:
+def _read_block(stream: BinaryIO, run: Run, number: int) -> bytes:
     """Return what a part of a stream holds; less than a part only at its end."""
-    wanted = stream_part_bytes(number, part_bytes=run.wishes.part_bytes)
+    wanted = stream_part_bytes(number, part_bytes=run.options.part_bytes)
     blocks = []
     while wanted:
         block = stream.read(wanted)

@@ -26,7 +26,7 @@ from twobuckets.upload.journal import Journal
 from twobuckets.upload.listed import read_listed
 from twobuckets.upload.parts import count_parts_in_flight, require_part_bytes
 from twobuckets.upload.plan import plan
-from twobuckets.upload.run import Kept, Resume, Run, Uploaded, Warned, Wishes
+from twobuckets.upload.run import Kept, Resume, Run, Uploaded, UploadOptions, Warned
 from twobuckets.upload.send import (
     Begun,
     Discarded,
@@ -146,7 +146,7 @@ def upload(
             _tell_nothing_found(app, include, exclude)
         app.finish(planned, attention=planned.failed > 0)
         return
-    wishes = Wishes(
+    options = UploadOptions(
         bucket=app.pipeline.staging,
         content_type=content_type,
         overwrite=not no_overwrite,
@@ -165,7 +165,7 @@ def upload(
             app,
             files,
             counted_files,
-            wishes,
+            options,
             concurrency,
             bandwidth_limit,
             failures,
@@ -243,7 +243,7 @@ def _upload(
     app: App,
     files: Iterable[File | Failed],
     counted_files: Iterable[File | Failed] | None,
-    wishes: Wishes,
+    options: UploadOptions,
     concurrency: int | None,
     bandwidth_limit: int | None,
     failures: FailureList,
@@ -254,15 +254,15 @@ def _upload(
     started_at = app.now()
     limits = {
         # One more than there are parts, so that small files never wait for parts of large ones.
-        "most_bulk": wishes.most_parts + 1,
+        "most_bulk": options.most_parts + 1,
         "bytes_per_second": bandwidth_limit,
     }
     if concurrency is not None:
         limits["most"] = concurrency
     with app.connect(**limits) as sender, upload_progress(app.out, counted_files) as progress:
         run = Run(
-            wishes,
-            _open_journal(app, wishes.bucket),
+            options,
+            _open_journal(app, options.bucket),
             initiator=lambda: find_initiator(app.aws.sts),
             now=app.now,
             on_sent=progress.sent if progress is not None else None,
@@ -291,17 +291,17 @@ def _upload(
             app.out.note(f"Interrupted: {counted(count, 'file')} uploaded")
             raise
         finally:
-            _tell_what_stays(app, uploading, wishes)
+            _tell_what_stays(app, uploading, options)
     return uploading.summary(app.now() - started_at)
 
 
-def _tell_what_stays(app: App, uploading: Upload, wishes: Wishes) -> None:
+def _tell_what_stays(app: App, uploading: Upload, options: UploadOptions) -> None:
     for kept in uploading.kept():
         app.out.record(replace(kept, remedy=_drop_command(app, kept)))
     dropped = uploading.dropped()
     if dropped:
         with app.connect() as sender:
-            for key, upload_id in drop(sender, wishes.bucket, dropped):
+            for key, upload_id in drop(sender, options.bucket, dropped):
                 app.out.warn(
                     f"The incomplete upload {upload_id} of {key} could not be dropped; "
                     "`twobuckets ls uploads` shows it"
