@@ -55,8 +55,8 @@ _PIECES = 10
 _EMPTY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
-Refusal = tuple[int, str, str]
-"""Status, code and message of an error."""
+Refusal = tuple[int, str, str] | bytes
+"""Status, code and message of an error of S3's; or a whole answer."""
 
 
 class Asked(NamedTuple):
@@ -213,7 +213,9 @@ class _Passage:
             return True
         if refusal := self._proxy.refuses(Asked(method, target, length, fields)):
             body.drain()
-            self._client.sendall(_refusal(*refusal, method))
+            if not isinstance(refusal, bytes):
+                refusal = _refusal(*refusal, method)
+            self._client.sendall(refusal)
             return True
         if fault is Fault.DELAY:
             time.sleep(self._proxy.delay)

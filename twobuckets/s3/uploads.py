@@ -10,6 +10,7 @@ from twobuckets.s3.answers import AnswerError, ListedUpload
 from twobuckets.s3.engine import Request, Sender, SendError
 from twobuckets.s3.listing import ListingError, iter_uploads
 from twobuckets.s3.operations import PartsPage
+from twobuckets.s3.refusals import are_credentials_over
 
 # So many uploads are asked for their parts together, and then told in order.
 _BATCH = 500
@@ -100,7 +101,7 @@ def _read_parts(sender: Sender, bucket: str, uploads: Sequence[ListedUpload]) ->
         if answer.status == 404 and answer.code in ("NoSuchUpload", ""):
             held.pop(number, None)
             continue
-        if answer.status == 403:
+        if answer.status == 403 and not are_credentials_over(answer):
             held[number] = _Held(None, None, None, None, None)
             continue
         if not answer.ok:
