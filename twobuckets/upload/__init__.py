@@ -12,6 +12,7 @@ small          a file that goes in one request
 large          a file that goes in parts, and goes on from what an earlier run left
 stream         standard input
 multipart      one multipart upload, from its creation to its proof or its abort
+unfinished     what is known of it wherever it is interrupted
 checksum       what proves that S3 stored what was read
 journal        which incomplete uploads are ours
 resume         what S3 keeps of them, and which a file may go on with

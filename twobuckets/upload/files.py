@@ -28,6 +28,10 @@ STDIN: Final = "-"
 MOST_OPEN_FOLDERS: Final = 500
 """Deeper trees than this are refused: each level of the walk holds a folder open."""
 
+_CHANGED: Final = "it changed while it was being uploaded, so nothing was stored"
+_CHANGED_HINT: Final = "Upload it again once nothing writes to it."
+_NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something else than what was sent"
+_NOT_WHAT_WAS_SENT_HINT: Final = "Look at the object before anything relies on it; upload it again."
 _KINDS: Final = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -348,6 +352,26 @@ def _with_key(file: File) -> File | Failed:
         file.key,
         f"no object can have its key: {fault}",
         hint="Rename it, or name its object with --key.",
+    )
+
+
+def changed(file: File) -> Failed:
+    """Return that a file was not uploaded because something wrote to it meanwhile."""
+    return Failed(file.path, file.key, _CHANGED, _CHANGED_HINT)
+
+
+def differs(file: File) -> Failed:
+    """Return that S3 says it stored something else than the file."""
+    return Failed(file.path, file.key, _NOT_WHAT_WAS_SENT, _NOT_WHAT_WAS_SENT_HINT)
+
+
+def existing(file: File) -> Failed:
+    """Return that a file was not uploaded because its key is taken."""
+    return Failed(
+        file.path,
+        file.key,
+        "the key is in staging already and has not been processed",
+        "Wait until it is processed, use another key, or leave out --no-overwrite.",
     )
 
 

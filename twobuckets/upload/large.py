@@ -15,11 +15,9 @@ from twobuckets.s3.engine import FileChangedError, FileSlice, Response
 from twobuckets.s3.operations import read_etag
 from twobuckets.upload import checksum
 from twobuckets.upload.checksum import Body, read_body
-from twobuckets.upload.files import Failed, File, open_file, why_unreadable
+from twobuckets.upload.files import Failed, File, changed, existing, open_file, why_unreadable
 from twobuckets.upload.journal import Begun, Claim, InUseError
 from twobuckets.upload.multipart import (
-    Multipart,
-    StoredPart,
     abort,
     create,
     finish,
@@ -29,7 +27,8 @@ from twobuckets.upload.multipart import (
 )
 from twobuckets.upload.parts import PartPlan, plan_parts
 from twobuckets.upload.resume import find_ours, find_part_bytes, read_kept
-from twobuckets.upload.run import Resume, Uploaded, changed, existing, is_same_file
+from twobuckets.upload.run import Resume, Uploaded, is_same_file
+from twobuckets.upload.unfinished import Multipart, StoredPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

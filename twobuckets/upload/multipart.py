@@ -6,8 +6,8 @@ conversation ends, an interruption finds it among what is unfinished, and it is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from twobuckets.s3.answers import parse_time
 from twobuckets.s3.engine import FileChangedError, FileSlice, Response, SendError
@@ -26,17 +26,16 @@ from twobuckets.s3.operations import (
     upload_part,
 )
 from twobuckets.upload import checksum
-from twobuckets.upload.files import Failed, File
-from twobuckets.upload.run import Kept, Uploaded, changed, differs, existing, is_change
+from twobuckets.upload.files import Failed, differs, existing
+from twobuckets.upload.run import is_change
+from twobuckets.upload.unfinished import StoredPart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
     from twobuckets.pipeline.conversation import Answer, Talk
     from twobuckets.s3.engine import Request
     from twobuckets.upload.checksum import Body
-    from twobuckets.upload.run import Run
+    from twobuckets.upload.run import Run, Uploaded
+    from twobuckets.upload.unfinished import Multipart
 
 _MOST_ABORTS: Final = 5
 _CONFLICT: Final = "ConditionalRequestConflict"
@@ -47,86 +46,6 @@ _BURIED: Final = (
     "newer one"
 )
 _BURIED_HINT: Final = "Upload it again if this file is the one to be processed."
-
-
-class StoredPart(NamedTuple):
-    """A part that S3 has and was proven to have; `length` is in bytes."""
-
-    etag: str
-    crc: int
-    length: int
-
-
-@dataclass(slots=True, eq=False)
-class Multipart:
-    """A multipart upload of a file, and what S3 is known to have of it.
-
-    It has no id before it is created and after it is gone. With `drops`, nothing of it is to stay
-    in S3 if it does not get done. `forgets` is called when it is complete or aborted;
-    `has_changed` tells whether what was read is no longer what the file is. `was_taken` is whether
-    its key showed an object before, `resumed_bytes` how much S3 had from earlier runs.
-    """
-
-    file: File
-    drops: bool = False
-    forgets: Callable[[], None] = lambda: None
-    has_changed: Callable[[], bool] = lambda: False
-    upload_id: str = ""
-    abort_at: datetime | None = None
-    parts: dict[int, StoredPart] = field(default_factory=dict)
-    failure: Failed | None = None
-    was_taken: bool = False
-    resumed_bytes: int = 0
-
-    @property
-    def done_bytes(self) -> int:
-        """How many bytes of it S3 has."""
-        return sum(part.length for part in self.parts.values())
-
-    @property
-    def whole_crc(self) -> int:
-        """The CRC64NVME of all its parts in their order."""
-        parts = [part for _, part in sorted(self.parts.items())]
-        return checksum.ALGORITHM.combine((part.crc, part.length) for part in parts)
-
-    def is_whole(self, said: str | None, etag: str) -> bool:
-        """Tell whether what S3 says of an object proves that it is all the parts, in their order.
-
-        That is their combined checksum, or the ETag that their MD5s add up to.
-        """
-        if said == checksum.encode(self.whole_crc):
-            return True
-        expected = checksum.multipart_etag(part.etag for _, part in sorted(self.parts.items()))
-        return expected is not None and etag == expected
-
-    def kept(self, run: Run) -> Kept | None:
-        """Return what S3 has of it and a resume can use; None if nothing."""
-        if not self.upload_id or self.drops:
-            return None
-        done_bytes = self.done_bytes
-        return Kept(
-            self.file.path,
-            self.file.key,
-            self.upload_id,
-            done_bytes,
-            self.file.size_bytes,
-            self.abort_at,
-            run.options.prices.month_usd(done_bytes),
-        )
-
-    def forget(self) -> None:
-        """Note that S3 has it no longer: it is complete, aborted or expired."""
-        self.forgets()
-        self.upload_id = ""
-
-    def failed(self, reason: str, hint: str | None = None) -> Failed:
-        """Return that its file was not uploaded, and why."""
-        return Failed(self.file.path, self.file.key, reason, hint)
-
-    def changed(self) -> Failed:
-        """Return that its file was written to meanwhile: no part of it is worth keeping."""
-        self.drops = True
-        return changed(self.file)
 
 
 def create(run: Run, upload: Multipart) -> Talk[Failed | None]:
@@ -235,7 +154,7 @@ def give_up(run: Run, upload: Multipart, failure: Failed) -> Talk[Failed]:
     """End an upload with a failure: drop what nobody can go on with, and tell what is kept."""
     if upload.upload_id and upload.drops:
         yield from abort(run, upload)
-    kept = upload.kept(run)
+    kept = upload.kept(run.options.prices)
     if kept is None:
         return failure
     return replace(failure, kept_bytes=kept.kept_bytes, upload_id=kept.upload_id)

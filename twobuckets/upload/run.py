@@ -26,14 +26,10 @@ if TYPE_CHECKING:
     from twobuckets.pipeline.conversation import Answer, Talk
     from twobuckets.upload.checksum import Body
     from twobuckets.upload.journal import Journal
-    from twobuckets.upload.multipart import Multipart
+    from twobuckets.upload.unfinished import Multipart
 
 # What every other file would meet as well.
 _FATAL: Final = HOPELESS | {Meaning.MISPLACED}
-_CHANGED: Final = "it changed while it was being uploaded, so nothing was stored"
-_CHANGED_HINT: Final = "Upload it again once nothing writes to it."
-_NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something else than what was sent"
-_NOT_WHAT_WAS_SENT_HINT: Final = "Look at the object before anything relies on it; upload it again."
 
 
 class Resume(enum.Enum):
@@ -79,25 +75,6 @@ class Uploaded:
     uploaded_at: datetime
     resumed_bytes: int = 0
     replaced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What an interrupted upload leaves in S3: the same command goes on from there.
-
-    `abort_at` is when a lifecycle rule removes it, None if S3 named no such rule;
-    `cost_month_usd` is what it costs until then, at the price of S3 Standard; `remedy` is the
-    command that drops it, which the command line fills in.
-    """
-
-    path: str
-    key: str
-    upload_id: str
-    kept_bytes: int
-    size_bytes: int
-    abort_at: datetime | None
-    cost_month_usd: float
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,26 +252,6 @@ class Run:
         return Failed(
             file.path, file.key, error.message.removeprefix(f"Could not {what}: "), error.hint
         )
-
-
-def changed(file: File) -> Failed:
-    """Return that a file was not uploaded because something wrote to it meanwhile."""
-    return Failed(file.path, file.key, _CHANGED, _CHANGED_HINT)
-
-
-def differs(file: File) -> Failed:
-    """Return that S3 says it stored something else than the file."""
-    return Failed(file.path, file.key, _NOT_WHAT_WAS_SENT, _NOT_WHAT_WAS_SENT_HINT)
-
-
-def existing(file: File) -> Failed:
-    """Return that a file was not uploaded because its key is taken."""
-    return Failed(
-        file.path,
-        file.key,
-        "the key is in staging already and has not been processed",
-        "Wait until it is processed, use another key, or leave out --no-overwrite.",
-    )
 
 
 def is_change(answer: Answer) -> bool:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from twobuckets.pipeline.conversation import LongTalk
     from twobuckets.s3.engine import Sender
     from twobuckets.upload.journal import Claim, Journal
-    from twobuckets.upload.run import Kept, Run, Warned
+    from twobuckets.upload.run import Run, Warned
+    from twobuckets.upload.unfinished import Kept
 
 _MOST_WAITING: Final = 64
 _MOST_UNSEEN: Final = 1000
@@ -106,7 +107,11 @@ class Upload:
 
     def kept(self) -> list[Kept]:
         """Return what is in S3 of uploads that did not get done and can be gone on with."""
-        return [kept for upload in self._run.unfinished if (kept := upload.kept(self._run))]
+        return [
+            kept
+            for upload in self._run.unfinished
+            if (kept := upload.kept(self._run.options.prices))
+        ]
 
     def dropped(self) -> list[tuple[str, str]]:
         """Return key and upload id of what an interruption left and nobody can go on with."""

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.s3.engine import FileChangedError, FileSlice, Response, SendError
 from twobuckets.s3.operations import lacks_condition, put_object, read_etag
 from twobuckets.upload.checksum import Body, read_body
-from twobuckets.upload.files import Failed, File, open_file, why_unreadable
+from twobuckets.upload.files import (
+    Failed,
+    File,
+    changed,
+    differs,
+    existing,
+    open_file,
+    why_unreadable,
+)
 from twobuckets.upload.large import send_large
 from twobuckets.upload.parts import THRESHOLD_BYTES
-from twobuckets.upload.run import changed, differs, existing, is_change, is_same_file
+from twobuckets.upload.run import is_change, is_same_file
 
 if TYPE_CHECKING:
     from twobuckets.pipeline.conversation import LongTalk, Talk

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from twobuckets.pipeline.conversation import Meanwhile
 from twobuckets.upload.checksum import Body, read_body
-from twobuckets.upload.multipart import Multipart, create, finish, send_part
+from twobuckets.upload.multipart import create, finish, send_part
 from twobuckets.upload.parts import MOST_PARTS, stream_part_bytes
 from twobuckets.upload.small import send_body
+from twobuckets.upload.unfinished import Multipart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,7 @@ from twobuckets.upload.journal import Journal
 from twobuckets.upload.listed import read_listed
 from twobuckets.upload.parts import count_parts_in_flight, require_part_bytes
 from twobuckets.upload.plan import plan
-from twobuckets.upload.run import Kept, Resume, Run, Uploaded, UploadOptions, Warned
+from twobuckets.upload.run import Resume, Run, Uploaded, UploadOptions, Warned
 from twobuckets.upload.send import (
     Begun,
     Discarded,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from twobuckets.cli.app import App
     from twobuckets.logs.waiting import Fate
+    from twobuckets.upload.unfinished import Kept
 
 
 @command("upload")

@@ -13,8 +13,9 @@ from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes, format_duration
 from twobuckets.upload.files import Failed
 from twobuckets.upload.plan import Planned, PlanSummary
-from twobuckets.upload.run import Kept, Uploaded
+from twobuckets.upload.run import Uploaded
 from twobuckets.upload.send import Begun, Discarded, DiscardSummary, UploadSummary
+from twobuckets.upload.unfinished import Kept
 
 _Pieces = list[tuple[str, str]]
 """Texts and their styles: joined they are the plain line, which thousands of small files need."""
