@@ -16,6 +16,12 @@ probe           the program that importing runs there
 confidential    which files look as if they held secrets: nobody packs one without meaning it
 scratch         places for what is made on the way: locked while their process lives, cleared by the
                 next one
+pythons         a Python of the target's version on this machine: only that one proves anything
+                about it
+reading         what a processor's text alone proves, where no Python of the target's version can
+                import it
+wholeness       artifacts that look whole and are not: names that hide each other, paths that lead
+                nowhere
 """
 
 from __future__ import annotations
