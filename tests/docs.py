@@ -31,6 +31,7 @@ from twobuckets.cli import records as records_
 from twobuckets.doctor import list_checks
 from twobuckets.errors import ExitStatus
 from twobuckets.manual import TOPICS
+from twobuckets.pipeline.lifecycle import Clearing, UploadEnd
 from twobuckets.prices import US_EAST_1
 from twobuckets.processor.contract import FAILED, Failure, Outcome
 from twobuckets.records import type_of
@@ -334,7 +335,12 @@ def _listed() -> Iterator[str]:
         ("An object; `age` in staging only.", rows.object_json([listed], now=NOON)),
         (
             "An incomplete upload; what is not known is null.",
-            rows.upload_json([upload], now=NOON, prices=US_EAST_1),
+            rows.upload_json(
+                [upload],
+                now=NOON,
+                prices=US_EAST_1,
+                ends=lambda _: UploadEnd(Clearing.BY_RULE, NOON),
+            ),
         ),
     ):
         row = json.loads(line)

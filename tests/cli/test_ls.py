@@ -18,6 +18,7 @@ from tests.conftest import put_into_moto
 from tests.s3.scripted import Received, answer, refuse, serving
 from twobuckets.cli import cli, rows
 from twobuckets.cli.output import Output
+from twobuckets.pipeline.lifecycle import Clearing, UploadEnd
 from twobuckets.prices import US_EAST_1
 from twobuckets.records import json_line
 from twobuckets.s3.answers import ListedObject
@@ -298,7 +299,8 @@ def test_a_person_sees_ages_sizes_and_two_lines_for_an_upload():
     assert rows.object_table(objects("a")) == "2026-05-04 13:30:00Z     5.0 MiB  a\n"
     at = now - timedelta(hours=49)
     upload = IncompleteUpload("k\n", "id", at, "ada", "STANDARD", 7, 7 * 1024**3, at, "r")
-    shown = rows.upload_table([upload], now=now, prices=US_EAST_1)
+    ended = UploadEnd(Clearing.BY_RULE, at)
+    shown = rows.upload_table([upload], now=now, prices=US_EAST_1, ends=lambda _: ended)
     assert shown == (
         "   2d 1h      7 parts    7.0 GiB   $0.16 a month  k\\n\n"
         "         by ada, aborted by a rule on 2026-05-02, id id\n"

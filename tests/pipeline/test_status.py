@@ -225,17 +225,22 @@ def moto(fake_credentials: None) -> Iterator[Aws]:
         yield made
 
 
-def deny(client: Any, *operations: str):
-    """Make operations fail as S3 does without the permission."""
-    answer = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+def answer_with(client: Any, body: bytes, status: int, *operations: str):
+    """Answer operations of S3 with these bytes, whatever they are."""
 
-    def refuse(**_: Any) -> AWSResponse:
-        raw: Any = io.BytesIO(answer)
-        raw.stream = lambda *_, **__: iter([answer])
-        return AWSResponse("https://s3", 403, HTTPHeaders(), raw)
+    def answer(**_: Any) -> AWSResponse:
+        raw: Any = io.BytesIO(body)
+        raw.stream = lambda *_, **__: iter([body])
+        return AWSResponse("https://s3", status, HTTPHeaders(), raw)
 
     for operation in operations:
-        client.meta.events.register_first(f"before-send.s3.{operation}", refuse)
+        client.meta.events.register_first(f"before-send.s3.{operation}", answer)
+
+
+def deny(client: Any, *operations: str):
+    """Make operations fail as S3 does without the permission."""
+    said = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    answer_with(client, said, 403, *operations)
 
 
 def test_what_is_denied_is_named_and_hides_nothing_else(moto: Aws):
@@ -304,3 +309,15 @@ def test_each_fact_is_asked_for_once_whoever_asks(moto: Aws):
         facts.buckets.lifecycle("intake")
         facts.buckets.policy("intake")
     assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("status", [403, 405])
+def test_an_answer_that_is_not_of_aws_is_no_missing_permission(moto: Aws, status: int):
+    page = b"<html><body>Sign in to the guest network</body></html>"
+
+    answer_with(moto.s3, page, status, "GetBucketVersioning")
+    found = describe_bucket(facts_of(moto), "staging", "intake")
+    assert isinstance(found, BucketStatus)
+    assert isinstance(found.versioning, Unread)
+    assert f"not AWS (HTTP status {status}" in found.versioning.reason
+    assert found.versioning.action is None

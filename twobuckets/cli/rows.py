@@ -12,16 +12,21 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
+from twobuckets.pipeline.lifecycle import Clearing
 from twobuckets.prices import format_usd
 from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
+    from twobuckets.pipeline.lifecycle import UploadEnd
     from twobuckets.prices import Prices
     from twobuckets.s3.answers import ListedObject
     from twobuckets.s3.uploads import IncompleteUpload
+
+    Ends: TypeAlias = Callable[[IncompleteUpload], UploadEnd]
 
 _PLAIN_ROWS = re.compile(r"[\t\n -~]*\Z")
 
@@ -70,7 +75,7 @@ def object_table(objects: Sequence[ListedObject], *, now: datetime | None = None
     )
 
 
-def upload_lines(uploads: Sequence[IncompleteUpload]) -> str:
+def upload_lines(uploads: Sequence[IncompleteUpload], *, ends: Ends) -> str:
     """Return the fields of each upload, separated by tabs; `-` stands for what is not known.
 
     They are start, parts, bytes, when it is aborted, initiator, upload id and key.
@@ -82,7 +87,7 @@ def upload_lines(uploads: Sequence[IncompleteUpload]) -> str:
                     _instant(u.initiated_at),
                     _or_dash(u.parts),
                     _or_dash(u.stored_bytes),
-                    _instant(u.abort_at) if u.abort_at else "-",
+                    _or_dash(_at(ends(u))),
                     visible(u.initiator) or "-",
                     visible(u.upload_id),
                     visible(u.key),
@@ -94,7 +99,9 @@ def upload_lines(uploads: Sequence[IncompleteUpload]) -> str:
     )
 
 
-def upload_json(uploads: Sequence[IncompleteUpload], *, now: datetime, prices: Prices) -> str:
+def upload_json(
+    uploads: Sequence[IncompleteUpload], *, now: datetime, prices: Prices, ends: Ends
+) -> str:
     """Return each upload as a line of JSON, with its age in seconds and its cost a month."""
 
     def text(value: str | None) -> str:
@@ -111,14 +118,16 @@ def upload_json(uploads: Sequence[IncompleteUpload], *, now: datetime, prices: P
             f'"initiator": {quoted(u.initiator)}, "storage_class": {quoted(u.storage_class)}, '
             f'"parts": {number(u.parts)}, "stored_bytes": {number(u.stored_bytes)}, '
             f'"cost_month_usd": {number(_month_usd(u, prices))}, '
-            f'"abort_at": {text(_instant(u.abort_at) if u.abort_at else None)}, '
-            f'"abort_rule": {text(u.abort_rule)}}}\n'
+            f'"abort_at": {text(_at(ends(u)))}, "abort_rule": {text(u.abort_rule)}, '
+            f'"clearing": {text(ends(u).clearing)}}}\n'
             for u in uploads
         ]
     )
 
 
-def upload_table(uploads: Sequence[IncompleteUpload], *, now: datetime, prices: Prices) -> str:
+def upload_table(
+    uploads: Sequence[IncompleteUpload], *, now: datetime, prices: Prices, ends: Ends
+) -> str:
     """Return each upload on two lines for a person."""
 
     def held(u: IncompleteUpload) -> str:
@@ -128,19 +137,31 @@ def upload_table(uploads: Sequence[IncompleteUpload], *, now: datetime, prices: 
         parts = counted(u.parts, "part", "parts")
         return f"{parts:>12} {format_bytes(u.stored_bytes):>10} {cost + ' a month':>15}"
 
-    def ends(u: IncompleteUpload) -> str:
-        if u.abort_at is None:
-            return "no rule aborts it"
-        return f"aborted by a rule on {u.abort_at.astimezone(UTC):%Y-%m-%d}"
-
     return "".join(
         [
             f"{format_duration(now - u.initiated_at):>8} {held(u)}  {visible(u.key)}\n"
-            f"{'':>9}by {visible(u.initiator) or '(unknown)'}, {ends(u)}, "
+            f"{'':>9}by {visible(u.initiator) or '(unknown)'}, {_how_it_ends(ends(u))}, "
             f"id {visible(u.upload_id)}\n"
             for u in uploads
         ]
     )
+
+
+def _at(end: UploadEnd) -> str | None:
+    return None if end.at is None else _instant(end.at)
+
+
+def _how_it_ends(end: UploadEnd) -> str:
+    match end.clearing:
+        case Clearing.BY_RULE:
+            assert end.at is not None
+            return f"aborted by a rule on {end.at.astimezone(UTC):%Y-%m-%d}"
+        case Clearing.NONE:
+            return "no rule aborts it"
+        case Clearing.UNKNOWN:
+            return "whether a rule aborts it is unknown"
+        case Clearing.NOT_HERE:
+            return "nothing aborts it on the embedded AWS"
 
 
 def _month_usd(upload: IncompleteUpload, prices: Prices) -> float | None:
@@ -149,8 +170,8 @@ def _month_usd(upload: IncompleteUpload, prices: Prices) -> float | None:
     return round(prices.month_usd(upload.stored_bytes, upload.storage_class), 6)
 
 
-def _or_dash(number: int | None) -> str:
-    return "-" if number is None else str(number)
+def _or_dash(value: int | str | None) -> str:
+    return "-" if value is None else str(value)
 
 
 # Objects that came together have their seconds in common; the format costs as much as the rest.

@@ -62,7 +62,8 @@ class Site:
     facts: Facts = field(init=False)
 
     def __post_init__(self) -> None:
-        self.facts = Facts(self.aws, self.pipeline, self.now)
+        runs_rules = not self.settings.is_local
+        self.facts = Facts(self.aws, self.pipeline, self.now, runs_rules=runs_rules)
 
     @property
     def buckets(self) -> BucketFacts:

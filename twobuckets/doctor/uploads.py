@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.aws import ClientError
-from twobuckets.doctor.buckets import aborts_uploads
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.pipeline.lifecycle import Clearing
 from twobuckets.pipeline.lookups import CouldNotLook, listing_stopped
 from twobuckets.s3.listing import ListingError, iter_uploads
 from twobuckets.s3.uploads import read_parts
@@ -147,14 +147,17 @@ def _many(
 
 
 def _end(site: Site, bucket: str, upload: IncompleteUpload) -> str:
-    if upload.abort_at is not None:
-        return f"A lifecycle rule clears it at {format_instant(upload.abort_at)}."
-    try:
-        if aborts_uploads(site.buckets.lifecycle(bucket)):
-            return "A lifecycle rule will clear it."
-    except CouldNotLook:
-        return "Whether a lifecycle rule will clear it could not be read."
-    return "No lifecycle rule clears it."
+    end = site.facts.end_of_upload(bucket, upload)
+    match end.clearing:
+        case Clearing.BY_RULE:
+            assert end.at is not None
+            return f"A lifecycle rule clears it at {format_instant(end.at)}."
+        case Clearing.NONE:
+            return "No lifecycle rule clears it."
+        case Clearing.UNKNOWN:
+            return "Whether a lifecycle rule will clear it could not be read."
+        case Clearing.NOT_HERE:
+            return "The embedded AWS runs no lifecycle rules, so nothing clears it."
 
 
 def _arrived_since(site: Site, upload: IncompleteUpload) -> str | None:

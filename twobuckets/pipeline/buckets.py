@@ -115,4 +115,4 @@ class BucketFacts:
             return getattr(self._aws.s3, prefix + name)(Bucket=bucket)
 
         what = f"the {name.replace('_', ' ')} of bucket {bucket}"
-        return self._lookups.read(what, permission, call, absent=(absent,)) or {}
+        return self._lookups.read(what, permission, call, absent=(absent,) if absent else ()) or {}

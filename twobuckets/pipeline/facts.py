@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twobuckets.pipeline.buckets import BucketFacts
 from twobuckets.pipeline.function import FunctionFacts
+from twobuckets.pipeline.lifecycle import UploadEnd, end_of_upload
 from twobuckets.pipeline.lookups import CouldNotLook, Lookups
 from twobuckets.pipeline.notifications import routes_to
 from twobuckets.pipeline.policies import Permission, admits, permission_of_s3
@@ -14,11 +16,23 @@ from twobuckets.pipeline.stack import StackFacts
 from twobuckets.pipeline.topics import TopicFacts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from twobuckets.aws.clients import Aws
     from twobuckets.pipeline.notifications import Route
     from twobuckets.settings import Pipeline
+
+
+class BegunUpload(Protocol):
+    """What is told of an incomplete multipart upload; `abort_at` is what S3 says itself."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def initiated_at(self) -> datetime: ...
+    @property
+    def abort_at(self) -> datetime | None: ...
 
 
 class Facts:
@@ -27,10 +41,14 @@ class Facts:
     May be used from several threads at a time. What a fact raises, see `Lookups.read`.
     """
 
-    def __init__(self, aws: Aws, pipeline: Pipeline, now: datetime) -> None:
+    def __init__(
+        self, aws: Aws, pipeline: Pipeline, now: datetime, *, runs_rules: bool = True
+    ) -> None:
         self.aws = aws
         self.pipeline = pipeline
         self.now = now
+        self.runs_rules = runs_rules
+        """Whether S3 does what lifecycle rules say: the embedded AWS only keeps them."""
         self.lookups = Lookups()
         self.buckets = BucketFacts(aws, self.lookups)
         self.function = FunctionFacts(aws, pipeline, now, self.lookups)
@@ -42,6 +60,20 @@ class Facts:
     def partition(self) -> str:
         """The first part of ARNs in the region: "aws", "aws-cn", "aws-us-gov" and so on."""
         return self.aws.s3.meta.partition
+
+    def end_of_upload(self, bucket: str, upload: BegunUpload) -> UploadEnd:
+        """Return how an incomplete multipart upload ends that nobody completes."""
+        rules: Sequence[Mapping[str, Any]] | None = None
+        if self.runs_rules and upload.abort_at is None:
+            with contextlib.suppress(CouldNotLook):
+                rules = self.buckets.lifecycle(bucket)
+        return end_of_upload(
+            upload.key,
+            upload.initiated_at,
+            told_at=upload.abort_at,
+            rules=rules,
+            runs_rules=self.runs_rules,
+        )
 
     def account(self) -> str:
         """Return the account of the credentials in use."""

@@ -1,8 +1,10 @@
-"""What lifecycle rules of a bucket apply to."""
+"""What lifecycle rules of a bucket apply to, and when they clear an incomplete upload."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import enum
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,3 +32,64 @@ def days_until(rules: Iterable[Mapping[str, Any]], action: str, unit: str) -> in
         if covers_everything(rule) and unit in rule.get(action, {})
     ]
     return min(found, default=None)
+
+
+class Clearing(enum.StrEnum):
+    """What is known of the end of an incomplete multipart upload that nobody completes."""
+
+    BY_RULE = "rule"
+    """A lifecycle rule aborts it."""
+    NONE = "none"
+    """No lifecycle rule aborts it: its parts stay, and are paid, until somebody does."""
+    UNKNOWN = "unknown"
+    """S3 names no rule, and the bucket's rules could not be read."""
+    NOT_HERE = "not-here"
+    """The embedded AWS keeps lifecycle rules and runs none of them."""
+
+
+class UploadEnd(NamedTuple):
+    """How an incomplete upload ends, and the instant where a rule ends it."""
+
+    clearing: Clearing
+    at: datetime | None = None
+
+
+def end_of_upload(
+    key: str,
+    initiated_at: datetime,
+    *,
+    told_at: datetime | None,
+    rules: Iterable[Mapping[str, Any]] | None,
+    runs_rules: bool,
+) -> UploadEnd:
+    """Return how an incomplete upload of a key ends.
+
+    `told_at` is what S3 says in its answers about the upload. That it says nothing does not mean
+    that there is no rule: then the bucket's `rules` tell, None of them where they could not be
+    read. `runs_rules` is false of an S3 that runs none. A rule's time is the next midnight in UTC
+    after its days are over (S3 user guide, "Lifecycle configuration elements").
+    """
+    if not runs_rules:
+        return UploadEnd(Clearing.NOT_HERE)
+    if told_at is not None:
+        return UploadEnd(Clearing.BY_RULE, told_at)
+    if rules is None:
+        return UploadEnd(Clearing.UNKNOWN)
+    days = [
+        int(rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"])
+        for rule in rules
+        if rule.get("Status") == "Enabled"
+        and "DaysAfterInitiation" in rule.get("AbortIncompleteMultipartUpload", {})
+        and key.startswith(_prefix_of(rule))
+    ]
+    if not days:
+        return UploadEnd(Clearing.NONE)
+    over_at = initiated_at.astimezone(UTC) + timedelta(days=min(days))
+    midnight = over_at.replace(hour=0, minute=0, second=0, microsecond=0)
+    return UploadEnd(Clearing.BY_RULE, midnight + timedelta(days=midnight != over_at))
+
+
+def _prefix_of(rule: Mapping[str, Any]) -> str:
+    chosen = rule.get("Filter") or {}
+    both = chosen.get("And") or {}
+    return str(rule.get("Prefix") or chosen.get("Prefix") or both.get("Prefix") or "")

@@ -139,10 +139,22 @@ def _answer(
 
 
 def could_not_look(what: str, error: ClientError, permission: str) -> CouldNotLook:
-    """Return what a failed read means for checks; only a denial is about the permission."""
+    """Return what a failed read means for checks; only a denial is about the permission.
+
+    An answer that names no code of AWS's is none of AWS's: a proxy's page, say, or another service.
+    Of a HEAD the status is all there is.
+    """
+    code = error_code(error)
+    if (not code or code.isdecimal()) and not str(error.operation_name).startswith("Head"):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", code)
+        return CouldNotLook(what, _not_aws(status), None)
     if meaning(error) is Meaning.DENIED:
         return CouldNotLook(what, "access denied", permission)
     return CouldNotLook(what, _reason(explain(error, f"read {what}"), what), None)
+
+
+def _not_aws(status: object) -> str:
+    return f"what answered is not AWS (HTTP status {status}, and no error of AWS's)"
 
 
 def _reason(error: TwoBucketsError, what: str) -> str:
@@ -151,6 +163,9 @@ def _reason(error: TwoBucketsError, what: str) -> str:
 
 def listing_stopped(what: str, error: ListingError, permission: str) -> CouldNotLook:
     """Return what a listing that failed means for checks."""
-    if getattr(error.reason, "status", None) == _FORBIDDEN:
+    status = getattr(error.reason, "status", None)
+    if status is not None and not getattr(error.reason, "code", ""):
+        return CouldNotLook(what, _not_aws(status), None)
+    if status == _FORBIDDEN:
         return CouldNotLook(what, "access denied", permission)
     return CouldNotLook(what, str(error), None)

@@ -52,7 +52,8 @@ class BucketStatus:
     """A bucket and its protection.
 
     `encryption` is S3's name of the algorithm; `abort_uploads_days` and `noncurrent_days` are what
-    a rule for the whole bucket says, None without one.
+    a rule for the whole bucket says, None without one; `runs_rules` is false of the embedded AWS,
+    which keeps lifecycle rules and runs none.
     """
 
     role: str
@@ -64,6 +65,7 @@ class BucketStatus:
     abort_uploads_days: int | Unread | None
     noncurrent_days: int | Unread | None
     cors_origins: tuple[str, ...] | Unread
+    runs_rules: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,7 @@ def describe_bucket(facts: Facts, role: str, bucket: str) -> BucketStatus | Part
         if isinstance(rules, Unread)
         else days_until(rules, "NoncurrentVersionExpiration", "NoncurrentDays"),
         cors_origins=glance(lambda: _origins(read.cors(bucket))),
+        runs_rules=facts.runs_rules,
     )
 
 

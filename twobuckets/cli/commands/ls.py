@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -142,19 +143,22 @@ def _list_objects(
 
 def _list_uploads(app: App, bucket: str, prefix: str, chosen: _Chosen, now: datetime) -> _Sum:
     from twobuckets.cli import rows
+    from twobuckets.pipeline.facts import Facts
     from twobuckets.s3.uploads import iter_incomplete_uploads
 
     total, prices = _Sum(), app.prices
+    facts = Facts(app.aws, app.pipeline, now, runs_rules=not app.settings.is_local)
+    ends = partial(facts.end_of_upload, bucket)
 
     def wanted(upload: ListedUpload) -> bool:
         return chosen.has(upload.initiated_at, None)
 
     def write(batch: list[IncompleteUpload]) -> str:
         if app.json:
-            return rows.upload_json(batch, now=now, prices=prices)
+            return rows.upload_json(batch, now=now, prices=prices, ends=ends)
         if app.out.is_terminal:
-            return rows.upload_table(batch, now=now, prices=prices)
-        return rows.upload_lines(batch)
+            return rows.upload_table(batch, now=now, prices=prices, ends=ends)
+        return rows.upload_lines(batch, ends=ends)
 
     with app.connect() as sender, app.out.bulk():
         uploads = iter_incomplete_uploads(sender, bucket, prefix=prefix, wanted=wanted)

@@ -80,7 +80,7 @@ def _iter_parts(app: App, pipeline: Pipeline) -> Iterator[object]:
     from twobuckets.pipeline import status as describe
     from twobuckets.pipeline.facts import Facts
 
-    facts = Facts(app.aws, pipeline, app.now())
+    facts = Facts(app.aws, pipeline, app.now(), runs_rules=not app.settings.is_local)
     reads: list[Callable[[], object | None]] = [
         partial(describe.describe_bucket, facts, "staging", pipeline.staging),
         partial(describe.describe_staging, facts),

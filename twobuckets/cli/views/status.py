@@ -104,6 +104,8 @@ def _rules(bucket: BucketStatus) -> list[Text]:
             Text(f"uploads aborted after {days}d") if days else Text("uploads NEVER ABORTED", _BAD),
             Text(f"old versions kept {noncurrent}d" if noncurrent else "old versions kept"),
         ]
+        if not bucket.runs_rules:
+            rules.append(Text("rules not run here", _DIM))
     if isinstance(bucket.cors_origins, Unread):
         rules.append(Text("CORS ").append_text(_unread(bucket.cors_origins)))
     elif bucket.cors_origins:
