@@ -64,6 +64,7 @@ var (
 	counts   sync.Map
 	sequence atomic.Int64
 	latency  atomic.Int64
+	rate     atomic.Int64
 	inFlight atomic.Int64
 	mostIn   atomic.Int64
 	block    = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
@@ -548,6 +549,24 @@ func onUpload(w http.ResponseWriter, r *http.Request, b *bucket, key, id string,
 	}
 }
 
+// send writes a body, no faster than the rate that is set for each connection.
+func send(w http.ResponseWriter, body []byte) {
+	perSecond := rate.Load()
+	if perSecond == 0 {
+		w.Write(body)
+		return
+	}
+	sent, began := 0, time.Now()
+	for sent < len(body) {
+		n, err := w.Write(body[sent:min(len(body), sent+256*1024)])
+		if err != nil {
+			return
+		}
+		sent += n
+		time.Sleep(time.Until(began.Add(time.Duration(float64(sent) / float64(perSecond) * 1e9))))
+	}
+}
+
 func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key string, q url.Values) {
 	switch {
 	case q.Has("uploadId"):
@@ -610,9 +629,17 @@ func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key strin
 			return
 		}
 		show(w, v)
-		w.Header().Set("Content-Length", strconv.FormatInt(v.size, 10))
+		first, last := int64(0), v.size-1
+		if n, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); n > 0 {
+			last = min(last, v.size-1)
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, v.size))
+		}
+		w.Header().Set("Content-Length", strconv.FormatInt(last+1-first, 10))
+		if r.Header.Get("Range") != "" {
+			w.WriteHeader(206)
+		}
 		if r.Method == "GET" {
-			w.Write(v.body)
+			send(w, v.body[first:last+1])
 		}
 	}
 }
@@ -640,6 +667,9 @@ func admin(w http.ResponseWriter, what string, q url.Values) {
 	case "latency":
 		d, _ := time.ParseDuration(q.Get("d"))
 		latency.Store(int64(d))
+	case "rate":
+		perSecond, _ := strconv.ParseInt(q.Get("bytes"), 10, 64)
+		rate.Store(perSecond)
 	case "zero":
 		counts.Range(func(kind, _ any) bool { counts.Delete(kind); return true })
 		mostIn.Store(0)

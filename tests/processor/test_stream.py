@@ -230,7 +230,45 @@ def test_a_reader_of_a_header_fetches_little_and_one_of_everything_in_large_piec
         assert sum(last - first + 1 for first, last in objects.ranges) <= 256 * 1024
         stream.read()
     assert max(last - first + 1 for first, last in objects.ranges) == stream_._LARGEST_BYTES
-    assert len(objects.ranges) < 14
+    assert len(objects.ranges) < 7
+
+
+def test_a_jump_fetches_what_was_asked_for_in_one_request() -> None:
+    objects = Objects(bytes(40_000_000))
+    with objects.open() as stream:
+        stream.seek(-65_536, io.SEEK_END)
+        stream.read(65_536)
+        for start in (1_000_000, 20_000_000, 9_000_000):
+            stream.seek(start)
+            assert len(stream.read(700_000)) == 700_000
+    assert len(objects.ranges) == 4
+    assert sum(last - first + 1 for first, last in objects.ranges) < 4 * 700_000
+
+
+@pytest.mark.parametrize("room_bytes", [0, 16 * 1024 * 1024, stream_.ROOM_BYTES])
+def test_a_stream_holds_no_more_than_it_has_room_for(room_bytes: int) -> None:
+    held = most = 0
+
+    class Counting(RangeReader):
+        def fetch(self, start: int, stop: int) -> list[bytes]:
+            nonlocal held, most
+            held += stop - start
+            most = max(most, held)
+            return super().fetch(start, stop)
+
+    def on_read(count: int) -> None:
+        nonlocal held
+        held -= count
+
+    objects = Objects(bytes(200_000_000))
+    client: Any = objects
+    pinned = {"Bucket": "b", "Key": "k", "VersionId": "v", "IfMatch": '"e"'}
+    reader = Counting(client, pinned)
+    stream = open_stream(reader, len(objects.content), None, on_read, room_bytes=room_bytes)
+    while stream.read(1_000_000):
+        pass
+    assert most <= max(room_bytes, 2 * stream_._SMALLEST_BYTES) + 1_000_000
+    stream.close()
 
 
 def test_a_closed_stream_says_so() -> None:

@@ -7,6 +7,7 @@ events       every shape of event, as one list of records
 answers      what is returned to senders that read it: SQS, Pipes, Batch Operations
 file         what `process` gets, and Reject
 stream       an object version as a binary stream
+compressed   what a compressed file holds, as a stream
 archive      moving one exact version to the archive
 looking      what both buckets hold of a key, and whether it is archived already
 copying      the copy, in one call or in parts, under conditions

@@ -23,7 +23,7 @@ from twobuckets.processor.file import File, Reject
 from twobuckets.processor.looking import Archived, NotHere, Staged
 from twobuckets.processor.outcome import failure_of, now_text, write_line
 from twobuckets.processor.refusals import ClosedError
-from twobuckets.processor.stream import RangeReader, find_expected, open_stream
+from twobuckets.processor.stream import ROOM_BYTES, RangeReader, find_expected, open_stream
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -49,6 +49,8 @@ class Settings:
     copy_concurrency: int
     storage_class: str | None
     deadline_margin_seconds: float
+    room_bytes: int
+    """What a stream over a file may hold."""
 
 
 def find_settings(environ: Mapping[str, str]) -> Settings:
@@ -58,13 +60,19 @@ def find_settings(environ: Mapping[str, str]) -> Settings:
         raise ConfigurationError(
             f"{contract.ARCHIVE_BUCKET} is not set: it names the archive bucket"
         )
+    record_concurrency = _whole_number(environ, contract.RECORD_CONCURRENCY, 1, 64)
+    # Lambda says how much there is (Lambda developer guide, "Defined runtime environment
+    # variables"). An eighth for what is read leaves most of it to the user's function.
+    memory_mb = environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    room_bytes = int(memory_mb) * 1024 * 1024 // 8 if memory_mb.isdecimal() else ROOM_BYTES
     return Settings(
         archive_bucket=bucket,
         process=environ.get(contract.PROCESS) or contract.DEFAULT_PROCESS,
-        record_concurrency=_whole_number(environ, contract.RECORD_CONCURRENCY, 1, 64),
+        record_concurrency=record_concurrency,
         copy_concurrency=_whole_number(environ, contract.COPY_CONCURRENCY, 8, 64),
         storage_class=environ.get(contract.STORAGE_CLASS) or None,
         deadline_margin_seconds=_whole_number(environ, contract.DEADLINE_MARGIN, 3, 300),
+        room_bytes=min(ROOM_BYTES, room_bytes) // record_concurrency,
     )
 
 
@@ -239,7 +247,9 @@ class Invocation:
 
         def opener() -> BinaryIO:
             reader = RangeReader(self.s3, staged.pinned, on_gone=mark_gone)
-            stream = open_stream(reader, staged.size_bytes, expected, count)
+            stream = open_stream(
+                reader, staged.size_bytes, expected, count, room_bytes=self.settings.room_bytes
+            )
             progress.streams.append(stream)
             return stream
 
@@ -252,6 +262,8 @@ class Invocation:
             content_type=staged.head.get("ContentType", "binary/octet-stream"),
             metadata=staged.metadata,
             opener=opener,
+            sequencer=progress.arrival.sequencer,
+            attempt=progress.arrival.attempt or self.attempt,
         )
         try:
             return run_process(process, file)
