@@ -112,3 +112,15 @@ def count(files: Iterator[File | Failed]) -> tuple[int, int, bool]:
         while census._thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.001)
     return census.files, census.size_bytes, census.is_complete
+
+
+def test_names_that_look_the_same_are_warned_of_once(staging: Staging, tmp_path: Path):
+    for number in range(7):
+        for name in (f"caf\u00e9{number}", f"cafe\u0301{number}"):
+            (tmp_path / name).write_bytes(b"x")
+    result = staging.upload(str(tmp_path), "-r")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("(NFC) and decomposed (NFD)") == 5
+    assert result.stderr.count("this is the last one named") == 1
+    keys = {f"caf{letter}{n}" for letter in ("\u00e9", "e\u0301") for n in range(7)}
+    assert keys == set(staging.keys())

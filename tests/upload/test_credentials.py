@@ -18,6 +18,7 @@ from twobuckets.cli import cli
 from twobuckets.errors import AccessError, TwoBucketsError, UsageError
 from twobuckets.upload.credentials import (
     request_credentials,
+    require_role,
     resource_of,
     session_name_of,
     session_policy,
@@ -274,3 +275,58 @@ def test_a_role_of_another_partition_gets_a_policy_of_that_partition(fake_creden
         )
     assert found.access_key_id == "ASIAEXAMPLEEXAMPLE"
     assert "'s'" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("role", "is_aws", "partition"),
+    [
+        ("arn:aws:iam::123456789012:role/uploader", True, "aws"),
+        ("arn:aws:iam::123456789012:role/a/path/uploader", True, "aws"),
+        ("arn:aws-us-gov:iam::123456789012:role/uploader", True, "aws-us-gov"),
+        ("arn:aws-iso-b:iam::123456789012:role/uploader", True, "aws-iso-b"),
+        ("arn:aws-eusc:iam::123456789012:role/uploader", True, "aws-eusc"),
+        ("arn:aws:iam:::role/uploader", True, None),
+        ("arn:aws:iam::tenant:role/uploader", True, None),
+        ("arn:minio:iam:::role/uploader", True, None),
+        ("arn:aws:iam::123456789012:user/uploader", True, None),
+        # Ceph's RADOS gateway, with and without a tenant, and with accounts of its own.
+        ("arn:aws:iam:::role/uploader", False, "aws"),
+        ("arn:aws:iam::tenant:role/uploader", False, "aws"),
+        ("arn:aws:iam::RGW11111111111111111:role/uploader", False, "aws"),
+        ("arn:minio:iam:::role/idmp-upload", False, "aws"),
+        ("arn:aws-cn:iam::123456789012:role/uploader", False, "aws-cn"),
+        ("uploader", False, None),
+        ("arn:aws:iam::a:b:role/uploader", False, None),
+    ],
+)
+def test_roles_are_known_in_every_partition_and_of_every_maker(role, is_aws, partition):
+    if partition is None:
+        with pytest.raises(UsageError, match="not the ARN of a role"):
+            require_role(role, is_aws=is_aws)
+    else:
+        assert require_role(role, is_aws=is_aws) == partition
+
+
+def test_a_role_of_another_maker_is_assumed_at_its_endpoint(fake_credentials):
+    role = "arn:minio:iam:::role/idmp-upload"
+    sts = boto3.client("sts", region_name="us-east-1", endpoint_url="https://minio.example")
+    expected = {
+        "RoleArn": role,
+        "RoleSessionName": session_name_of("k"),
+        "Policy": session_policy("staging", "k"),
+        "DurationSeconds": 3600,
+    }
+    given_ = {"AccessKeyId": "M" * 16, "SecretAccessKey": "s", "SessionToken": "t"}
+    with Stubber(sts) as stubbed:
+        answer = {"Credentials": given_ | {"Expiration": datetime.now(UTC)}}
+        stubbed.add_response("assume_role", answer, expected)
+        found = request_credentials(
+            sts,
+            role_arn=role,
+            bucket="staging",
+            key="k",
+            lives_for=timedelta(hours=1),
+            region="us-east-1",
+            endpoint_url="https://minio.example",
+        )
+    assert found.role_arn == role

@@ -93,6 +93,36 @@ def test_what_is_no_file_is_named_for_what_it_is(tmp_path: Path):
     assert "no such file" in failure_of(missing).reason
 
 
+def test_names_that_look_the_same_are_told_and_both_go(tmp_path: Path):
+    composed, decomposed = "caf\u00e9.csv", "cafe\u0301.csv"
+    below = "n\u0303"
+    for name in (composed, decomposed, "cafe.csv", f"{below}/a", "o\u0308nly.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "\u00f1").mkdir()
+    twins: list[tuple[str, str]] = []
+    found = find_files(
+        [str(tmp_path)], recursive=True, on_twins=lambda path, twin: twins.append((path, twin))
+    )
+    keys = {file.key for file in found if isinstance(file, File)}
+    assert keys == {composed, decomposed, "cafe.csv", f"{below}/a", "o\u0308nly.csv"}
+    assert sorted(twins) == sorted(
+        [
+            (str(tmp_path / decomposed), str(tmp_path / composed)),
+            (str(tmp_path / below), str(tmp_path / "\u00f1")),
+        ]
+    )
+
+
+def test_a_name_of_two_forms_that_are_one_file_has_no_twin(tmp_path: Path):
+    # As a file system that takes both forms for one name shows it.
+    (tmp_path / "cafe\u0301.csv").write_text("x")
+    (tmp_path / "caf\u00e9.csv").hardlink_to(tmp_path / "cafe\u0301.csv")
+    twins: list[str] = []
+    list(find_files([str(tmp_path)], recursive=True, on_twins=lambda path, _: twins.append(path)))
+    assert twins == []
+
+
 def test_a_name_that_is_not_utf_8_fails_alone(tmp_path: Path):
     (tmp_path / "good").write_text("x")
     (tmp_path / os.fsdecode(b"bad\xff")).write_text("x")

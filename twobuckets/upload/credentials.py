@@ -28,7 +28,8 @@ CHAINED_LIFE: Final = timedelta(hours=1)
 
 _LONGEST_POLICY: Final = 2048
 _LONGEST_SESSION_NAME: Final = 64
-_ROLE_ARN: Final = re.compile(r"arn:(aws[a-z-]*):iam::\d{12}:role/[!-~]+")
+_ROLE_ARN: Final = re.compile(r"arn:([a-z][a-z0-9-]*):iam::([^:]*):role/[!-~]+")
+_ACCOUNT: Final = re.compile(r"\d{12}")
 _SESSION_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 
 
@@ -97,6 +98,24 @@ def session_name_of(key: str) -> str:
     return f"twobuckets-{digest}-{readable}"[:_LONGEST_SESSION_NAME]
 
 
+def require_role(role_arn: str, *, is_aws: bool) -> str:
+    """Return the partition that resources have in policies of a role. Raises UsageError for none.
+
+    Other makers of S3 write roles in their own ways: Ceph names a tenant or nothing in place of the
+    account, MinIO itself in place of the partition. Their policies name resources as AWS does.
+    """
+    role = _ROLE_ARN.fullmatch(role_arn)
+    is_role = role is not None and (
+        not is_aws or (role[1].startswith("aws") and _ACCOUNT.fullmatch(role[2]) is not None)
+    )
+    if role is None or not is_role:
+        raise UsageError(
+            f"Could not assume the role {role_arn!r}: that is not the ARN of a role",
+            hint="Give it as arn:aws:iam::123456789012:role/NAME.",
+        )
+    return role[1] if role[1].startswith("aws") else "aws"
+
+
 def request_credentials(
     sts: STSClient,
     *,
@@ -113,19 +132,14 @@ def request_credentials(
     Raises UsageError for what STS would not take, and AccessError when the role may not be assumed
     or not for so long.
     """
-    role = _ROLE_ARN.fullmatch(role_arn)
-    if role is None:
-        raise UsageError(
-            f"Could not assume the role {role_arn!r}: that is not the ARN of a role",
-            hint="Give it as arn:aws:iam::123456789012:role/NAME.",
-        )
+    partition = require_role(role_arn, is_aws=endpoint_url is None)
     name = session_name if session_name is not None else session_name_of(require_key(key))
     if _SESSION_NAME.fullmatch(name) is None:
         raise UsageError(
             f"Could not use the session name {name!r}: STS takes 2 to 64 letters, digits and"
             " _+=,.@-"
         )
-    policy = session_policy(bucket, require_key(key), partition=role[1])
+    policy = session_policy(bucket, require_key(key), partition=partition)
     _require_life(sts, lives_for)
     try:
         with attempt(f"assume the role {role_arn}"):

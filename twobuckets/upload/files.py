@@ -12,10 +12,11 @@ import hashlib
 import os
 import re
 import stat
+import unicodedata
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from twobuckets.errors import UsageError
 from twobuckets.s3.keys import find_fault
@@ -126,14 +127,16 @@ def find_files(
     recursive: bool = False,
     selection: Selection | None = None,
     listed: Iterable[Listed] = (),
+    on_twins: Callable[[str, str], None] | None = None,
 ) -> Iterator[File | Failed]:
     """Yield the files that paths and a list name, and a failure for all that can't be uploaded.
 
     A file's key is `key`, or `prefix` and its name; the key of a file in a folder is `prefix` and
     its path from that folder, with `/`. No two files of one call get the same key. `listed` is
-    read as the files are taken, and what it names fails one by one. Raises UsageError before the
-    first file for requests that can't be meant: a folder without `recursive`, or `key` with
-    anything but one file.
+    read as the files are taken, and what it names fails one by one. `on_twins` is told of two paths
+    in a folder that differ only in how Unicode composes their letters: they become two keys that
+    look the same. Raises UsageError before the first file for requests that can't be meant: a
+    folder without `recursive`, or `key` with anything but one file.
     """
     roots = list(paths)
     selection = selection or Selection()
@@ -157,7 +160,7 @@ def find_files(
             "--key names one object, and there are several files",
             hint="Give --prefix to put several files below a name.",
         )
-    return _find_files(zip(roots, folders, strict=True), key, prefix, selection, listed)
+    return _find_files(zip(roots, folders, strict=True), key, prefix, selection, listed, on_twins)
 
 
 def _find_files(
@@ -166,11 +169,12 @@ def _find_files(
     prefix: str,
     selection: Selection,
     listed: Iterable[Listed],
+    on_twins: Callable[[str, str], None] | None,
 ) -> Iterator[File | Failed]:
     taken = _Taken(prefix, selection)
     for path, is_folder in roots:
         if is_folder:
-            for found in _walk(path, prefix, selection):
+            for found in _walk(path, prefix, selection, on_twins):
                 yield taken.refuse(found)
             taken.folders.append(path)
         else:
@@ -276,7 +280,12 @@ def _with_the_same_key(file: File, other: str) -> Failed:
     )
 
 
-def _walk(root: str, prefix: str, selection: Selection) -> Iterator[File | Failed]:
+def _walk(
+    root: str,
+    prefix: str,
+    selection: Selection,
+    on_twins: Callable[[str, str], None] | None,
+) -> Iterator[File | Failed]:
     """Yield what a folder holds; a loop of links is a failure."""
     open_folders: list[tuple[Iterator[os.DirEntry[str]], str, tuple[int, int]]] = []
 
@@ -309,12 +318,37 @@ def _walk(root: str, prefix: str, selection: Selection) -> Iterator[File | Faile
         relative = above + entry.name
         if selection.skips(relative) or (not selection.follow_symlinks and entry.is_symlink()):
             continue
+        if on_twins is not None and (twin := _find_twin(entry)) is not None:
+            on_twins(entry.path, twin)
         if _is_folder(entry):
             failure = enter(entry.path, relative + "/")
             if failure is not None:
                 yield failure
         elif selection.takes(relative):
             yield _look_at(entry.path, prefix + relative, entry.stat)
+
+
+def _find_twin(entry: os.DirEntry[str]) -> str | None:
+    """Return the path beside an entry whose name is the same in Unicode's composed form.
+
+    Only an entry that is not in that form looks for one, so each pair is found once, and names are
+    looked up there rather than remembered. A file system that takes both forms for one name, as
+    macOS's do, has one file there.
+    """
+    if entry.name.isascii() or unicodedata.is_normalized("NFC", entry.name):
+        return None
+    forms: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+    for form in forms:
+        other = unicodedata.normalize(form, entry.name)
+        if other == entry.name:
+            continue
+        path = os.path.join(os.path.dirname(entry.path), other)
+        try:
+            if not os.path.samestat(os.lstat(path), entry.stat(follow_symlinks=False)):
+                return path
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,7 +18,7 @@ from twobuckets.errors import UsageError
 from twobuckets.lists import FailureList
 from twobuckets.logs.ends import GOOD_ENDS, follow_ends
 from twobuckets.logs.objects import Staged
-from twobuckets.text import shell_word
+from twobuckets.text import shell_word, visible
 from twobuckets.units import counted
 from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
 from twobuckets.upload.initiator import find_initiator
@@ -39,7 +39,7 @@ from twobuckets.upload.send import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import timedelta
 
     from twobuckets.cli.app import App
@@ -124,7 +124,9 @@ def upload(
         raise UsageError("--bandwidth-limit 0 would never send anything")
     selection = Selection(include, exclude, hidden=hidden, follow_symlinks=follow_symlinks)
 
-    def find() -> Iterator[File | Failed]:
+    twins = Twins(app)
+
+    def find(on_twins: Callable[[str, str], None] | None = None) -> Iterator[File | Failed]:
         return find_files(
             paths,
             key=key,
@@ -132,9 +134,10 @@ def upload(
             recursive=recursive,
             selection=selection,
             listed=read_listed(from_file) if from_file is not None else (),
+            on_twins=on_twins,
         )
 
-    files = find()
+    files = find(twins.tell)
     many = recursive or from_file is not None or len(paths) > FEW
     if discard:
         _discard(app, files, dry_run=dry_run)
@@ -180,6 +183,27 @@ def upload(
         _tell_nothing_found(app, include, exclude)
     unhappy = outcomes is not None and outcomes.bad > 0
     app.finish(summary, attention=summary.failed > 0 or unhappy)
+
+
+class Twins:
+    """Warns of files whose names look the same and are not; of the first few by name."""
+
+    MOST: Final = 5
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._count = 0
+
+    def tell(self, path: str, twin: str) -> None:
+        """Warn of one pair."""
+        self._count += 1
+        if self._count > self.MOST:
+            return
+        more = "" if self._count < self.MOST else " There may be more; this is the last one named."
+        self._app.out.warn(
+            f"{visible(path)} is there twice, with its letters composed (NFC) and decomposed (NFD):"
+            f" these become two keys that look the same.{more}"
+        )
 
 
 class Uploads:
