@@ -24,6 +24,8 @@ _UNSEEN = re.compile(f"[{_BLANK}]")
 _SELECTOR = re.compile(f"[{_SELECTORS}]")
 _LOOKED_AT_TWICE = re.compile(f"[{_BLANK}{_SELECTORS}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_READ_SHORT = {"\\\\": "\\"} | {escape: c for c, escape in _SHORT.items()}
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.|\Z)", re.DOTALL)
 
 # Words that mean themselves in every shell; zsh expands a leading "=", fish a leading "%".
 _BARE = re.compile(r"[\w./:,+@-][\w./:,+@%=-]*", re.ASCII)
@@ -48,6 +50,30 @@ def visible(text: str) -> str:
     if _is_plain(text):
         return text
     return "".join(_escape(c) if is_unseen else c for c, is_unseen in _iter_seen(text))
+
+
+def escaped(text: str) -> str:
+    r"""Return what `visible` does, in a form that `unescaped` reads back exactly.
+
+    A backslash of the text's own is two, and a byte that is no text is written as its surrogate.
+    """
+    if _is_plain(text) and "\\" not in text:
+        return text
+    return "".join(
+        "\\\\" if c == "\\" else _escape_exactly(c) if is_unseen else c
+        for c, is_unseen in _iter_seen(text)
+    )
+
+
+def unescaped(text: str) -> str:
+    r"""Return the text of which this is the escaped form.
+
+    The escapes are two backslashes for one, `\n`, `\r`, `\t`, and `\xNN`, `\uNNNN` or `\UNNNNNNNN`
+    with a character's number in hexadecimal. Raises ValueError for any other backslash.
+    """
+    if "\\" not in text:
+        return text
+    return _ESCAPE.sub(_unescape, text)
 
 
 def is_hidden(character: str) -> bool:
@@ -156,6 +182,23 @@ def wrapped(text: str, width: int, indent: str = "", first: str | None = None) -
         break_on_hyphens=False,
     )
     return "\n".join(lines).replace("\0", " ")
+
+
+def _escape_exactly(character: str) -> str:
+    # `visible` shows an undecodable byte as that byte, which a character may have as its number.
+    code = ord(character)
+    return f"\\u{code:04x}" if 0xDC80 <= code <= 0xDCFF else _escape(character)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    said = match[0]
+    if said in _READ_SHORT:
+        return _READ_SHORT[said]
+    try:
+        # "\x" has two digits and what follows; a backslash alone has none.
+        return chr(int(match[1] or match[2] or match[3], 16))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{said} is no escape; a backslash is written as two") from None
 
 
 def _escape(character: str) -> str:

@@ -18,7 +18,7 @@ from twobuckets.reprocess.selection import Wanted, read_wanted
 BUCKETS = ("in-bucket", "done-bucket")
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 LINE_KEYS = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), min_size=1, max_size=60
+    st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\\\0"), min_size=1, max_size=60
 ).filter(
     lambda key: not key.strip().startswith("{") and not key.startswith(("\ufeff", '"', "\x1f"))
 )
@@ -91,3 +91,38 @@ def test_a_manifest_of_another_pipeline_is_refused():
 def test_a_list_that_can_not_be_meant_is_refused_naming_the_place(content: bytes, says: str):
     with pytest.raises(UsageError, match=says):
         read(content)
+
+
+def test_an_escape_is_read_and_any_other_backslash_names_its_line():
+    lines = rb"""a\\b
+a\nb
+\u202ex
+\U0001f600"""
+    assert [w.key for w in read(lines)] == ["a\\b", "a\nb", "\u202ex", "\U0001f600"]
+    with pytest.raises(UsageError, match=r"list.txt, line 2: \\q is no escape"):
+        read(b"a\nC:\\q")
+
+
+@given(
+    st.lists(
+        st.text(
+            st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+            min_size=1,
+            max_size=60,
+        )
+    )
+)
+@example(["{", "a\nb", "a\\nb", "in-bucket,x", "\ufeffx", " "])
+def test_keys_that_end_with_nul_are_keys_to_the_letter(keys: list[str]):
+    content = "".join(f"{key}\0" for key in keys).encode()
+    assert [w.key for w in read(content)] == keys
+    assert [w.key for w in read(content.removesuffix(b"\0"))] == keys or len(keys) == 1
+
+
+def test_a_list_that_arrives_in_small_pieces_is_told_by_all_of_its_beginning():
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(1 if size is None or size > 0 else size)
+
+    keys = list(read_wanted(Slow(b"{\0a\0"), name="list.txt", buckets=BUCKETS))
+    assert [w.key for w in keys] == ["{", "a"]

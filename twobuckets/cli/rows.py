@@ -1,7 +1,8 @@
 """Rows of a listing as text, a batch at a time: a bucket can have millions.
 
 A record each, and its view, would take longer than listing the bucket. Every function here returns
-whole lines. Keys are made visible as everywhere; in JSON they are exact.
+whole lines. Keys are made visible as everywhere; in JSON they are exact, and what a pipe
+gets can be read back.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from twobuckets.pipeline.lifecycle import Clearing
 from twobuckets.prices import format_usd
-from twobuckets.text import visible
+from twobuckets.text import escaped, visible
 from twobuckets.units import counted, format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
     from twobuckets.pipeline.lifecycle import UploadEnd
@@ -28,21 +29,49 @@ if TYPE_CHECKING:
 
     Ends: TypeAlias = Callable[[IncompleteUpload], UploadEnd]
 
-_PLAIN_ROWS = re.compile(r"[\t\n -~]*\Z")
+# Without a backslash, which is escaped as well.
+_PLAIN_ROWS = re.compile(r"[\t\n -\[\]-~]*\Z")
 
 
-def object_lines(objects: Sequence[ListedObject]) -> str:
+class KeyWriter:
+    """Writes keys as `--from-file` reads them back, whatever they hold.
+
+    Alone on a line, a key must not look like the beginning of another form of list: JSON, or a
+    manifest, whose rows begin with one of `buckets`. Its first character is an escape then.
+    """
+
+    def __init__(self, buckets: Iterable[str] = ()) -> None:
+        names = "|".join(map(re.escape, ("bucket", *buckets)))
+        self._begins_a_form = re.compile(rf' *(?:[{{"]|(?:{names}),)', re.IGNORECASE)
+        self._any_does = re.compile(rf'\t *(?:[{{"]|(?:{names}),)', re.IGNORECASE)
+
+    def write(self, key: str) -> str:
+        """Return a key as one field of a line."""
+        text = escaped(key)
+        return f"\\x{ord(key[0]):02x}{text[1:]}" if self._begins_a_form.match(text) else text
+
+    def are_plain(self, lines: str) -> bool:
+        """Tell whether no key, each the last field of its line, needs an escape."""
+        return bool(_PLAIN_ROWS.match(lines)) and not self._any_does.search(lines)
+
+
+def null_keys(objects: Sequence[ListedObject | IncompleteUpload]) -> str:
+    """Return the keys as they are, each ended by a NUL character."""
+    return "".join([f"{o.key}\0" for o in objects])
+
+
+def object_lines(objects: Sequence[ListedObject], keys: KeyWriter) -> str:
     """Return time, bytes and key of each object, separated by tabs."""
     lines = "".join([f"{_instant(o.modified_at)}\t{o.size_bytes}\t{o.key}\n" for o in objects])
     # One look at all of them: a key with a tab or line end of its own shows in the counts.
     if (
-        _PLAIN_ROWS.match(lines)
+        keys.are_plain(lines)
         and lines.count("\n") == len(objects)
         and lines.count("\t") == 2 * len(objects)
     ):
         return lines
     return "".join(
-        [f"{_instant(o.modified_at)}\t{o.size_bytes}\t{visible(o.key)}\n" for o in objects]
+        [f"{_instant(o.modified_at)}\t{o.size_bytes}\t{keys.write(o.key)}\n" for o in objects]
     )
 
 
@@ -75,7 +104,7 @@ def object_table(objects: Sequence[ListedObject], *, now: datetime | None = None
     )
 
 
-def upload_lines(uploads: Sequence[IncompleteUpload], *, ends: Ends) -> str:
+def upload_lines(uploads: Sequence[IncompleteUpload], keys: KeyWriter, *, ends: Ends) -> str:
     """Return the fields of each upload, separated by tabs; `-` stands for what is not known.
 
     They are start, parts, bytes, when it is aborted, initiator, upload id and key.
@@ -90,7 +119,7 @@ def upload_lines(uploads: Sequence[IncompleteUpload], *, ends: Ends) -> str:
                     _or_dash(_at(ends(u))),
                     visible(u.initiator) or "-",
                     visible(u.upload_id),
-                    visible(u.key),
+                    keys.write(u.key),
                 )
             )
             + "\n"

@@ -1,6 +1,7 @@
 """Which objects are meant: lists of keys in the forms that people and tools write them.
 
-One entry a line or row: plain keys, our own JSON lines (doctor's findings, outcomes, the failures
+One entry a line or row: keys as `ls` writes them into a pipe, with escapes or each ended by a NUL,
+our own JSON lines (doctor's findings, outcomes, the failures
 that `upload --failed-to` and `reprocess --failed-to` write), CSV manifests as S3 Batch Operations
 takes them, and S3 Inventory reports, plain or gzip. The form is told from the content.
 """
@@ -17,12 +18,18 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib.parse import unquote_plus
 
 from twobuckets.errors import UsageError
-from twobuckets.s3.keys import require_key
+from twobuckets.s3.keys import LONGEST_KEY_BYTES, require_key
+from twobuckets.text import unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from _typeshed import SupportsRead, WriteableBuffer
+
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+# A first key and the NUL at its end.
+_HEAD_BYTES: Final = LONGEST_KEY_BYTES + 1
+_NULL_BLOCK_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +40,18 @@ class Wanted:
     version_id: str | None = None
 
 
-def read_wanted(stream: BinaryIO, *, name: str, buckets: tuple[str, ...]) -> Iterator[Wanted]:
+def read_wanted(
+    stream: SupportsRead[bytes], *, name: str, buckets: tuple[str, ...]
+) -> Iterator[Wanted]:
     """Yield the keys that a list names, in its order, with what it says of their versions.
 
     `name` is what errors call the list. Rows of a manifest or report of another bucket than one of
     `buckets` are refused: they were made for another pipeline. Raises UsageError naming the line.
     """
-    head = _peek(stream)
+    head, stream = _look_ahead(stream)
     if head.startswith(_GZIP_MAGIC):
-        unzipped = gzip.GzipFile(fileobj=stream)
-        stream = io.BufferedReader(unzipped)
         try:
-            head = _peek(stream)
+            head, stream = _look_ahead(gzip.GzipFile(fileobj=stream))
         except (OSError, EOFError) as error:
             raise UsageError(f"Could not read {name}: not a whole gzip file: {error}") from None
     try:
@@ -55,13 +62,35 @@ def read_wanted(stream: BinaryIO, *, name: str, buckets: tuple[str, ...]) -> Ite
         raise UsageError(f"Could not read {name}: {error}") from None
 
 
-def _peek(stream: BinaryIO) -> bytes:
-    if not isinstance(stream, io.BufferedReader):
-        raise TypeError("a list is read from a buffered stream")
-    return stream.peek(4096)
+class _Prepended(io.RawIOBase):
+    """A stream with what was read of it in front again."""
+
+    def __init__(self, head: bytes, rest: SupportsRead[bytes]) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        data = self._head[: len(view)] or self._rest.read(len(view))
+        self._head = self._head[len(view) :]
+        view[: len(data)] = data
+        return len(data)
+
+
+def _look_ahead(stream: SupportsRead[bytes]) -> tuple[bytes, io.BufferedReader]:
+    """Return what a list begins with, as much as tells its form, and the whole of it."""
+    head = b""
+    while len(head) < _HEAD_BYTES and (more := stream.read(_HEAD_BYTES - len(head))):
+        head += more
+    return head, io.BufferedReader(_Prepended(head, stream))
 
 
 def _parse(stream: BinaryIO, head: bytes, name: str, buckets: tuple[str, ...]) -> Iterator[Wanted]:
+    if b"\0" in head:
+        return _parse_null(stream, name)
     first = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0].strip()
     if first.startswith(b"{"):
         return _parse_json(stream, name)
@@ -86,9 +115,25 @@ def _is_manifest(first: bytes, buckets: tuple[str, ...]) -> bool:
 def _parse_lines(lines: Iterable[str], name: str) -> Iterator[Wanted]:
     for number, line in enumerate(lines, 1):
         # Only the line's end goes: blanks at a key's ends are part of the key.
-        key = line.removesuffix("\n").removesuffix("\r")
+        written = line.removesuffix("\n").removesuffix("\r")
+        try:
+            key = unescaped(written)
+        except ValueError as error:
+            raise UsageError(f"{name}, line {number}: {error}") from None
         if key:
             yield _checked(Wanted(key), name, number)
+
+
+def _parse_null(stream: BinaryIO, name: str) -> Iterator[Wanted]:
+    """Entries end with NUL and are keys to the letter."""
+    rest = b""
+    numbers = itertools.count(1)
+    while block := stream.read(_NULL_BLOCK_BYTES):
+        *whole, rest = (rest + block).split(b"\0")
+        for key in filter(None, whole):
+            yield _checked(Wanted(key.decode("utf-8")), name, next(numbers))
+    if rest:
+        yield _checked(Wanted(rest.decode("utf-8")), name, next(numbers))
 
 
 def _parse_json(stream: BinaryIO, name: str) -> Iterator[Wanted]:

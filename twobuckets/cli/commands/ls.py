@@ -13,6 +13,7 @@ import click
 from twobuckets.cli import command
 from twobuckets.cli.options import DURATION, SIZE
 from twobuckets.cli.records import LsSummary
+from twobuckets.errors import UsageError
 from twobuckets.units import counted
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class _Sum:
 @click.option("--older-than", type=DURATION, help="Only what is older, such as 15m or 2d.")
 @click.option("--newer-than", type=DURATION, help="Only what is newer.")
 @click.option("--larger-than", type=SIZE, help="Only what is larger, such as 100MB.")
+@click.option("--null", "-0", is_flag=True, help="Keys only, each ended by a NUL; for a pipe.")
 @click.pass_obj
 def ls(
     app: App,
@@ -52,20 +54,27 @@ def ls(
     older_than: timedelta | None,
     newer_than: timedelta | None,
     larger_than: int | None,
+    null: bool,
 ) -> None:
     """List objects, or incomplete multipart uploads, in key order.
 
     `staging` shows the age of each object, `uploads` those of staging with their parts and bytes
     so far, what they cost a month, and when a lifecycle rule aborts them. A pipe gets lines with
-    tabs between the fields: time, bytes, key.
+    tabs between the fields: time, bytes, key. What can't be seen in a key is an escape there, such
+    as \\n or \\u202e, and a backslash is two; --from-file reads it back, as it does --null.
 
     \b
       twobuckets ls staging --older-than 15m
-      twobuckets ls uploads
+      twobuckets ls archive --null --prefix scans/ | twobuckets reprocess --from-file -
     """
     from twobuckets.s3.keys import require_key
     from twobuckets.s3.listing import ListingError
 
+    if null and (app.json or app.out.is_terminal):
+        raise UsageError(
+            "--null is for a pipe: keys go through it as they are",
+            hint="Pipe it into `xargs -0` or `twobuckets reprocess --from-file -`.",
+        )
     if prefix:
         require_key(prefix, where="--prefix: ")
     now = app.now()
@@ -78,9 +87,10 @@ def ls(
     listing = "ListMultipartUploads" if place == "uploads" else "ListObjectsV2"
     try:
         if place == "uploads":
-            total = _list_uploads(app, bucket, prefix, chosen, now)
+            total = _list_uploads(app, bucket, prefix, chosen, now, null=null)
         else:
-            total = _list_objects(app, bucket, prefix, chosen, now if place == "staging" else None)
+            seen_at = now if place == "staging" else None
+            total = _list_objects(app, bucket, prefix, chosen, seen_at, null=null)
     except ListingError as error:
         raise _explained(error, listing) from error
     if total.unreadable:
@@ -113,7 +123,7 @@ class _Chosen:
 
 
 def _list_objects(
-    app: App, bucket: str, prefix: str, chosen: _Chosen, now: datetime | None
+    app: App, bucket: str, prefix: str, chosen: _Chosen, now: datetime | None, *, null: bool
 ) -> _Sum:
     from twobuckets.cli import rows
     from twobuckets.s3.listing import iter_objects
@@ -124,7 +134,8 @@ def _list_objects(
     elif app.out.is_terminal:
         write = lambda batch: rows.object_table(batch, now=now)  # noqa: E731
     else:
-        write = rows.object_lines
+        keys = rows.KeyWriter((app.pipeline.staging, app.pipeline.archive))
+        write = lambda batch: rows.object_lines(batch, keys)  # noqa: E731
     total, prices = _Sum(), app.prices
     by_class: dict[str, int] = {}
     with app.connect() as sender, app.out.bulk():
@@ -135,13 +146,18 @@ def _list_objects(
             for name in {o.storage_class for o in batch}:
                 size = sum([o.size_bytes for o in batch if o.storage_class == name])
                 by_class[name] = by_class.get(name, 0) + size
-            app.out.lines(write(batch))
+            if null:
+                app.out.raw(rows.null_keys(batch))
+            else:
+                app.out.lines(write(batch))
     total.size_bytes = sum(by_class.values())
     total.month_usd = sum(prices.month_usd(size, name) for name, size in by_class.items())
     return total
 
 
-def _list_uploads(app: App, bucket: str, prefix: str, chosen: _Chosen, now: datetime) -> _Sum:
+def _list_uploads(
+    app: App, bucket: str, prefix: str, chosen: _Chosen, now: datetime, *, null: bool
+) -> _Sum:
     from twobuckets.cli import rows
     from twobuckets.pipeline.facts import Facts
     from twobuckets.s3.uploads import iter_incomplete_uploads
@@ -149,6 +165,8 @@ def _list_uploads(app: App, bucket: str, prefix: str, chosen: _Chosen, now: date
     total, prices = _Sum(), app.prices
     facts = Facts(app.aws, app.pipeline, now, runs_rules=not app.settings.is_local)
     ends = partial(facts.end_of_upload, bucket)
+
+    keys = rows.KeyWriter((app.pipeline.staging, app.pipeline.archive))
 
     def wanted(upload: ListedUpload) -> bool:
         return chosen.has(upload.initiated_at, None)
@@ -158,7 +176,7 @@ def _list_uploads(app: App, bucket: str, prefix: str, chosen: _Chosen, now: date
             return rows.upload_json(batch, now=now, prices=prices, ends=ends)
         if app.out.is_terminal:
             return rows.upload_table(batch, now=now, prices=prices, ends=ends)
-        return rows.upload_lines(batch, ends=ends)
+        return rows.upload_lines(batch, keys, ends=ends)
 
     with app.connect() as sender, app.out.bulk():
         uploads = iter_incomplete_uploads(sender, bucket, prefix=prefix, wanted=wanted)
@@ -171,7 +189,10 @@ def _list_uploads(app: App, bucket: str, prefix: str, chosen: _Chosen, now: date
                     continue
                 total.size_bytes += upload.stored_bytes
                 total.month_usd += prices.month_usd(upload.stored_bytes, upload.storage_class)
-            app.out.lines(write(batch))
+            if null:
+                app.out.raw(rows.null_keys(batch))
+            else:
+                app.out.lines(write(batch))
     return total
 
 
