@@ -20,8 +20,9 @@ own, and goes on once they have ended.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, Union, cast
 
 from twobuckets.pipeline.versions import Version, require_found, require_versions
@@ -42,6 +43,7 @@ LongTalk = Generator[Union[list[Request], "Meanwhile"], list[Answer], T]
 
 _MOST_UNSEEN: Final = 1000
 """So many that ended without a question may wait to be seen before more are begun."""
+_NOTHING: Final[list[Request]] = []
 _UNHEARD: Final = SendError(RuntimeError("not answered yet"), 0)
 _WORK_BYTES: Final = 128 * 1024 * 1024
 """Read between two looks at the network: a tenth of a second, which nobody notices."""
@@ -76,15 +78,16 @@ class _Source:
         return self.is_empty and self.is_idle and not self.open
 
 
-@dataclass(slots=True, eq=False)
 class _Open:
     """A conversation that is under way, and the answers it still waits for."""
 
-    steps: LongTalk[object]
-    source: _Source
-    answers: list[Answer] = field(default_factory=list)
-    missing: int = 0
-    is_begun: bool = False
+    __slots__ = ("answers", "missing", "source", "steps")
+
+    def __init__(self, steps: LongTalk[object], source: _Source) -> None:
+        self.steps = steps
+        self.source = source
+        self.answers: list[Answer] = []
+        self.missing = 0
 
 
 def hold(
@@ -150,7 +153,9 @@ class _Driver(Generic[T]):
         talk, place = self._asked.pop(request)
         talk.answers[place] = answer
         talk.missing -= 1
-        return [] if talk.missing else self._go_on(talk)
+        if talk.missing:
+            return _NOTHING
+        return self._go_on(talk, partial(talk.steps.send, talk.answers))
 
     def close(self) -> None:
         """End what is under way where it stands, those first that others wait for."""
@@ -167,7 +172,7 @@ class _Driver(Generic[T]):
     def _find_next(self) -> list[Request] | None:
         """Return the next requests there are; None when there are none now."""
         while True:
-            for source in (*self._sources, self._root):
+            for source in (*self._sources, self._root) if self._sources else (self._root,):
                 found = self._take(source)
                 if found:
                     return found
@@ -189,7 +194,7 @@ class _Driver(Generic[T]):
                 if steps is None:
                     return None
                 source.open += 1
-                return self._go_on(_Open(steps, source))
+                return self._go_on(_Open(steps, source), steps.__next__)
         if source.parent is None or not source.is_over:
             return None
         return self._end(source)
@@ -198,8 +203,7 @@ class _Driver(Generic[T]):
         """Let the conversation that waited for a source go on."""
         self._sources.remove(source)
         assert source.parent is not None
-        source.parent.answers = []
-        return self._go_on(source.parent)
+        return self._go_on(source.parent, partial(source.parent.steps.send, []))
 
     def _work(self) -> bool:
         """Do some of the work that waits; False when there was none."""
@@ -213,33 +217,30 @@ class _Driver(Generic[T]):
                     source.is_idle = True
         return left < _WORK_BYTES or any(source.is_over for source in self._sources)
 
-    def _go_on(self, talk: _Open) -> list[Request]:
-        """Give a conversation its answers, and return what it asks next."""
+    def _go_on(self, talk: _Open, step: Callable[[], list[Request] | Meanwhile]) -> list[Request]:
+        """Let a conversation take a step, and return what it asks then."""
         self.moves += 1
-        asks: list[Request] | Meanwhile = []
         try:
-            if not talk.is_begun:
-                talk.is_begun = True
-                asks = next(talk.steps)
+            asks = step()
             while not asks:
-                answers, talk.answers = talk.answers, []
-                asks = talk.steps.send(answers)
+                asks = talk.steps.send([])
         except StopIteration as end:
             source = talk.source
             source.open -= 1
             if source.parent is None:
                 self.ended.append(end.value)
-                return []
-            return self._end(source) if source.is_over else []
+                return _NOTHING
+            return self._end(source) if source.is_over else _NOTHING
         if isinstance(asks, Meanwhile):
             self._sources.append(_Source(asks.talks, asks.work, talk))
-            return []
+            return _NOTHING
         talk.missing = len(asks)
         talk.answers = [_UNHEARD] * talk.missing
+        asked = self._asked
         for place, request in enumerate(asks):
-            if request in self._asked:  # the same once more is another request
+            if request in asked:  # the same once more is another request
                 request = asks[place] = replace(request)
-            self._asked[request] = (talk, place)
+            asked[request] = (talk, place)
         return asks
 
 

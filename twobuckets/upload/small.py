@@ -55,7 +55,7 @@ def send_body(
             headers = run.checksum_headers(body)
         except (OSError, FileChangedError):
             return changed(file)
-        answer = yield from run.ask(
+        (answer,) = yield [
             put_object(
                 run.options.bucket,
                 file.key,
@@ -64,7 +64,7 @@ def send_body(
                 if_absent=only_if_new,
                 on_sent=run.hears(file),
             )
-        )
+        ]
         if isinstance(answer, SendError) or answer.ok or not only_if_new:
             break
         if answer.status == 412:
@@ -86,6 +86,7 @@ def send_body(
         if is_change(answer) or _has_changed(body, status):
             return changed(file)
         return run.explain(file, answer, "PutObject")
+    run.has_contact = True
     run.sent_bytes += body.length
     if not run.is_proven(answer, body):
         return differs(file)
