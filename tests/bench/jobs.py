@@ -153,18 +153,18 @@ def ls(files: Path, scale: float) -> Job:
 
 
 def reprocess(files: Path, scale: float) -> Job:
-    """Move 5,000 objects of 4 KiB back to staging; ours compares, journals, and then deletes."""
+    """Copy 5,000 objects of 4 KiB back to staging; ours compares, journals, and looks again."""
     return Job(
         files,
         _filled(int(5000 * scale), 4096),
         {
             "twobuckets": ("reprocess", "--prefix", "", "--yes"),
-            "s5cmd": ("mv", f"s3://{ARCHIVE}/*", f"s3://{STAGING}/"),
+            "s5cmd": ("cp", f"s3://{ARCHIVE}/*", f"s3://{STAGING}/"),
             "rclone": (
-                *("move", f"y:{ARCHIVE}", f"y:{STAGING}", "--transfers", "64"),
+                *("copy", f"y:{ARCHIVE}", f"y:{STAGING}", "--transfers", "64"),
                 *("--checkers", "64", "--fast-list", "--no-check-dest"),
             ),
-            "aws": ("s3", "mv", "--quiet", "--recursive", f"s3://{ARCHIVE}/", f"s3://{STAGING}/"),
+            "aws": ("s3", "cp", "--quiet", "--recursive", f"s3://{ARCHIVE}/", f"s3://{STAGING}/"),
         },
     )
 

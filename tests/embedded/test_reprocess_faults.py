@@ -156,7 +156,7 @@ def test_a_look_that_expired_credentials_refuse_is_not_taken_for_a_version_that_
     assert reprocess()[0].exit_code == 5
 
     def is_look_at_version(asked: Asked) -> bool:
-        return asked.method == "HEAD" and "versionId" in asked.target
+        return asked.method in ("HEAD", "GET") and "versionId" in asked.target
 
     proxy.refuses = lambda asked: expired if is_look_at_version(asked) else None
     result, _, said = reprocess()

@@ -41,6 +41,7 @@ from twobuckets.reprocess.overtaken import (
     SourceGone,
     Waiting,
     find_overtaken,
+    find_undisturbed,
     settle_job,
 )
 from twobuckets.s3 import operations
@@ -59,11 +60,15 @@ _COPY_PART_BYTES: Final = 1024**3
 _MAX_PARTS: Final = 10_000
 _PAGE: Final = 256
 """Items that are noted as begun in one transaction."""
+_LOOKED_AT: Final = 1000
+"""Copies that have arrived before the archive is looked at for them."""
 _FLUSH_SECONDS: Final = 0.25
 # What describes an object to those who fetch it, and not the file to those who compare it.
 _KEPT: Final = ("expires", "x-amz-website-redirect-location")
 _REPLACE: Final = ("x-amz-metadata-directive", "REPLACE")
 
+_End = tuple[Item, Change]
+"""An item, and what came of it."""
 VERSION_GONE: Final = "the archived version is gone: deleted by somebody else"
 
 
@@ -96,6 +101,8 @@ class Mover:
         self._restores = restores
         self._offset = timedelta()
         self._changes: list[Change] = []
+        self._arrived: list[tuple[Item, str | None]] = []
+        self._doubtful: list[tuple[Item, str | None]] = []
         self._flushed_at = time.monotonic()
 
     def run(self, items: Iterable[Item]) -> Iterator[Reprocessed]:
@@ -106,11 +113,9 @@ class Mover:
         """
         self._learn_clock()
         try:
-            for item, change in hold(self._sender, self._talks(items)):
-                if change is not None:
-                    self._changes.append(change)
-                    yield result_of(item, change)
-                self._flush()
+            yield from self._drive(self._talks(items))
+            while self._arrived or self._doubtful:
+                yield from self._drive(self._looks_again())
         finally:
             self._journal.note(self._changes)
             self._changes.clear()
@@ -121,7 +126,14 @@ class Mover:
             if isinstance(answer, Response) and "date" in answer.headers:
                 self._offset = parsedate_to_datetime(answer.headers["date"]) - self._now()
 
-    def _talks(self, items: Iterable[Item]) -> Iterator[Talk[tuple[Item, Change | None]]]:
+    def _drive(self, talks: Iterator[Talk[list[_End]]]) -> Iterator[Reprocessed]:
+        for ends in hold(self._sender, talks):
+            for item, change in ends:
+                self._changes.append(change)
+                yield result_of(item, change)
+            self._flush()
+
+    def _talks(self, items: Iterable[Item]) -> Iterator[Talk[list[_End]]]:
         for page in _batched(items, _PAGE):
             began_at = (self._now() + self._offset).timestamp()
             # An item that an earlier run began keeps its time: its copy may be as old as that.
@@ -129,6 +141,8 @@ class Mover:
             for item in page:
                 self._pace()
                 yield in_words(self._bring_back(item, began_at))
+                if self._doubtful or len(self._arrived) >= _LOOKED_AT:
+                    yield from self._looks_again()
 
     def _flush(self) -> None:
         if time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
@@ -136,35 +150,38 @@ class Mover:
             self._changes.clear()
             self._flushed_at = time.monotonic()
 
-    def _bring_back(self, item: Item, began_at: float) -> Talk[tuple[Item, Change | None]]:
-        """Bring one archived version to staging, once; one that S3 refuses is left for itself.
-
-        None if it was planned as something else.
-        """
+    def _bring_back(self, item: Item, began_at: float) -> Talk[list[_End]]:
+        """Bring one archived version to staging, once; one that S3 refuses is left for itself."""
         try:
-            return item, (yield from self._bring(item, began_at))
+            change = yield from self._bring(item, began_at)
         except ClosedObjectError as closed:
-            return item, Change(item.id, State.LEFT, closed.message)
+            change = Change(item.id, State.LEFT, closed.message)
+        return [] if change is None else [(item, change)]
 
     def _bring(self, item: Item, began_at: float) -> Talk[Change | None]:
+        """Return what came of an item; None if it waits to be looked at, or for something else."""
         if item.upload_id is not None:
             yield [operations.abort_multipart_upload(self._staging, item.key, item.upload_id)]
         echo = item.state is State.BEGUN
         since = _instant(item.began_at or began_at)
         if echo and item.job:
             is_settled, change = yield from self._settle_job(item, since)
-            if is_settled:
-                return change
-        elif echo and (settled := (yield from self._settle(item, since))) is not None:
-            return settled
+        elif echo:
+            is_settled, change = yield from self._settle(item, since)
+        else:
+            is_settled, change = False, None
+        if is_settled:
+            return change
         answer = yield from self._copy(item)
         if isinstance(answer, Response) and answer.ok:
             return (yield from self._compare(item, answer))
         # The refusal, or the silence, may be about a first attempt that did arrive; and a failed
         # condition does not say which one it was.
         unclear = isinstance(answer, SendError) or answer.attempts > 1 or answer.status == 412
-        if unclear and (settled := (yield from self._settle(item, since))) is not None:
-            return settled
+        if unclear:
+            is_settled, change = yield from self._settle(item, since)
+            if is_settled:
+                return change
         if isinstance(answer, Response) and answer.code == "InvalidObjectState" and self._restores:
             # A listing does not tell the tiers of Intelligent-Tiering.
             self._journal.restore_instead(item)
@@ -201,7 +218,7 @@ class Mover:
         ]
         return answer
 
-    def _compare(self, item: Item, answer: Response) -> Talk[Change]:
+    def _compare(self, item: Item, answer: Response) -> Talk[Change | None]:
         """Say so if what arrived is not what was archived."""
         staged_version_id = answer.headers.get("x-amz-version-id")
         copied_version_id = answer.headers.get("x-amz-copy-source-version-id", item.version_id)
@@ -213,7 +230,7 @@ class Mover:
                     item.id, State.FAILED, "the copy in staging differs from the archived version, "
                     "which stays", staged_version_id,
                 )  # fmt: skip
-        return (yield from self._arrived(item, staged_version_id))
+        return self._note_arrival(item, staged_version_id)
 
     def _likeness(
         self, item: Item, answer: Response, staged_version_id: str | None
@@ -234,18 +251,46 @@ class Mover:
         staged = yield from find(self._staging, item.key, staged_version_id)
         return Likeness.UNKNOWN if staged is None else staged.is_like(source)
 
-    def _arrived(self, item: Item, staged_version_id: str | None) -> Talk[Change]:
-        """Return how it is with an item that is in staging, or archived again.
+    def _note_arrival(self, item: Item, staged_version_id: str | None) -> Change | None:
+        """Return what came of an item that is in staging, or archived again; None if that is open.
 
-        Where something newer was archived before its copy had arrived, the copy is taken back.
+        Without version ids there is nothing to judge by, and what was chosen comes back anyway.
         """
-        if not item.is_chosen:
+        if item.is_chosen or item.version_id in NO_VERSION:
+            return Change(item.id, State.DONE, None, staged_version_id)
+        self._arrived.append((item, staged_version_id))
+        return None
+
+    def _looks_again(self) -> Iterator[Talk[list[_End]]]:
+        """Yield conversations that look at the archive for all that has arrived by now.
+
+        Together where that is cheap; of what is then in doubt, one by one.
+        """
+        while self._doubtful:
+            yield in_words(self._look_at(*self._doubtful.pop()))
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            yield self._look_at_all(arrived)
+
+    def _look_at_all(self, arrived: list[tuple[Item, str | None]]) -> Talk[list[_End]]:
+        undisturbed = yield from find_undisturbed([item for item, _ in arrived], self._archive)
+        self._doubtful += [entry for entry in arrived if entry[0].id not in undisturbed]
+        return [
+            (item, Change(item.id, State.DONE, None, staged_version_id))
+            for item, staged_version_id in arrived
+            if item.id in undisturbed
+        ]
+
+    def _look_at(self, item: Item, staged_version_id: str | None) -> Talk[list[_End]]:
+        """Take a copy back where something newer was archived before it had arrived."""
+        change = Change(item.id, State.DONE, None, staged_version_id)
+        try:
             overtaken = yield from find_overtaken(
                 item, staged_version_id, staging=self._staging, archive=self._archive
             )
-            if overtaken is not None:
-                return _left(item, overtaken)
-        return Change(item.id, State.DONE, None, staged_version_id)
+        except ClosedObjectError as closed:
+            return [(item, Change(item.id, State.LEFT, closed.message, staged_version_id))]
+        return [(item, change if overtaken is None else _left(item, overtaken))]
 
     def _settle_job(self, item: Item, since: datetime) -> Talk[tuple[bool, Change | None]]:
         """Find out what a batch job's copy did, and whether that settles it.
@@ -272,8 +317,8 @@ class Mover:
             case NotCopied():
                 return False, None
 
-    def _settle(self, item: Item, since: datetime) -> Talk[Change | None]:
-        """Find out whether an earlier attempt's copy arrived; None when it did not."""
+    def _settle(self, item: Item, since: datetime) -> Talk[tuple[bool, Change | None]]:
+        """Find out whether an earlier attempt's copy arrived, or something is in its way."""
         looks = [
             operations.head_object(self._archive, item.key, item.version_id),
             operations.head_object(self._staging, item.key),
@@ -285,7 +330,7 @@ class Mover:
             for look, answer in zip(looks, answers, strict=True)
         )
         if source is None:
-            return Change(item.id, State.LEFT, VERSION_GONE)
+            return True, Change(item.id, State.LEFT, VERSION_GONE)
         if staged is not None:
             # It may be the very file that the archived version was made of, which the processor is
             # about to delete.
@@ -294,17 +339,17 @@ class Mover:
                 and staged.came_from(source)
                 and staged.modified_at >= since - CLOCK_SLACK
             ):
-                return (yield from self._arrived(item, staged.version_id))
-            return Change(item.id, State.LEFT, NEWER_WAITS)
+                return True, self._note_arrival(item, staged.version_id)
+            return True, Change(item.id, State.LEFT, NEWER_WAITS)
         if not item.is_chosen and (current is None or current.etag != item.etag):
-            return Change(item.id, State.LEFT, NO_LONGER_CURRENT)
+            return True, Change(item.id, State.LEFT, NO_LONGER_CURRENT)
         again = (
             current is not None
             and current.has_same(source)
             and current.modified_at >= since - CLOCK_SLACK
             and (current.version_id != item.version_id or item.version_id in NO_VERSION)
         )
-        return (yield from self._arrived(item, None)) if again else None
+        return again, self._note_arrival(item, None) if again else None
 
     def _refused(self, item: Item, answer: Answer) -> Change:
         if isinstance(answer, SendError):

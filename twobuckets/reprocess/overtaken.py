@@ -8,6 +8,7 @@ which touches nothing else; from the archive nothing is ever deleted.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -21,9 +22,11 @@ from twobuckets.pipeline.conversation import (
 )
 from twobuckets.pipeline.versions import NO_VERSION, Version, require_found
 from twobuckets.processor.comparing import Likeness
+from twobuckets.s3.answers import Marker
 from twobuckets.s3.engine import Response, SendError
 from twobuckets.s3.operations import (
     LONGEST_COPY_BYTES,
+    VERSIONS,
     ObjectVersion,
     copy_object,
     delete_object,
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from twobuckets.reprocess.journal import Item
+    from twobuckets.s3.answers import ListedVersion
 
+_FEWEST_A_PAGE: Final = 50
+"""Items that a page of a listing has to tell of to be worth its price."""
 _ROUNDS: Final = 5
 """How often a key is looked at while what it holds keeps changing."""
 _MOST_LOOKS: Final = 20
@@ -106,6 +112,49 @@ def find_overtaken(
     assert staged_version_id is not None
     problem = yield from _take_back(item, [staged_version_id], staging)
     return Overtaken(NO_LONGER_CURRENT + problem, failed=bool(problem))
+
+
+def find_undisturbed(items: list[Item], archive: str) -> Talk[set[int]]:
+    """Return the ids of items over whose versions nothing lies in the archive, or only copies.
+
+    What lies close together is listed, a thousand versions a request; of what does not, and of what
+    a listing can't tell, the ids are left out.
+    """
+    undisturbed: set[int] = set()
+    waiting = deque(sorted(items, key=lambda item: _in_bytes(item.key)))
+    # A page costs as much as a dozen looks at single objects.
+    for _ in range(len(items) // _FEWEST_A_PAGE):
+        if not waiting:
+            break
+        after = Marker(waiting[0].key[:-1])
+        (answer,) = yield [VERSIONS.page(archive, after=after)]
+        answer = checked(answer)
+        if not isinstance(answer, Response) or not answer.ok:
+            break
+        stacks: dict[str, list[ListedVersion]] = {}
+        for row in VERSIONS.rows(answer.body):
+            stacks.setdefault(row.key, []).append(row)
+        following = VERSIONS.following(answer.body)
+        last_key = following.key if following is not None else None
+        while waiting and (last_key is None or _in_bytes(waiting[0].key) <= _in_bytes(last_key)):
+            item = waiting.popleft()
+            if _is_undisturbed(item, stacks.get(item.key, [])):
+                undisturbed.add(item.id)
+    return undisturbed
+
+
+def _is_undisturbed(item: Item, stack: list[ListedVersion]) -> bool:
+    for row in stack:
+        if row.version_id == item.version_id:
+            return True
+        # The processor may have archived the copy already.
+        if row.is_delete_marker or row.etag != item.etag:
+            return False
+    return False
+
+
+def _in_bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
 
 
 def settle_job(
