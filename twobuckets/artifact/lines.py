@@ -25,6 +25,7 @@ _COMMENT = re.compile(r"(^|\s+)#.*$")
 _OPTIONS_OF_A_LINE = re.compile(r"\s+(?=--?[A-Za-z])")
 _EDITABLE = re.compile(r"(-e|--editable)(\s+|=)")
 _VCS = re.compile(r"(git|hg|svn|bzr)\+|git://")
+_NAMED = re.compile(r"[\w.-]+\s*(\[[^\[\]]*\])?\s*@")
 _EXTRAS = re.compile(r"(.+?)(\[[^\[\]]*\])", re.DOTALL)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BUILD_OPTIONS = ("global_option", "build_option", "install_option", "config_settings")
@@ -108,16 +109,13 @@ def classify(text: str, place: str, base: Path) -> Line:
 
     Raises UsageError naming the place when the text is no requirement.
     """
-    with_url = "://" in text
-    try:
-        parsed = Requirement(text)
-    except InvalidRequirement as error:
-        bare, _, marker = (part.strip() for part in text.partition("; " if with_url else ";"))
-        extras = ""
-        if not with_url and (match := _EXTRAS.fullmatch(bare)) is not None:
-            bare, extras = match[1].strip(), match[2]
-        if not with_url and not _looks_like_path(bare, base):
-            raise _not_a_requirement(text, place, str(error)) from None
+    bare, _, marker = (part.strip() for part in text.partition("; " if "://" in text else ";"))
+    is_url = "://" in bare and _NAMED.match(bare) is None
+    extras = ""
+    if not is_url and (match := _EXTRAS.fullmatch(bare)) is not None:
+        bare, extras = match[1].strip(), match[2]
+    # A file's name alone could be a package's.
+    if is_url or (_NAMED.match(bare) is None and _looks_like_path(bare, base)):
         line = Line(
             text=text,
             place=place,
@@ -126,6 +124,10 @@ def classify(text: str, place: str, base: Path) -> Line:
             marker=_require_marker(marker, text, place),
         )
         return _located(line, bare, base)
+    try:
+        parsed = Requirement(text)
+    except InvalidRequirement as error:
+        raise _not_a_requirement(text, place, str(error)) from None
     line = Line(
         text=text,
         place=place,

@@ -8,6 +8,7 @@ was asked for.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 BUILD_SDISTS: Final = "--build-sdists"
 _MOST_SDISTS = 50
 _TOLD = 5
+_MISMATCH = "DO NOT MATCH THE HASHES"
+_WRITTEN_HERE = re.compile(r" \(from -[rc] [^()]* \(line \d+\)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +356,12 @@ def _iter_leftovers(folder: Path) -> Iterable[Path]:
 
 
 def _last_words(output: str) -> str:
+    # The file is one of ours, which nobody can look at afterwards.
+    output = _WRITTEN_HERE.sub("", output)
     said = [line.strip() for line in output.splitlines() if line.strip()]
+    for number, line in enumerate(said):
+        if _MISMATCH in line:
+            return " ".join(said[number:])
     noise = ("WARNING", "[notice]", "note:", "hint:", "╰─>", "[end of output]")
     errors = [line for line in said if not line.startswith(noise)] or said
     return " ".join(errors[-4:]) or "the installer gave no reason"
