@@ -58,9 +58,10 @@ THE WAY OF A KEY
 
 There, with `twobuckets upload a.csv --wait`: cli/__init__.py finds cli/commands/upload.py and hands
 it an `App` (cli/app.py) with settings, clients, clock and output. upload/files.py makes a `File`
-with its key; upload/send.py sends it as upload/small.py or upload/large.py have it: requests are
-built in s3/operations.py and sent by s3/engine/. What comes back is a record, `Uploaded` or
-`Failed`; cli/output.py writes it as JSON or asks cli/views/ how it looks.
+with its key; upload/small.py or upload/large.py is the conversation with S3 about it, one of many
+that upload/send.py keeps going by pipeline/conversation.py. Its requests are built in
+s3/operations.py and sent by s3/engine/. What comes back is a record, `Uploaded` or `Failed`;
+cli/output.py writes it as JSON or asks cli/views/ how it looks.
 
 In AWS, S3's event reaches processor/runtime.py: processor/events.py reads keys and versions,
 processor/looking.py finds what both buckets hold, `process` runs, processor/archive.py copies,
@@ -68,7 +69,8 @@ proves and deletes, and one outcome line goes to the log, as processor/contract.
 
 And back: logs/lines.py reads that line, logs/waiting.py makes a `Fate` of it, and the command shows
 it. What is stuck instead, doctor/stuck.py finds and doctor/causes.py explains. From the archive to
-staging again it goes by reprocess/plan.py and reprocess/moving.py.
+staging again it goes by reprocess/plan.py and reprocess/moving.py, and stays archived meanwhile;
+what waits in staging is woken by pipeline/waking.py.
 
 
 WHERE IT IS DECIDED
@@ -103,7 +105,9 @@ instant, _bytes a number of bytes, a duration a timedelta.
 RULES
 
 - An object is deleted only by its version id, or under a condition, and only once the same bytes
-  are proven to be in the other bucket. What can't be proven stays.
+  are proven to be in the other bucket. What can't be proven stays. From staging delete the
+  processor, doctor/remedies.py what the processor left over, and reprocess/overtaken.py copies
+  that were made a moment ago; from the archive only stack/destroy.py, with --delete-data.
 - Keys are opaque: never stripped, normalised or split. Remote text is never markup, and reaches
   a terminal only through text.py. A presigned URL is a secret.
 - What changes something plans first, shows the plan, asks, and applies it; only cli/ knows

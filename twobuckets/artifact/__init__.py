@@ -4,24 +4,20 @@ The way through the room, in which nothing talks to AWS:
 
 starter         a new project, for `init`
 target          the Python and the machine that wheels have to be for
+pythons         a Python of the target's version on this machine: it alone proves anything
 contents        what goes in: the source's files, the wheels', our runtime's
+confidential    which of them look as if they held secrets
 lines           requirements files to lines that say whose code each would run
 locks           lock files of uv, Poetry and PDM, and pylock.toml, to such lines
-requirements    a requirements file to unpacked wheels
+requirements    lines to unpacked wheels
 installers      pip and uv, as far as a build needs them
 pip_for_target  pip with another machine's markers, the program that requirements runs
 packing         entries to a zip
+wholeness       what looks whole and is not: names that hide each other, paths that lead nowhere
 importing       the check that the processor can be imported, in a bare Python
 probe           the program that importing runs there
-confidential    which files look as if they held secrets: nobody packs one without meaning it
-scratch         places for what is made on the way: locked while their process lives, cleared by the
-                next one
-pythons         a Python of the target's version on this machine: only that one proves anything
-                about it
-reading         what a processor's text alone proves, where no Python of the target's version can
-                import it
-wholeness       artifacts that look whole and are not: names that hide each other, paths that lead
-                nowhere
+reading         what the text alone proves, where no Python of the target's version is at hand
+scratch         places for what is made on the way, cleared by the next run after a kill
 """
 
 from __future__ import annotations

@@ -17,8 +17,7 @@ comparing    whether two objects hold the same bytes
 copies       whether an archived object is a copy of one exact staged version: the one rule for it
 crc          the CRC of a whole from those of its parts
 outcome      lines for the log, without secrets
-refusals     why S3 refuses one object where it gives others: what nobody's credentials are to blame
-             for
+refusals     why S3 refuses one object where it gives others
 
 The Lambda handler is `twobuckets.processor.handler`; nothing here imports the rest of the package,
 and of what is here the rest imports `contract`, and the functions that judge versions.
