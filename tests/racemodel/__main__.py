@@ -2,7 +2,8 @@
 
     python -m tests.racemodel --schedules 100000 --seed 7
 
-A third of them are the processor alone; the others have one, two or three runs of reprocess. Every
+A third of them are the processor alone; the others have one, two or three runs of reprocess. In a
+quarter of either somebody runs `doctor --fix` as well. Every
 breach is printed with what makes it happen again; the exit status is 1 if there was any.
 """
 
@@ -17,6 +18,7 @@ from collections import Counter
 
 from tests.racemodel.actors import SameThread
 from tests.racemodel.laws import LawBroken
+from tests.racemodel.operators import add_doctor
 from tests.racemodel.reprocessing import ReprocessWorld, Run
 from tests.racemodel.strategies import RUNS_BYTES, SCENARIO_BYTES, read_runs, read_scenario
 from tests.racemodel.world import ARCHIVE, Scenario, World
@@ -64,13 +66,18 @@ def draw(seed: int, number: int) -> tuple[str, World]:
         runs = read_runs(dice.randbytes(RUNS_BYTES), most=3)
     # What comes back of repeated bytes has no order that could be told: only the processor's has.
     scenario = read_scenario(thrown, repeats_bodies=None if not runs else False)
-    return kind_of(scenario, len(runs)), ReprocessWorld(scenario, runs) if runs else World(scenario)
+    world = ReprocessWorld(scenario, runs) if runs else World(scenario)
+    has_doctor = dice.random() < 1 / 4
+    if has_doctor:
+        add_doctor(world)
+    return kind_of(scenario, len(runs), has_doctor=has_doctor), world
 
 
-def kind_of(scenario: Scenario, runs: int) -> str:
+def kind_of(scenario: Scenario, runs: int, *, has_doctor: bool) -> str:
     staging = "versions" if scenario.staging_versioned else "no versions"
     archive = "versions" if scenario.archive_versioned else "no versions"
-    return f"with {runs} runs of reprocess, {staging} in staging, {archive} in the archive"
+    doctor = " and doctor --fix" if has_doctor else ""
+    return f"{runs} runs of reprocess{doctor}, {staging} in staging, {archive} in the archive"
 
 
 def describe(world: World) -> str:

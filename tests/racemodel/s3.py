@@ -143,6 +143,28 @@ class _Meta:
     events = _Events()
 
 
+class _Versions:
+    """The pages of ListObjectVersions."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def paginate(
+        self,
+        *,
+        PaginationConfig: dict[str, int],  # noqa: N803 - boto3's name
+        **arguments: Any,
+    ) -> Iterator[dict[str, Any]]:
+        arguments["MaxKeys"] = PaginationConfig["PageSize"]
+        while True:
+            page = self._client.list_object_versions(**arguments)
+            yield page
+            if not page["IsTruncated"]:
+                return
+            arguments["KeyMarker"] = page["NextKeyMarker"]
+            arguments["VersionIdMarker"] = page["NextVersionIdMarker"]
+
+
 class Client:
     """What the code under test takes for boto3's S3 client.
 
@@ -269,6 +291,10 @@ class Client:
             answer["NextKeyMarker"] = page[-1][0].key
             answer["NextVersionIdMarker"] = page[-1][0].version_id
         return answer
+
+    def get_paginator(self, operation: str) -> _Versions:
+        assert operation == "list_object_versions"
+        return _Versions(self)
 
     def list_objects_v2(self, **arguments: Any) -> dict[str, Any]:
         bucket = self._enter("ListObjectsV2", arguments)
