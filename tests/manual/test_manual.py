@@ -55,6 +55,20 @@ def test_the_readme_is_short():
     assert len(docs.README.read_text("utf-8").splitlines()) <= 220
 
 
+def test_the_changelog_has_every_entry_once_and_under_a_heading():
+    text = (docs.README.parent / "CHANGELOG.md").read_text("utf-8")
+    kinds = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+    for release in text.split("\n## ")[1:]:
+        title, *groups = release.split("\n### ")
+        assert re.match(r"\[(Unreleased\]|\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d)", title), title
+        assert "\n- " not in title, title
+        assert [g.partition("\n")[0] for g in groups] == [
+            kind for kind in kinds if any(g.startswith(f"{kind}\n") for g in groups)
+        ]
+        entries = [line for g in groups for line in g.splitlines() if line.startswith("- ")]
+        assert len(entries) == len(set(entries))
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_commands_help_names_its_topic(name: str):
     assert f"Manual: `twobuckets help {manual.topic_of(name)}`." in run(name, "--help").stdout
