@@ -101,6 +101,16 @@ def test_a_dry_run_of_a_resumed_run_shows_what_is_left_and_changes_nothing(s3: S
     assert (keys(s3, STAGING), keys(s3, ARCHIVE)) == (["k"], ["k"])
 
 
+@pytest.mark.parametrize("words", [("--prefix", "in/"), ("in/", "in/a")])
+def test_what_stands_for_a_folder_is_skipped(s3: S3Client, words: tuple[str, ...]):
+    s3.put_object(Bucket=ARCHIVE, Key="in/", Body=b"")
+    s3.put_object(Bucket=ARCHIVE, Key="in/a", Body=b"")
+    actions = records(run(*words, "--dry-run"), "item")
+    assert {action["key"]: action["kind"] for action in actions} == {"in/": "skip", "in/a": "copy"}
+    (reason,) = [action["reason"] for action in actions if action["kind"] == "skip"]
+    assert "stands for a folder" in reason
+
+
 def test_the_same_words_go_on_though_hours_ago_means_another_instant(s3: S3Client):
     s3.put_object(Bucket=ARCHIVE, Key="k", Body=b"x")
     leave_unfinished("--prefix", "", "--since", "2h")

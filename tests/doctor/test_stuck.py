@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -10,6 +11,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 
 from tests.doctor.conftest import (
     ARCHIVE,
@@ -28,6 +30,7 @@ from tests.doctor.conftest import (
     put,
     run_doctor,
 )
+from twobuckets.cli import cli
 from twobuckets.cli.app import App
 from twobuckets.cli.site import site_of
 from twobuckets.cli.views import human
@@ -58,6 +61,27 @@ def test_the_same_error_on_many_objects_is_one_finding_with_all_their_keys(ours:
     assert found["error"] == "ValueError: row 7 of … is bad"
     assert found["size_bytes"] == 30 * 7
     assert len(found["examples"]) == 3
+
+
+@pytest.mark.parametrize(("folders", "found"), [(None, ["a"]), ("process", ["a", "in/"])])
+def test_what_stands_for_a_folder_is_stuck_only_where_it_is_processed(
+    ours: HandMadePair, folders: str | None, found: list[str]
+):
+    variables = {"ARCHIVE_BUCKET": ARCHIVE} | ({"TWOBUCKETS_FOLDERS": folders} if folders else {})
+    ours.functions.update_function_configuration(
+        FunctionName=FUNCTION, Environment={"Variables": variables}
+    )
+    put(ours, "in/", body=b"")
+    put(ours, "a")
+    objects = [key for finding in stuck().findings for key in finding["objects"]]
+    assert sorted(objects) == found
+    status = CliRunner().invoke(cli, ["--json", "status"])
+    (staging,) = [
+        line
+        for line in map(json.loads, status.stdout.splitlines())
+        if line["type"] == "staging-status"
+    ]
+    assert staging["staged"]["objects"] == len(found)
 
 
 @pytest.mark.parametrize("write", [repr, quote, lambda key: quote_plus(key, safe="/")])

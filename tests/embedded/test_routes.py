@@ -146,7 +146,7 @@ def test_files_come_through_and_doctor_has_nothing_against_it(named: Aws, pair: 
     pair.put(*KEYS)
     pair.wait_for_archived(KEYS)
     # Our own deletes are events as well: they are said to be none of ours, and fail nothing.
-    pair.wait_for_lines("ignored what is no arrival", 1)
+    pair.wait_for_lines("ignored what is no file's arrival", 1)
     assert [line for line in pair.lines() if '"level": "ERROR"' in line] == []
     wiring = run_doctor("--check", "wiring")
     assert wiring.findings == []

@@ -43,6 +43,9 @@ def test_every_form_reads_as_it_should(name: str) -> None:
             assert record.item_id == expected["item_id"]
         else:
             assert kind == ("arrival" if isinstance(record, Arrival) else "ignored")
+            if isinstance(record, Arrival):
+                is_asked_for = name.startswith(("wake", "batch")) or name.endswith("wake")
+                expected["is_asked_for"] = is_asked_for
             assert asdict(record) == expected
 
 
@@ -104,8 +107,8 @@ def test_the_test_event_of_s3_asks_for_nothing(name: str) -> None:
 
 def test_a_wake_up_event_names_versions_with_keys_as_they_are() -> None:
     first, second = parse_event(sample("wake")).records
-    assert first == Arrival("staging", "a+b c.csv", "v1", "e1", 5)
-    assert second == Arrival("staging", "plain", None, "e2", 6, sequencer="0A")
+    assert first == Arrival("staging", "a+b c.csv", "v1", "e1", 5, is_asked_for=True)
+    assert second == Arrival("staging", "plain", None, "e2", 6, sequencer="0A", is_asked_for=True)
 
 
 @pytest.mark.parametrize(

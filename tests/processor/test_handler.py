@@ -270,9 +270,34 @@ def test_what_is_no_arrival_is_one_line_and_no_failure(pipeline: Pipeline) -> No
     event = {"Records": [deletion_of(record), record, deletion_of(record)]}
     assert handler(event, pipeline.context) == {"archived": 1, "ignored": 2}
     [plain] = [line for line in pipeline.written() if "outcome" not in line]
-    assert plain["message"] == "ignored what is no arrival: ObjectRemoved:Delete (2)"
+    assert plain["message"] == "ignored what is no file's arrival: ObjectRemoved:Delete (2)"
     assert plain["level"] == "INFO"
     assert set(pipeline.archived()) == {"a"}
+
+
+def test_an_object_that_stands_for_a_folder_is_left_where_it_is(pipeline: Pipeline) -> None:
+    seen: list[str] = []
+    pipeline.process_with(lambda file: seen.append(file.key))
+    records = [pipeline.upload("in/", b""), pipeline.upload("in/a", b""), pipeline.upload("b/")]
+    assert handler({"Records": records}, pipeline.context) == {"archived": 2, "ignored": 1}
+    assert seen == ["in/a", "b/"]
+    assert set(pipeline.staged()) == {"in/"}
+    [plain] = [line for line in pipeline.written() if "outcome" not in line]
+    assert plain["message"].endswith("arrival: an empty object for a folder (1)")
+
+
+def test_an_object_that_stands_for_a_folder_is_a_file_where_that_is_set_or_asked_for(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pipeline.upload("in/", b"")
+    item = first["s3"]["object"]
+    wake = {"bucket": STAGING, "key": "in/", "etag": item["eTag"], "size": 0}
+    wake["version_id"] = item.get("versionId")
+    assert handler({"twobuckets": 1, "wake": [wake]}, pipeline.context) == {"archived": 1}
+    monkeypatch.setenv("TWOBUCKETS_FOLDERS", "process")
+    second = pipeline.upload("out/", b"")
+    assert handler({"Records": [second]}, pipeline.context) == {"archived": 1}
+    assert pipeline.staged() == {}
 
 
 def through_sns(event: object) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.aws import ClientError, Meaning, meaning
 from twobuckets.pipeline.lookups import Gone, could_not_look, listing_stopped
 from twobuckets.pipeline.versions import NO_VERSION, Version, version_described, version_listed
+from twobuckets.processor.contract import stands_for_folder
 from twobuckets.processor.copies import Copy
 from twobuckets.processor.refusals import ask_why, reason_of_error
 from twobuckets.s3.listing import ListingError, iter_objects, iter_versions
@@ -24,18 +25,21 @@ _ABSENT: Final = (Meaning.MISSING, Meaning.UNKNOWN_HERE)
 
 
 def iter_staged(site: Site) -> Iterator[Version]:
-    """Yield what is in staging, in key order.
+    """Yield the files that are in staging, in key order, without what only stands for a folder.
 
     Raises CouldNotLook, and Gone when there is no staging bucket.
     """
     if not site.buckets.exists(site.staging):
         raise Gone(f"the bucket {site.staging}", "bucket-missing")
     is_versioned = site.buckets.versioning(site.staging) != ""
+    skips_folders = site.function.skips_folders
     try:
         with site.connect() as sender:
             for row in _iter_current(sender, site.staging, is_versioned=is_versioned):
                 if site.is_stopped:
                     return
+                if skips_folders and stands_for_folder(row.key, row.size_bytes):
+                    continue
                 staged = version_listed(row)
                 # "null" names whatever was written without a version: it pins nothing.
                 if staged.version_id in NO_VERSION:

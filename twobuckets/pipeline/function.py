@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.aws import Meaning, meaning_of
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.pipeline.policies import statements_of
-from twobuckets.processor.contract import HANDLER
+from twobuckets.processor.contract import FOLDERS, HANDLER, PROCESS_FOLDERS
 from twobuckets.settings import function_name_of, qualifier_of
 
 if TYPE_CHECKING:
@@ -85,6 +85,14 @@ class FunctionFacts:
     def variables(self) -> Mapping[str, str]:
         """Return the function's environment variables."""
         return variables_in(self.configuration())
+
+    @property
+    def skips_folders(self) -> bool:
+        """Tell whether the processor leaves objects that stand for folders; so it is by default."""
+        try:
+            return self.variables().get(FOLDERS) != PROCESS_FOLDERS
+        except CouldNotLook:
+            return True
 
     def policy(self) -> list[Mapping[str, Any]]:
         """Return the statements of the function's resource policy."""

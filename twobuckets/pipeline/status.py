@@ -15,6 +15,7 @@ from twobuckets.pipeline.lifecycle import days_until
 from twobuckets.pipeline.lookups import CouldNotLook, Gone, Unread
 from twobuckets.pipeline.notifications import targets_of
 from twobuckets.pipeline.policies import Permission
+from twobuckets.processor.contract import stands_for_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -360,6 +361,7 @@ def _origins(rules: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def _count_staged(facts: Facts) -> StagedCount:
     bucket, now = facts.pipeline.staging, facts.now
+    skips_folders = facts.function.skips_folders
 
     def call() -> StagedCount:
         by_age = [0] * (len(AGES) + 1)
@@ -369,6 +371,8 @@ def _count_staged(facts: Facts) -> StagedCount:
         pages = facts.aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
         for number, page in enumerate(pages, 1):
             for item in page.get("Contents", []):
+                if skips_folders and stands_for_folder(item["Key"], item["Size"]):
+                    continue
                 modified_at = item["LastModified"]
                 age = now - modified_at
                 by_age[sum(age >= limit for limit in AGES)] += 1

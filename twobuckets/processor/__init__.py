@@ -28,8 +28,10 @@ Environment variables (their names stand in `contract`):
 - `TWOBUCKETS_PROCESS`: the user's function as `module:function`, by default `processor:process`.
 - `TWOBUCKETS_RECORD_CONCURRENCY`: records of one event processed side by side, by default 1.
 - `TWOBUCKETS_ARCHIVE_STORAGE_CLASS`: storage class of archived objects, by default S3's.
+- `TWOBUCKETS_FOLDERS`: what becomes of empty objects whose key ends in a slash, as consoles make
+  them for folders: `skip`, the default, leaves them in staging, `process` takes them for files.
 
-The stack sets these four. For functions that are deployed by other means there are two more:
+The stack sets these five. For functions that are deployed by other means there are two more:
 
 - `TWOBUCKETS_COPY_CONCURRENCY`: parts of one file above 5 GB copied side by side, by default 8.
 - `TWOBUCKETS_DEADLINE_MARGIN`: seconds before the function's time-out at which unfinished records

@@ -26,11 +26,25 @@ RECORD_CONCURRENCY: Final = "TWOBUCKETS_RECORD_CONCURRENCY"
 """Records of one event processed side by side, by default 1."""
 STORAGE_CLASS: Final = "TWOBUCKETS_ARCHIVE_STORAGE_CLASS"
 """Storage class of archived objects, by default S3's."""
+FOLDERS: Final = "TWOBUCKETS_FOLDERS"
+"""What becomes of objects that stand for folders: SKIP_FOLDERS, the default, or PROCESS_FOLDERS."""
+SKIP_FOLDERS: Final = "skip"
+PROCESS_FOLDERS: Final = "process"
 COPY_CONCURRENCY: Final = "TWOBUCKETS_COPY_CONCURRENCY"
 """Parts of one file above 5 GB copied side by side, by default 8."""
 DEADLINE_MARGIN: Final = "TWOBUCKETS_DEADLINE_MARGIN"
 """Seconds before the function's time-out at which unfinished records are written down as failed,
 by default 3 (at most a quarter of the time there is)."""
+
+
+def stands_for_folder(key: str, size_bytes: int | None) -> bool:
+    """Tell whether an object only stands for a folder.
+
+    S3 has none, so its console and other tools make an object of no bytes whose key ends in a slash
+    (S3 user guide, "Organizing objects in the Amazon S3 console by using folders").
+    """
+    return size_bytes == 0 and key.endswith("/")
+
 
 # --- the outcome line ----------------------------------------------------------------------------
 

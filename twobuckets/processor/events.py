@@ -30,6 +30,7 @@ class Arrival:
     `key` is decoded. `version_id` is None where the bucket keeps no versions. `sequencer` orders
     the arrivals of one key and is None in wake-up events and tasks. `attempt` comes from SQS, and
     `item_id` names the message of SQS or the task of Batch Operations that it came in.
+    `is_asked_for` where somebody named it, as wake-up events and tasks do.
     """
 
     bucket: str
@@ -40,11 +41,12 @@ class Arrival:
     sequencer: str | None = None
     item_id: str | None = None
     attempt: int | None = None
+    is_asked_for: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """An event of S3 that is no arrival, by its name, as `ObjectRemoved:Delete`."""
+    """What is no file's arrival, by its name: an event such as `ObjectRemoved:Delete`."""
 
     name: str
     item_id: str | None = None
@@ -230,6 +232,7 @@ def _from_manifest(task: Mapping[str, Any]) -> Arrival:
         version_id=_version_id(task.get("s3VersionId")),
         etag=None,
         size_bytes=None,
+        is_asked_for=True,
     )
 
 
@@ -241,6 +244,7 @@ def _from_wake(item: Mapping[str, Any]) -> Arrival:
         etag=_etag(item.get("etag")),
         size_bytes=item.get("size"),
         sequencer=item.get("sequencer"),
+        is_asked_for=True,
     )
 
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,7 +18,14 @@ from twobuckets.processor import answers, contract, looking
 from twobuckets.processor import archive as archive_
 from twobuckets.processor.contract import Failure, Outcome
 from twobuckets.processor.copying import Destination
-from twobuckets.processor.events import Arrival, Ignored, Unreadable, parse_event
+from twobuckets.processor.events import (
+    Arrival,
+    Batch,
+    Ignored,
+    Record,
+    Unreadable,
+    parse_event,
+)
 from twobuckets.processor.file import File, Reject
 from twobuckets.processor.looking import Archived, NotHere, Staged
 from twobuckets.processor.outcome import failure_of, now_text, write_line
@@ -328,7 +335,7 @@ def handler(event: object, context: object) -> dict[str, Any]:
     tasks of S3 Batch Operations. Raises UnknownEventError, and RecordsFailedError after all records
     were tried if any is to be retried and the sender reads no answer.
     """
-    batch = parse_event(event)
+    batch = _without_folders(parse_event(event))
     request_id = getattr(context, "aws_request_id", None)
     arrivals = [record for record in batch.records if isinstance(record, Arrival)]
     unreadable = [record for record in batch.records if isinstance(record, Unreadable)]
@@ -350,7 +357,7 @@ def handler(event: object, context: object) -> dict[str, Any]:
         write_line(_plain_line("ERROR", record.reason, request_id))
     if ignored:
         names = ", ".join(f"{name} ({count})" for name, count in sorted(ignored.items()))
-        write_line(_plain_line("INFO", f"ignored what is no arrival: {names}", request_id))
+        write_line(_plain_line("INFO", f"ignored what is no file's arrival: {names}", request_id))
     if batch.from_sqs or batch.job is not None:
         following = iter(outcomes)
         settled = [
@@ -366,6 +373,23 @@ def handler(event: object, context: object) -> dict[str, Any]:
     counts = Counter(outcome.outcome for outcome in outcomes)
     counts["ignored"] = ignored.total()
     return dict(+counts)
+
+
+def _without_folders(batch: Batch) -> Batch:
+    """Return the batch with arrivals of objects that stand for folders as what they are."""
+    if os.environ.get(contract.FOLDERS) == contract.PROCESS_FOLDERS:
+        return batch
+
+    def read(record: Record) -> Record:
+        if (
+            isinstance(record, Arrival)
+            and not record.is_asked_for
+            and contract.stands_for_folder(record.key, record.size_bytes)
+        ):
+            return Ignored("an empty object for a folder", record.item_id)
+        return record
+
+    return replace(batch, records=tuple(map(read, batch.records)))
 
 
 def _run_all(invocation: Invocation, records: list[Progress]) -> list[Outcome]:

@@ -17,6 +17,7 @@ from twobuckets.logs.failures import find_failed
 from twobuckets.logs.lines import OUTCOME_OR_FAILURE_PATTERN
 from twobuckets.pipeline.versions import NO_VERSION
 from twobuckets.pipeline.waking import is_ours
+from twobuckets.processor.contract import stands_for_folder
 from twobuckets.reprocess.plan import (
     Kind,
     Rules,
@@ -146,6 +147,9 @@ class Choice:
         return words + [word(key) for key in self.keys]
 
 
+_FOLDER: Final = "it is an empty object that stands for a folder; see processor.folders"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chooser:
     """Finds what is chosen in a pipeline; `note` and `warn` get what a person should know of it."""
@@ -156,6 +160,8 @@ class Chooser:
     now: Callable[[], datetime]
     stuck: Callable[[timedelta | None], Iterator[tuple[Version, str | None]]]
     """Yields what is stuck in staging, and why it should not be woken, None where it may."""
+    skips_folders: Callable[[], bool]
+    """Tells whether the processor leaves objects alone that stand for folders."""
     note: Callable[[str], None]
     warn: Callable[[str], None]
 
@@ -182,7 +188,18 @@ class Chooser:
                 staging=pipeline.staging,
                 archive=pipeline.archive,
             )
+        actions = self._without_folders(actions)
         return limited(self._without_unsafe(actions), choice.limit)
+
+    def _without_folders(self, actions: Iterable[Action]) -> Iterator[Action]:
+        """Yield actions, and skip objects that the processor would leave where they are."""
+        skips: bool | None = None
+        for action in actions:
+            if action.kind is not Kind.SKIP and stands_for_folder(action.key, action.size):
+                skips = self.skips_folders() if skips is None else skips
+                if skips:
+                    action = replace(action, kind=Kind.SKIP, reason=_FOLDER)
+            yield action
 
     def _without_unsafe(self, actions: Iterable[Action]) -> Iterator[Action]:
         """Yield actions, and skip copies that could end over a newer file for good.

@@ -96,6 +96,7 @@ def parameters(
         "Timeout": str(-(-settings.timeout // timedelta(seconds=1))),
         "ReservedConcurrency": str(-1 if reserved is None else reserved),
         "RecordConcurrency": str(settings.record_concurrency),
+        "Folders": settings.folders,
         "ProcessorPolicies": ",".join(settings.policies),
         "Layers": ",".join(settings.layers),
         "StorageClass": settings.storage_class,

@@ -322,6 +322,7 @@ def _open_run(
 
 
 def _chooser(app: App, sender: Sender) -> Chooser:
+    from twobuckets.pipeline.facts import Facts
     from twobuckets.reprocess.choice import Chooser
 
     return Chooser(
@@ -330,6 +331,7 @@ def _chooser(app: App, sender: Sender) -> Chooser:
         pipeline=app.pipeline,
         now=app.now,
         stuck=partial(iter_stuck, app),
+        skips_folders=lambda: Facts(app.aws, app.pipeline, app.now()).function.skips_folders,
         note=app.out.note,
         warn=app.out.warn,
     )
