@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import botocore.exceptions
 
 from twobuckets import __version__
 from twobuckets.aws import ClientError, attempt, explain, is_hopeless
-from twobuckets.aws.s3_access import FixedKeys, S3Address, SessionKeys, find_plain_access
+from twobuckets.aws.s3_access import (
+    FixedKeys,
+    S3Address,
+    SessionKeys,
+    find_plain_access,
+    is_aws_url,
+)
 
 # boto3 and botocore's session are imported where they are used: together they take 0.4 s, which is
 # half of what it takes to upload 5,000 small files.
@@ -132,7 +139,9 @@ class Aws:
         if identity is not None:
             keys = FixedKeys(identity.access_key_id, identity.secret_access_key)
             url, region = identity.endpoint_url, identity.region
-            return keys, S3Address(url, region, path_style=True, ca_bundle=None, proxy=None)
+            return keys, S3Address(
+                url, region, path_style=True, ca_bundle=None, proxy=None, is_aws=False
+            )
         if self._environ is None:
             return None
         return find_plain_access(
@@ -159,22 +168,41 @@ class Aws:
             return self._plain_access[1]
         from botocore.utils import get_environ_proxies
 
-        url = str(self.s3.meta.endpoint_url)
-        bundle = self.session._session.get_config_variable("ca_bundle")  # noqa: SLF001 - boto3 has no door to it
-        proxies = get_environ_proxies(url)
+        # botocore's own rules decide, with an invented bucket: regions, FIPS, dualstack, transfer
+        # acceleration, partitions. Neither has a public door.
+        signing: dict[str, Any] = {}
+        with attempt("find S3's address"):
+            address, _, _ = self.s3._resolve_endpoint_ruleset(  # type: ignore[attr-defined]  # noqa: SLF001
+                self.s3.meta.service_model.operation_model("PutObject"), {"Bucket": _ANY}, signing
+            )
+        parts = urlsplit(address)
+        host = parts.netloc.removeprefix(f"{_ANY}.")
+        is_path_style = host == parts.netloc
+        url = f"{parts.scheme}://{host}"
+        bundle = self.session._session.get_config_variable("ca_bundle")  # noqa: SLF001
+        config: Any = self.s3.meta.config
+        proxy = get_environ_proxies(url).get(parts.scheme)
         return S3Address(
             url,
-            self.region,
-            path_style=True if self._endpoint_url else None,
+            signing.get("signing", {}).get("region", self.region),
+            path_style=is_path_style,
             ca_bundle=bundle,
-            proxy=proxies.get(url.partition(":")[0]),
+            # As curl and botocore take it: without a scheme it is HTTP.
+            proxy=f"http://{proxy}" if proxy and "://" not in proxy else proxy,
+            hashes_payload=bool((config.s3 or {}).get("payload_signing_enabled")),
+            checks_when_required=config.request_checksum_calculation == "when_required",
+            is_aws=is_aws_url(url),
         )
 
     @cached_property
     def s3(self) -> S3Client:
         """Amazon S3, requests signed with SigV4."""
-        style = "path" if self._identity or self._endpoint_url else "auto"
-        client: S3Client = self._client("s3", s3={"addressing_style": style})
+        style = "path" if self._identity or self._endpoint_url else None
+        if style is not None and self._identity is None:
+            # What the profile says of S3 holds for endpoints of one's own as well.
+            section = self.session._session.get_config_variable("s3") or {}  # noqa: SLF001
+            style = section.get("addressing_style", style)
+        client: S3Client = self._client("s3", s3={"addressing_style": style} if style else None)
         for operation in ("HeadBucket", "HeadObject"):
             client.meta.events.register(
                 f"before-parameter-build.s3.{operation}", _note_bucket_of_head
@@ -309,6 +337,7 @@ def _name_refusal(
         pass
 
 
+_ANY: Final = "any-bucket"
 _FAILED_PAUSE_SECONDS: Final = 0.25
 _FAILED_ATTEMPTS: Final = 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
 
 import botocore.exceptions
 
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class S3Address:
-    """Where and how to reach S3 without boto3: for the hot loops that sign by hand."""
+    """Where and how to reach S3 without boto3: for the hot loops that sign by hand.
+
+    With `hashes_payload`, every body's SHA-256 is signed; with `checks_when_required`, no checksum
+    is sent that an operation does not require (AWS SDKs reference guide, "Data integrity
+    protections"). `is_aws` is whether it is AWS itself.
+    """
 
     url: str
     region: str
-    path_style: bool | None
+    path_style: bool
     ca_bundle: str | None
-    proxy: str | None
+    proxy: str | None = field(repr=False)
+    hashes_payload: bool = False
+    checks_when_required: bool = False
+    is_aws: bool = True
 
 
 class S3Keys(Protocol):
@@ -159,7 +168,8 @@ def find_plain_access(
         or environ.get("AWS_ENDPOINT_URL")
         or section.get("endpoint_url")
     )
-    if url is None and not _PLAIN_REGION.fullmatch(region):
+    is_given = url is not None
+    if not is_given and not _PLAIN_REGION.fullmatch(region):
         return None
     if url is None:
         # botocore's own choice for the oldest region.
@@ -168,11 +178,19 @@ def find_plain_access(
     address = S3Address(
         url.rstrip("/"),
         region,
-        path_style=True if endpoint_url else None,
+        # botocore puts the bucket into the path of every endpoint that is given.
+        path_style=is_given,
         ca_bundle=environ.get("AWS_CA_BUNDLE") or section.get("ca_bundle"),
         proxy=None,
+        is_aws=is_aws_url(url),
     )
     return FixedKeys(access_key, secret_key, token), address
+
+
+def is_aws_url(url: str) -> bool:
+    """Tell whether a URL leads to AWS itself."""
+    host = urlsplit(url).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def _read_profile(environ: Mapping[str, str], name: str | None) -> dict[str, str] | None:
@@ -197,6 +215,9 @@ def _read_profile(environ: Mapping[str, str], name: str | None) -> dict[str, str
         found |= secrets is not None
         if secrets and "aws_access_key_id" in secrets:
             merged = {k: v for k, v in merged.items() if k[4:] not in _KEY_NAMES}
+        elif secrets:
+            # Keys are taken whole from one file.
+            secrets = {k: v for k, v in secrets.items() if k[4:] not in _KEY_NAMES}
         merged |= secrets or {}
     except botocore.exceptions.ConfigNotFound:
         pass

@@ -197,6 +197,7 @@ class App:
                 path_style=address.path_style,
                 ca_bundle=address.ca_bundle,
                 proxy=address.proxy,
+                hashes_payload=address.hashes_payload,
             )
         except ValueError as error:
             # Ours was looked at; AWS's own variables and files name endpoints as well.

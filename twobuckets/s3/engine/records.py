@@ -11,7 +11,10 @@ from twobuckets.s3.engine.bodies import FileSlice
 from twobuckets.s3.engine.checksums import Algorithm
 from twobuckets.s3.xmltext import find_text
 
-_AWS_HOST = re.compile(r"s3(\.[a-z0-9-]+)?\.(?P<domain>amazonaws\.com(\.cn)?)")
+_AWS_HOST = re.compile(
+    r"(?P<service>s3(-fips)?(\.dualstack)?)(\.[a-z0-9-]+)?\.(?P<domain>amazonaws\.com(\.cn)?)"
+)
+_FOLD = re.compile("[ \\t]*\r\n[ \\t]+")
 _ERROR_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error[\s>]")
 
 
@@ -51,7 +54,8 @@ class Endpoint:
 
     `ca_bundle` is a file of trusted certificates (the system's when None); `proxy` is the URL of
     an HTTP proxy, `http://[user:password@]host:port`. Path style puts the bucket into the path;
-    otherwise it becomes part of the host, as AWS prefers.
+    otherwise it becomes part of the host, as AWS prefers. With `hashes_payload`, the SHA-256 of
+    every body is signed.
     """
 
     origin: Origin
@@ -59,6 +63,7 @@ class Endpoint:
     path_style: bool = False
     ca_bundle: str | None = None
     proxy: str | None = field(default=None, repr=False)
+    hashes_payload: bool = False
 
     @property
     def loopback(self) -> bool:
@@ -68,7 +73,7 @@ class Endpoint:
     @property
     def signs_payload(self) -> bool:
         """Say whether bodies need their SHA-256 signed: nothing else protects them on the way."""
-        return not (self.origin.tls or self.loopback)
+        return self.hashes_payload or not (self.origin.tls or self.loopback)
 
     def find_origin(self, bucket: str) -> tuple[Origin, str, str]:
         """Return the origin, the Host header and the path prefix that address a bucket.
@@ -87,12 +92,35 @@ class Endpoint:
             host = f"{host}:{origin.port}"
         return origin, host, prefix
 
+    def find_redirected(self, location: str, bucket: str) -> tuple[Origin, str, str] | None:
+        """Return, as find_origin does, where a redirect leads; None unless S3 itself is there.
+
+        A bucket that is young is found at its region's own address for some hours (S3 user guide,
+        "Request redirection"). Credentials follow within AWS's domain, or to the same server, and
+        never from HTTPS to HTTP.
+        """
+        parts = urlsplit(location)
+        host = parts.hostname or ""
+        origin = Origin(
+            parts.scheme == "https", host, parts.port or (443 if parts.scheme == "https" else 80)
+        )
+        is_aws = all(
+            _AWS_HOST.search(name) and name.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+            for name in (host, self.origin.host)
+        )
+        if parts.scheme not in {"http", "https"} or (self.origin.tls and not origin.tls):
+            return None
+        if not is_aws and origin != self.origin:
+            return None
+        prefix = "" if host.startswith(f"{bucket}.") else f"/{bucket}"
+        return origin, parts.netloc.rpartition("@")[2], prefix
+
     def in_region(self, region: str) -> "Endpoint":
         """Return the endpoint of another region; one that is not AWS's own keeps its host."""
         host = _AWS_HOST.fullmatch(self.origin.host)
         if host is None:
             return replace(self, region=region)
-        origin = self.origin._replace(host=f"s3.{region}.{host['domain']}")
+        origin = self.origin._replace(host=f"{host['service']}.{region}.{host['domain']}")
         return replace(self, origin=origin, region=region)
 
 
@@ -103,6 +131,7 @@ def parse_endpoint(
     path_style: bool | None = None,
     ca_bundle: str | None = None,
     proxy: str | None = None,
+    hashes_payload: bool = False,
 ) -> Endpoint:
     """Return the endpoint at a URL such as `https://s3.eu-west-1.amazonaws.com`.
 
@@ -120,7 +149,7 @@ def parse_endpoint(
     if path_style is None:
         path_style = not parts.hostname.endswith((".amazonaws.com", ".amazonaws.com.cn"))
     origin = Origin(tls, parts.hostname, parts.port or (443 if tls else 80))
-    return Endpoint(origin, region, path_style, ca_bundle, proxy)
+    return Endpoint(origin, region, path_style, ca_bundle, proxy, hashes_payload)
 
 
 class Expects(enum.Enum):
@@ -225,7 +254,10 @@ class Response:
     def headers(self) -> dict[str, str]:
         """The headers with names in lower case, parsed when first asked for."""
         if self._headers is None:
-            lines = self.head.decode("utf-8", "replace").split("\r\n")[1:]
+            text = self.head.decode("utf-8", "replace")
+            if "\r\n " in text or "\r\n\t" in text:  # a line that goes on in the next one
+                text = _FOLD.sub(" ", text)
+            lines = text.split("\r\n")[1:]
             fields = (line.partition(":") for line in lines if line)
             self._headers = {name.strip().lower(): value.strip() for name, _, value in fields}
         return self._headers

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -205,6 +206,8 @@ class SigV4Signer:
     def learn(self, request: Request, signed: SignedRequest, answer: Response) -> bool:
         """Take S3's clock, new keys or the bucket's region; True if signing again may help."""
         code = answer.code
+        if answer.status == HTTPStatus.TEMPORARY_REDIRECT:
+            return self._follow(request, answer)
         region = answer.headers.get("x-amz-bucket-region") if answer.status in {301, 400} else None
         means = meaning_of(code)
         is_about_clock = means is Meaning.WRONG_CLOCK or (answer.status == 403 and not code)
@@ -221,6 +224,16 @@ class SigV4Signer:
         if is_about_clock:
             return self._adopt_clock(answer)
         return means is Meaning.EXPIRED and self._credentials.refresh()
+
+    def _follow(self, request: Request, answer: Response) -> bool:
+        found = self.endpoint.find_redirected(answer.headers.get("location", ""), request.bucket)
+        if found is None:
+            return False
+        region = (
+            answer.headers.get("x-amz-bucket-region") or self._find_place(request.bucket).region
+        )
+        self._places[request.bucket] = _Place(*found, region)
+        return True
 
     def _adopt_clock(self, answer: Response) -> bool:
         from email.utils import parsedate_to_datetime

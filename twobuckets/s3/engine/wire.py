@@ -8,6 +8,7 @@ body, because TLS and file reads release the interpreter's lock and so use the o
 
 import base64
 import errno
+import re
 import select
 import socket
 import ssl
@@ -22,6 +23,12 @@ from twobuckets.s3.engine.records import Origin, Response, SignedRequest
 
 READ = select.POLLIN
 WRITE = select.POLLOUT
+# Header fields as RFC 9112 (5, 5.2) lets others write them: blanks at will after the colon and at
+# the end, and lines that go on in the next one; before the colon some write blanks as well.
+_FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
+_OUTER_BLANKS = re.compile(rb"\r\n([^:\r\n]*?)[ \t]*:[ \t]*")
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:(?:[^\r\n]*,)?[ \t]*chunked[ \t]*\r\n")
+_CLOSES = re.compile(rb"\r\nconnection:(?:[^\r\n]*,)?[ \t]*close[ \t]*(?:,[^\r\n]*)?\r\n")
 LONGEST_HEAD_BYTES = 64 * 1024
 LONGEST_BODY_BYTES = 64 * 1024 * 1024
 _SMALL_BYTES = 64 * 1024
@@ -264,13 +271,13 @@ class Connection:
             if status >= 200:
                 break
             received = rest
-        lines = head.lower() + b"\r\n"
+        lines = _OUTER_BLANKS.sub(b"\r\n\\1:", _FOLD.sub(b" ", head.lower() + b"\r\n"))
         if method == "CONNECT":
             return Response(status, head, b"")
-        keep = head.startswith(b"HTTP/1.1") and b"\r\nconnection: close" not in lines
+        keep = head.startswith(b"HTTP/1.1") and not _CLOSES.search(lines)
         if method == "HEAD" or status in {204, 304}:
             body = b""
-        elif b"\r\ntransfer-encoding: chunked\r\n" in lines:
+        elif _CHUNKED.search(lines):
             body = yield from self._read_chunks(rest)
         else:
             length = _find_length(lines)
