@@ -8,7 +8,7 @@ its parts are what they were when the plan was made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,8 +21,8 @@ from twobuckets.doctor.staging import is_archived
 from twobuckets.doctor.stuck import WOKEN, WOKEN_UNASKED, WOKEN_WHEN_ASKED
 from twobuckets.errors import TwoBucketsError
 from twobuckets.parallel import map_unordered
+from twobuckets.pipeline.deleting import delete_archived
 from twobuckets.pipeline.lookups import CouldNotLook
-from twobuckets.processor.refusals import reason_of_error
 
 if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finding
@@ -36,8 +36,6 @@ Wake = Callable[["Version"], None]
 """Asks the processor, asynchronously, for exactly one staged version. Raises TwoBucketsError."""
 
 _ABORT_TRIES: Final = 5
-_CONFLICT_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
-_VERSIONS_LOOKED_AT: Final = 20
 _LOOKED_AT: Final = 32
 _ENDED: Final = "it was completed or aborted meanwhile"
 _ARCHIVED: Final = "stuck-archived"
@@ -209,73 +207,10 @@ def _delete_steps(site: Site, objects: Iterable[Version]) -> Iterator[_Step]:
 
 
 def _delete_archived(site: Site, staged: Version) -> str | None:
-    """Delete one staged version that the archive provably holds now; else say why not.
-
-    An older version under it must not come to light again as if it were new: a delete marker goes
-    on top first, and the bucket's rule for noncurrent versions clears up.
-    """
+    """Delete one staged version that the archive provably holds now; else say why not."""
     if not is_archived(site, staged):
         return "the archive no longer holds this version, so it stays"
-    with attempt(f"delete s3://{site.staging}/{staged.key}"):
-        if staged.version_id is None:
-            # Without versions a newer file could lie there by now: S3 compares as it deletes.
-            is_deleted = _delete_if_current(site, staged)
-            return None if is_deleted else "another object is there now, so it stays"
-        if _covers_older(site, staged):
-            # What is newer by now covers the older version as well, and gets no marker.
-            _delete_if_current(site, staged)
-        try:
-            # S3 compares conditions with the current version only; an id is exact by itself.
-            site.aws.s3.delete_object(
-                Bucket=site.staging, Key=staged.key, VersionId=staged.version_id
-            )
-        except ClientError as error:
-            reason = reason_of_error(error)
-            if reason is None:
-                raise
-            return f"the archive holds it, and it stays: {reason}"
-    return None
-
-
-def _covers_older(site: Site, staged: Version) -> bool:
-    """Tell whether a staged version is the current one, and older ones of its key lie under it."""
-    newest_first = _iter_versions(site, staged.key)
-    top = next(newest_first, None)
-    is_current = top is not None and top["IsLatest"] and top["VersionId"] == staged.version_id
-    return is_current and next(newest_first, None) is not None
-
-
-def _iter_versions(site: Site, key: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the versions of exactly this staged key, newest first, delete markers left out."""
-    pages = site.aws.s3.get_paginator("list_object_versions").paginate(
-        Bucket=site.staging, Prefix=key, PaginationConfig={"PageSize": _VERSIONS_LOOKED_AT}
-    )
-    for page in pages:
-        yield from (version for version in page.get("Versions", ()) if version["Key"] == key)
-        # The key itself comes before all that begin with it.
-        if page.get("NextKeyMarker") != key:
-            return
-
-
-def _delete_if_current(site: Site, staged: Version) -> bool:
-    """Delete what is current under a key if it has the object's ETag; tell whether it had.
-
-    S3 answers 409 to conditions while other requests for the key are under way, and asks for
-    another try (S3 user guide, "How to perform conditional deletes").
-    """
-    for pause in (*_CONFLICT_PAUSES, None):
-        try:
-            site.aws.s3.delete_object(
-                Bucket=site.staging, Key=staged.key, IfMatch=f'"{staged.etag}"'
-            )
-            break
-        except ClientError as error:
-            if meaning(error) in (Meaning.LOST_RACE, Meaning.MISSING):
-                return False
-            if pause is None or meaning(error) is not Meaning.CONFLICT:
-                raise
-        site.sleep(pause)
-    return True
+    return delete_archived(site.aws.s3, site.staging, staged)
 
 
 def _plan_aborts(site: Site) -> Iterator[PlannedFix]:

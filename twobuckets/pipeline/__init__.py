@@ -2,6 +2,7 @@
 
 versions       one version of a key, and whether two of them are the same file
 conversation   many talks with S3, each about one key and written as a generator
+deleting       deletes exactly one staged version that the archive holds
 waking         asks the processor for exactly one version
 facts          all that AWS says of one pipeline, each fact read at most once
 lookups        the calls themselves, from several threads, and what a refusal of one means
