@@ -299,3 +299,34 @@ def test_a_log_group_that_does_not_exist_is_named_with_a_way_on(
 )
 def test_ranges_that_can_mean_nothing_are_usage_errors(group: Group, arguments: tuple[str, ...]):
     run(*arguments, exit_code=2)
+
+
+def test_a_summary_counts_files_by_outcome_and_error(group: Group):
+    for number in range(3):
+        key = f"{number}.csv"
+        error = FAILURE | {"message": f"row {number} of {key}"}
+        line = outcome_line("failed", key, version=f"v{number}", error=error)
+        group.invocation("a", number, f"{ID[:-1]}{number}", line, line)
+    group.invocation("a", 9, OTHER_ID, outcome_line("archived", "0.csv", version="v0"))
+    lines = records("--summary")
+    groups = {(g["outcome"], g["files"], g["tries"]) for g in lines if g["type"] == "error-group"}
+    assert groups == {("failed", 3, 6), ("archived", 1, 1)}
+    last = records("--summary", "--final")
+    groups = {(g["outcome"], g["files"], g["tries"]) for g in last if g["type"] == "error-group"}
+    assert groups == {("failed", 2, 2), ("archived", 1, 1)}
+    assert last[-1]["outcomes"] == {"failed": 2, "archived": 1}
+    shown = run("--summary").stdout
+    assert "ValueError: row 0 of …" in shown
+    assert "0.csv\t1.csv\t2.csv" in shown
+
+
+def test_the_last_word_on_each_file_is_shown_alone(group: Group):
+    for after, kind in enumerate(("failed", "failed", "archived")):
+        error = FAILURE if kind == "failed" else None
+        group.invocation("a", after, ID, outcome_line(kind, "a.csv", error=error))
+    assert [x["outcome"] for x in records("--final") if x["type"] == "outcome"] == ["archived"]
+
+
+@pytest.mark.parametrize("other", ["--follow", "--raw"])
+def test_what_needs_the_end_does_not_go_with_what_comes(group: Group, other: str):
+    assert "--final and --summary" in run("--summary", other, exit_code=2).stderr

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.doctor.conftest import (
     FUNCTION,
@@ -19,6 +21,7 @@ from tests.doctor.conftest import (
     put,
     run_doctor,
 )
+from twobuckets.cli import cli
 from twobuckets.cli.app import App
 from twobuckets.cli.site import site_of
 from twobuckets.cli.views import human
@@ -322,3 +325,28 @@ def _as_summary(line: dict[str, Any]) -> DoctorSummary:
     fields["stuck_after"] = timedelta(seconds=fields["stuck_after"])
     fields["checks"] = tuple(fields["checks"])
     return DoctorSummary(**fields)
+
+
+def test_the_remedy_of_a_failure_wakes_what_failed_with_its_error_only(ours: HandMadePair):
+    first, second, third = put(ours, "a1", "a2", "b")
+    other = {"type": "KeyError", "message": "'id'", "trace": ""}
+    lines = [outcome("a1", first), outcome("a2", second), outcome("b", third, error=other)]
+    log(ours, *lines)
+    run = stuck()
+    remedies = {f["error"].partition(":")[0]: shlex.split(f["remedy"]) for f in run.findings}
+    assert remedies["KeyError"][1:] == [
+        *("reprocess", "--stuck", "--older-than", "0s"),
+        *("--error", "KeyError: 'id'"),
+    ]
+    pattern = remedies["ValueError"][-1]
+    assert pattern == "ValueError: row * of * is bad"
+    chosen = ("--stuck", "--older-than", "0s", "--error", pattern, "--dry-run", "--json")
+    shown = CliRunner().invoke(cli, ["reprocess", *chosen])
+    told = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [x["wakes"] for x in told if x["type"] == "plan"] == [2], told
+
+
+def test_choosing_by_error_needs_failures_to_choose_from(ours: HandMadePair):
+    refused = CliRunner().invoke(cli, ["reprocess", "a", "--error", "KeyError*"])
+    assert refused.exit_code == 2
+    assert "--failed or --stuck" in refused.stderr

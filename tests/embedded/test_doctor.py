@@ -395,7 +395,8 @@ MENDED_BY_SETTINGS = {
     "reject": ("stuck-rejected", "Reject: no table"),
     "sleep": ("stuck-timed-out", ""),
     "memory": ("stuck-out-of-memory", "MemoryError"),
-    "die": ("stuck-failed", "Runtime.ExitError"),
+    # Nothing names the file.
+    "die": ("stuck-unnamed", "Runtime.ExitError"),
 }
 
 
@@ -502,7 +503,7 @@ def test_an_upload_left_at_3_of_7_parts(pipeline: Pipeline):
     run = doctor()
     assert run.checks == {"upload-orphaned"}
     assert "3 parts, 2.9 KiB" in run.of("upload-orphaned")["detail"]
-    assert "A lifecycle rule" in run.of("upload-orphaned")["detail"]
+    assert "runs no lifecycle rules" in run.of("upload-orphaned")["detail"]
     mend_and_confirm(pipeline, run)
 
 

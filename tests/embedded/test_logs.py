@@ -20,6 +20,7 @@ from twobuckets.cli import cli
 from twobuckets.cli.app import App
 from twobuckets.logs.objects import Staged
 from twobuckets.logs.waiting import Fate, Policy, Tracker
+from twobuckets.pipeline.retries import asynchronous
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,8 @@ def handler(event, context):
         print(json.dumps({"twobuckets": 1, "outcome": "archived", "bucket": "b",
                           "key": unquote_plus(record["s3"]["object"]["key"])}))
 """
+
+ONCE = asynchronous(timedelta(seconds=60), retries=0)
 
 
 def put(aws: Aws, bucket: str, keys: list[str]) -> list[Staged]:
@@ -119,7 +122,7 @@ def test_a_pair_that_is_not_ours_is_understood_by_what_s3_and_lambda_say(
 ):
     make_pair(embedded, log_format=log_format, timeout_seconds=3)
     staged = put(embedded, STAGING, ["fine one.csv", "fail+1.csv", "sleep.csv", "die.csv"])
-    fates = wait(embedded, STAGING, ARCHIVE, f"/aws/lambda/{FUNCTION}", staged, attempts=1)
+    fates = wait(embedded, STAGING, ARCHIVE, f"/aws/lambda/{FUNCTION}", staged, retries=ONCE)
     assert fates["fine one.csv"].fate == "archived"
     failed = fates["fail+1.csv"]
     assert failed.fate == "failed"

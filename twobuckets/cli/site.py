@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from twobuckets.cli.app import App
     from twobuckets.doctor.site import Site
     from twobuckets.pipeline.versions import Version
+    from twobuckets.reprocess.choice import Choice
 
 
 def site_of(
@@ -42,12 +43,12 @@ def site_of(
     )
 
 
-def iter_stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Version, str | None]]:
+def iter_stuck(app: App, choice: Choice) -> Iterator[tuple[Version, str | None]]:
     """Yield what doctor finds stuck in staging, and why it should not be woken, None if it may."""
     from twobuckets.doctor.stuck import examine, iter_findings
     from twobuckets.pipeline.lookups import CouldNotLook, Gone
 
-    site = site_of(app, older_than=older_than)
+    site = site_of(app, older_than=choice.older_than)
     try:
         stuck = examine(site)
     except Gone as gone:
@@ -65,7 +66,7 @@ def iter_stuck(app: App, older_than: timedelta | None) -> Iterator[tuple[Version
     except CouldNotLook as unseen:
         # Without the log it is known all the same what is stuck, only not why.
         app.out.warn(str(unseen))
-    yield from stuck.iter_wakeable()
+    yield from stuck.iter_wakeable(kinds=choice.outcome, errors=choice.error)
 
 
 def wake_through(app: App, site: Site) -> Callable[[Version], None]:

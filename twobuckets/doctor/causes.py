@@ -16,9 +16,16 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote_plus
 
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
+from twobuckets.logs.errors import (
+    error_line,
+    first_line,
+    kind_of,
+    without_key,
+    without_varying,
+)
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.foreign import find_keys
 from twobuckets.logs.lines import (
@@ -69,9 +76,6 @@ _ERROR_CHARACTERS: Final = 300
 _IDS_A_PATTERN: Final = 24
 _MOST_LOOKED_UP: Final = 480
 _MOST_LOOKED_UP_EVENTS: Final = 200_000
-_VARYING: Final = re.compile(r"0[xX][0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*|\d+")
-# Keys that Python and URLs write as they are.
-_WRITTEN_ALIKE: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
 _TRACE: Final = "Traceback (most recent call last):"
 _ERROR_LEVELS: Final = frozenset({"ERROR", "CRITICAL", "FATAL"})
 _CHECKS: Final = {
@@ -141,8 +145,8 @@ class Evidence:
 
     def cause(self, check: str, error: str, key: str = "") -> Cause:
         """Return the one cause for all errors that differ in the key, numbers and ids only."""
-        error = _without(key, error)
-        signature = check, _VARYING.sub("#", error)
+        error = without_key(key, error)
+        signature = check, without_varying(error)
         return self._shared.setdefault(signature, Cause(check, error[:_ERROR_CHARACTERS]))
 
     def note(self, key: str, word: LastWord) -> None:
@@ -159,7 +163,7 @@ class Evidence:
     def note_death(self, failed: FailedInvocation) -> None:
         """Keep an invocation that died without a word, of which other lines may tell the object."""
         never_ran = failed.reason == NOT_LOADED
-        said = f"{failed.error.type}: {_first_line(failed.error.message)}".strip(": ")
+        said = f"{failed.error.type}: {first_line(failed.error.message)}".strip(": ")
         cause = self.cause(_CHECKS.get(failed.reason, _FAILED_CHECK), said)
         request_id = failed.request_id or f"{failed.log_stream} {failed.logged_at}"
         known = self._by_request.get(request_id)
@@ -191,26 +195,6 @@ class Evidence:
             elif key is None:
                 self.nameless.append(died)
         self.nameless.sort(key=lambda died: died.first_at)
-
-
-def _without(key: str, text: str) -> str:
-    """Return a text with a placeholder where it names a key, as it is, quoted or in a URL."""
-    text = _without_word(key, text)
-    if _WRITTEN_ALIKE.fullmatch(key):
-        return text
-    for written in (repr(key)[1:-1], quote(key), quote_plus(key, safe="/")):
-        text = _without_word(written, text)
-    return text
-
-
-def _without_word(word: str, text: str) -> str:
-    if not word or word not in text:
-        return text
-    whole, *parts = text.split(word)
-    for part in parts:
-        inside = whole[-1:].isalnum() or part[:1].isalnum()
-        whole += (word if inside else "…") + part
-    return whole
 
 
 def read_evidence(site: Site, staged: Mapping[str, Version]) -> Evidence:
@@ -369,19 +353,8 @@ def _hear_outcomes(
 def _note_outcome(outcome: Outcome, evidence: Evidence) -> None:
     if outcome.outcome not in (FAILED, REJECTED, SUPERSEDED, MISSING):
         return
-    error = outcome.error
-    if error is None:
-        said, kind = outcome.reason or outcome.outcome, outcome.outcome
-    else:
-        message = _first_line(_without(outcome.key, error.message))
-        said = f"{error.type}: {message}".strip(": ")
-        kind = outcome.outcome
-        if error.type == "MemoryError":
-            kind = OUT_OF_MEMORY
-        elif "imeout" in error.type or "TimedOut" in error.type or "time-out" in error.message:
-            kind = TIMED_OUT if kind == FAILED else kind
-    check = _CHECKS.get(kind, _FAILED_CHECK)
-    cause = evidence.cause(check, said, outcome.key)
+    check = _CHECKS.get(kind_of(outcome), _FAILED_CHECK)
+    cause = evidence.cause(check, error_line(outcome), outcome.key)
     ended_well = outcome.outcome != FAILED
     evidence.note(
         outcome.key, LastWord(outcome.logged_at, cause, outcome.attempt, ended_well=ended_well)
@@ -465,12 +438,12 @@ def _listen(entry: Entry, raw: str, invocation: _Heard) -> None:
             invocation.failed = entry
             invocation.failures += 1
             invocation.reason = entry.reason
-            invocation.error = f"{error.type}: {_first_line(error.message)}".strip(": ")
+            invocation.error = f"{error.type}: {first_line(error.message)}".strip(": ")
             invocation.add(f"{error.message}\n{error.trace}", entry.logged_at)
         case LogLine(message=message, level=level):
             invocation.add(message, entry.logged_at)
             if not invocation.reason and level in _ERROR_LEVELS:
-                invocation.error = _logged_error(raw) or _first_line(message)
+                invocation.error = _logged_error(raw) or first_line(message)
         case InvocationReport():
             invocation.is_over = True
         case PlatformLine():
@@ -485,7 +458,7 @@ def _logged_error(raw: str) -> str:
         fields = json.loads(raw)
     except ValueError:
         return ""
-    return f"{fields.get('errorType')}: {_first_line(str(fields.get('errorMessage', '')))}"
+    return f"{fields.get('errorType')}: {first_line(str(fields.get('errorMessage', '')))}"
 
 
 def _raised(texts: list[str]) -> str:
@@ -550,7 +523,3 @@ def _is_undecoded(key: str, error: str) -> bool:
     return quote_plus(key, safe="/") != key and any(
         said in error for said in ("NoSuchKey", "404", "Not Found", "403", "AccessDenied")
     )
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:_ERROR_CHARACTERS]

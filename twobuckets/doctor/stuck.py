@@ -30,6 +30,8 @@ from twobuckets.doctor.findings import Check, Finding, Severity
 from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
 from twobuckets.doctor.staging import is_archived, iter_staged
 from twobuckets.doctor.summary import StagedTotals
+from twobuckets.logs.errors import matches, pattern_of
+from twobuckets.logs.failures import in_turn
 from twobuckets.parallel import map_ordered, map_unordered
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.pipeline.retries import LONGEST_TIMEOUT
@@ -37,7 +39,7 @@ from twobuckets.text import shell_word
 from twobuckets.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from twobuckets.doctor.findings import Finder
@@ -175,12 +177,25 @@ class Stuck:
     unread: CouldNotLook | None = None
     first: Finding | None = None
 
-    def iter_wakeable(self) -> Iterator[tuple[Version, str | None]]:
-        """Yield the objects, and why waking the processor for one is wrong, None if right."""
-        for group in self.groups:
-            reason = _NOT_WOKEN.get(group.cause.check)
-            for staged in group.objects:
-                yield staged, reason
+    def iter_wakeable(
+        self, *, kinds: Collection[str] = (), errors: Collection[str] = ()
+    ) -> Iterator[tuple[Version, str | None]]:
+        """Yield the objects, and why waking the processor for one is wrong, None if right.
+
+        Only those that failed in one of these ways (see `logs.errors.KINDS`) and with an error that
+        one of the patterns `errors` matches, if any are given. One of each cause comes first, then
+        the second of each, and so on.
+        """
+        meant = [
+            group
+            for group in self.groups
+            if matches(group.cause.error, errors)
+            and (not kinds or group.cause.check.removeprefix("stuck-") in kinds)
+        ]
+        yield from in_turn(
+            zip(group.objects, itertools.repeat(_NOT_WOKEN.get(group.cause.check)), strict=False)
+            for group in meant
+        )
 
 
 def examine(site: Site) -> Stuck:
@@ -554,7 +569,18 @@ def _remedy(site: Site, group: StuckGroup, first: Finding | None) -> str | None:
         if first.check not in _MENDED_FIRST:
             return first.remedy
         return site.fix_command(first.check, check)
+    if check in _FAILURES and error and error != _OTHERS:
+        return _reprocess_command(site, error)
     return site.fix_command(*([error, check] if error in _MENDED_FIRST else [check]))
+
+
+def _reprocess_command(site: Site, error: str) -> str:
+    """Return the command that wakes the processor for what failed with one error."""
+    words = [site.program, "reprocess", "--stuck"]
+    if site.older_than is not None:
+        words.append(f"--older-than {site.older_than.total_seconds():g}s")
+    words.append(f"--error {shell_word(pattern_of(error), otherwise='PATTERN')}")
+    return " ".join(words)
 
 
 def _too_large(site: Site, staged: StagedTotals) -> Finding:

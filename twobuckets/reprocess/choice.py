@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.logs.events import iter_events
-from twobuckets.logs.failures import find_failed
+from twobuckets.logs.failures import UNREJECTED, find_failed
 from twobuckets.logs.lines import OUTCOME_OR_FAILURE_PATTERN
 from twobuckets.pipeline.versions import NO_VERSION
 from twobuckets.pipeline.waking import is_ours
@@ -57,6 +57,8 @@ class Choice:
     from_file: str | None
     failed: bool
     stuck: bool
+    error: tuple[str, ...]
+    outcome: tuple[str, ...]
     older_than: timedelta | None
     match: tuple[str, ...]
     limit: int | None
@@ -88,6 +90,8 @@ class Choice:
             raise UsageError("--version-id goes with exactly one KEY")
         if self.older_than is not None and not self.stuck:
             raise UsageError("--older-than goes with --stuck")
+        if (self.error or self.outcome) and not (self.failed or self.stuck):
+            raise UsageError("--error and --outcome go with --failed or --stuck")
         if self.stuck and self.as_of is not None:
             raise UsageError("--as-of is about archived versions, and --stuck about staged ones")
         for key in (*self.keys, *([self.prefix] if self.prefix else [])):
@@ -158,7 +162,7 @@ class Chooser:
     sender: Sender
     pipeline: Pipeline
     now: Callable[[], datetime]
-    stuck: Callable[[timedelta | None], Iterator[tuple[Version, str | None]]]
+    stuck: Callable[[Choice], Iterator[tuple[Version, str | None]]]
     """Yields what is stuck in staging, and why it should not be woken, None where it may."""
     skips_folders: Callable[[], bool]
     """Tells whether the processor leaves objects alone that stand for folders."""
@@ -179,7 +183,7 @@ class Chooser:
                 rules,
             )
         elif choice.stuck:
-            actions = plan_staged(self.stuck(choice.older_than), rules)
+            actions = plan_staged(self.stuck(choice), rules)
         else:
             actions = plan_keys(
                 sender,
@@ -259,7 +263,8 @@ class Chooser:
             end_at=choice.until,
             pattern=OUTCOME_OR_FAILURE_PATTERN,
         )
-        for outcome in find_failed(events, unnamed):
+        kinds = choice.outcome or UNREJECTED
+        for outcome in find_failed(events, unnamed, kinds=kinds, errors=choice.error):
             yield Wanted(outcome.key)
         if unnamed:
             self.warn(

@@ -18,7 +18,7 @@ from twobuckets.errors import NotFoundError, UsageError
 from twobuckets.logs.lines import Entry, FailedInvocation, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from twobuckets.cli.app import App
     from twobuckets.logs.selection import LineSelection, Selected
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 @click.option("--key", metavar="KEY", help="All lines of the invocations that touched this key.")
 @click.option("--request-id", metavar="ID", help="All lines of one request and its retries.")
 @click.option("--failed", is_flag=True, help="Failures only, with their traces.")
+@click.option("--final", is_flag=True, help="Only the last word on each file.")
+@click.option("--summary", is_flag=True, help="Files counted by outcome and error, with examples.")
 @click.option("--raw", is_flag=True, help="The log's own lines as they are.")
 @click.pass_obj
 def logs(
@@ -43,6 +45,8 @@ def logs(
     key: str | None,
     request_id: str | None,
     failed: bool,
+    final: bool,
+    summary: bool,
     raw: bool,
 ) -> None:
     """Show what the processor logged, across all streams, in time order.
@@ -55,6 +59,7 @@ def logs(
 
     \b
       twobuckets logs --failed --since 1d
+      twobuckets logs --summary --final --since 1d
       twobuckets logs --since '2026-05-04 13:30'
       twobuckets logs --key in/report.csv
       twobuckets logs --follow
@@ -63,6 +68,11 @@ def logs(
         raise UsageError("--follow has no end, and --until sets one", hint="Leave one of them out.")
     if until is not None and until < since:
         raise UsageError("--until lies before --since, so nothing can lie in between")
+    if (final or summary) and (follow or raw):
+        raise UsageError(
+            "--final and --summary need the end of the time they are about, and --follow and --raw "
+            "show lines as they come"
+        )
     from twobuckets.logs.selection import LineSelection, iter_selected
 
     group = _require_log_group(app)
@@ -71,6 +81,9 @@ def logs(
         found = _follow(app, group, selection, since)
     else:
         found = iter_selected(app.aws.logs, group, selection, start_at=since, end_at=until)
+    if final or summary:
+        _show_ends(app, group, (entry for _, entry in found), since, final=final, summary=summary)
+        return
     with_trace = failed or request_id is not None or key is not None
     counts: Counter[str] = Counter()
     with contextlib.nullcontext() if follow else app.out.bulk():
@@ -85,6 +98,30 @@ def logs(
     if not counts and not app.json and not app.out.is_terminal:
         # A pipe gets no summary, and nothing at all would leave open whether anything was read.
         app.out.note(f"No matching entries in {group} since {shown(since)} (see --since)")
+    app.finish(
+        LogsSummary(log_group=group, entries=counts.total(), outcomes=dict(counts), start_at=since)
+    )
+
+
+def _show_ends(
+    app: App, group: str, entries: Iterable[Entry], since: datetime, *, final: bool, summary: bool
+) -> None:
+    """Show the last word on each file, or files by outcome and error, or these of those."""
+    from twobuckets.logs.groups import group_outcomes, iter_final
+
+    entries = iter_final(entries) if final else entries
+    counts: Counter[str] = Counter()
+    with app.out.bulk():
+        if summary:
+            for files in group_outcomes(entries):
+                counts[files.outcome] += files.files
+                app.out.record(files)
+        else:
+            for entry in entries:
+                counts[_count_as(entry)] += 1
+                app.out.record(entry if app.json else _without_trace(entry))
+    if not counts and not app.json and not app.out.is_terminal:
+        app.out.note(f"No outcomes in {group} since {shown(since)} (see --since)")
     app.finish(
         LogsSummary(log_group=group, entries=counts.total(), outcomes=dict(counts), start_at=since)
     )

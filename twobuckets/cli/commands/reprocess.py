@@ -28,6 +28,7 @@ from twobuckets.errors import (
     UnreachableError,
     UsageError,
 )
+from twobuckets.logs.errors import KINDS
 from twobuckets.units import counted, format_instant
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ _KEPT: Final = timedelta(days=30)
     "--failed", is_flag=True, help="What failed according to the logs, since 1d or --since."
 )
 @click.option("--stuck", is_flag=True, help="What doctor finds stuck in staging.")
+@click.option(
+    "--error", multiple=True, metavar="PATTERN", help="Only what failed with an error like this, "
+    "such as 'KeyError*'.",
+)  # fmt: skip
+@click.option(
+    "--outcome", multiple=True, type=click.Choice(KINDS), help="Only what failed in this way.  "
+    "[default: all but rejected]",
+)  # fmt: skip
 @click.option(
     "--older-than", type=DURATION, help="With --stuck: from this age on.  [default: as doctor]"
 )
@@ -104,6 +113,8 @@ def reprocess(
     from_file: str | None,
     failed: bool,
     stuck: bool,
+    error: tuple[str, ...],
+    outcome: tuple[str, ...],
     older_than: timedelta | None,
     since: datetime | None,
     until: datetime | None,
@@ -141,6 +152,7 @@ def reprocess(
     \b
       twobuckets reprocess scans/2026-05-04.csv --wait
       twobuckets reprocess --failed --since 2h --canary 5
+      twobuckets reprocess --failed --error 'KeyError*'
       twobuckets reprocess --prefix scans/ --dry-run
     """
     from twobuckets.cli.views.progress import reprocess_progress
@@ -163,6 +175,8 @@ def reprocess(
         from_file=from_file,
         failed=failed,
         stuck=stuck,
+        error=error,
+        outcome=outcome,
         older_than=older_than,
         match=match,
         limit=limit,

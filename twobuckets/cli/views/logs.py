@@ -11,6 +11,7 @@ from rich.text import Text
 from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views
 from twobuckets.logs.events import LogEvent
+from twobuckets.logs.groups import ErrorGroup
 from twobuckets.logs.lines import (
     Entry,
     FailedInvocation,
@@ -21,7 +22,7 @@ from twobuckets.logs.lines import (
     PlatformLine,
 )
 from twobuckets.text import visible
-from twobuckets.units import format_bytes
+from twobuckets.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,4 +137,34 @@ def _indented(lines: list[str]) -> Iterator[Part]:
 
 _VIEW: Final = View(_entry, _entry_line)
 
-VIEWS: Final[Views] = dict.fromkeys((*get_args(Entry), LogEvent), _VIEW)
+
+def _error_group(group: ErrorGroup) -> Text:
+    text = Text(
+        f"{group.files:>7,} {group.outcome:<{_WIDTH}}", _STYLES.get(group.outcome, "bold red")
+    )
+    if group.error is not None:
+        text.append(f"  {visible(group.error)}", style="bold")
+    tries = f", {counted(group.tries, 'try', 'tries')}" if group.tries > group.files else ""
+    text.append(f"\n{'':>8}{shown(group.first_at)} to {shown(group.last_at)}{tries}", style="dim")
+    for example in group.examples:
+        text.append(f"\n{'':>8}{visible(example)}")
+    return text
+
+
+def _error_group_line(group: ErrorGroup) -> str:
+    fields = (
+        str(group.files),
+        group.outcome,
+        group.error or "-",
+        shown(group.first_at),
+        shown(group.last_at),
+        str(group.tries),
+        *group.examples,
+    )
+    return "\t".join(map(visible, fields))
+
+
+VIEWS: Final[Views] = {
+    **dict.fromkeys((*get_args(Entry), LogEvent), _VIEW),
+    ErrorGroup: View(_error_group, _error_group_line),
+}
