@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twobuckets.units import (
+    counted,
     format_bytes,
     format_duration,
     format_instant,
@@ -131,3 +132,45 @@ def test_a_formatted_instant_reads_back_to_the_millisecond(instant: datetime):
     truncated = instant.replace(microsecond=instant.microsecond // 1000 * 1000)
     if instant.year > 1:
         assert parse_instant(format_instant(instant), now=NOW, zone=UTC) == truncated
+
+
+# NOW is a Monday.
+@pytest.mark.parametrize(
+    ("said", "began"),
+    [
+        ("today", "2026-05-04T00:00:00+00:00"),
+        ("Yesterday", "2026-05-03T00:00:00+00:00"),
+        ("monday", "2026-05-04T00:00:00+00:00"),
+        ("tue", "2026-04-28T00:00:00+00:00"),
+        (" sunday ", "2026-05-03T00:00:00+00:00"),
+    ],
+)
+def test_a_day_is_where_it_began(said: str, began: str):
+    assert parse_instant(said, now=NOW, zone=UTC).isoformat() == began
+
+
+def test_a_day_is_one_of_the_zone_that_is_asked_for():
+    zone = timezone(timedelta(hours=14))
+    # It is Tuesday there already.
+    assert parse_instant("today", now=NOW, zone=zone) == datetime(2026, 5, 4, 10, tzinfo=UTC)
+    assert parse_instant("monday", now=NOW, zone=zone) == datetime(2026, 5, 3, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("said", ["mo", "mondays", "tomorrow", "todayish"])
+def test_what_is_no_day_is_refused(said: str):
+    with pytest.raises(ValueError, match="yesterday"):
+        parse_instant(said, now=NOW, zone=UTC)
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "said"),
+    [
+        (0, ("file",), "0 files"),
+        (1, ("file",), "1 file"),
+        (1234, ("file",), "1,234 files"),
+        (1, ("is", "are"), "1 is"),
+        (2, ("check could not run", "checks could not run"), "2 checks could not run"),
+    ],
+)
+def test_a_count_has_its_noun_in_the_right_number(count: int, words: tuple[str, ...], said: str):
+    assert counted(count, *words) == said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Final
 
 LONGEST_DURATION: Final = timedelta(weeks=52_000)
@@ -16,6 +16,7 @@ _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|w)", re.IGNORECASE)
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern}\s*)+", re.IGNORECASE)
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -104,10 +105,14 @@ def format_duration(duration: timedelta) -> str:
 def parse_instant(text: str, *, now: datetime, zone: tzinfo | None) -> datetime:
     """Return the instant that ISO 8601 text or a duration before `now` names, aware, in UTC.
 
-    An instant without an offset is one of `zone`; None is this machine's. An age has its unit: a
-    bare number could be a date as well. Raises ValueError for anything else.
+    `today`, `yesterday` and a weekday, the last one of its name or today, are where that day began.
+    An instant without an offset, and a day, are of `zone`; None is this machine's. An age has its
+    unit: a bare number could be a date as well. Raises ValueError for anything else.
     """
     stripped = text.strip()
+    day = _parse_day(stripped.lower(), now.astimezone(zone).date())
+    if day is not None:
+        return datetime.combine(day, time(), zone).astimezone(UTC)
     try:
         if not stripped.isdecimal():
             return now - parse_duration(stripped)
@@ -123,8 +128,17 @@ def parse_instant(text: str, *, now: datetime, zone: tzinfo | None) -> datetime:
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is neither an instant nor an age; write for example "
-            "2026-05-04T13:30:00Z, 2026-05-04 or 2h"
+            "2026-05-04T13:30:00Z, 2026-05-04, yesterday, monday or 2h"
         ) from None
+
+
+def _parse_day(text: str, today: date) -> date | None:
+    if text in ("today", "yesterday"):
+        return today - timedelta(days=text == "yesterday")
+    for weekday, name in enumerate(_WEEKDAYS):
+        if text in (name, name[:3]):
+            return today - timedelta(days=(today.weekday() - weekday) % 7)
+    return None
 
 
 def format_instant(instant: datetime) -> str:

@@ -41,6 +41,7 @@ FORMS: dict[str, int] = {
     "doctor --fix --dry-run": 3,
     "reprocess --prefix x --dry-run": 0,
     "local status": 4,
+    "completion bash": 0,
     "help": 0,
     "help output": 0,
 }

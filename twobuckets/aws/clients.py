@@ -274,6 +274,22 @@ class Aws:
         return client
 
 
+def list_profiles() -> list[str]:
+    """Return the profiles of AWS's files."""
+    import botocore.session
+
+    profiles: list[str] = botocore.session.Session().available_profiles
+    return profiles
+
+
+def list_regions() -> list[str]:
+    """Return the regions where S3 is, as far as botocore knows them."""
+    import botocore.session
+
+    regions: list[str] = botocore.session.Session().get_available_regions("s3")
+    return regions
+
+
 def _isolated_session() -> Session:
     """Return a botocore session that reads no AWS variable, profile or file."""
     import botocore.session

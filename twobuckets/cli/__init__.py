@@ -53,8 +53,14 @@ COMMANDS: Final = {
     "reprocess": "Get objects processed again.",
     "local": "Run the embedded AWS on this machine.",
     "help": "Show the manual.",
+    "completion": "Print the completion script of a shell.",
 }
 """In the order that `--help` shows."""
+
+
+PROGRAM: Final = "twobuckets"
+COMPLETE_VARIABLE: Final = "_TWOBUCKETS_COMPLETE"
+"""What a shell sets that wants to complete a line."""
 
 
 def _set_flag(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -84,6 +90,16 @@ def _set_verbosity(ctx: click.Context, _: click.Parameter, value: int) -> None:
     app.verbosity = max(app.verbosity, value)
 
 
+def completes(what: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """Return what completes a parameter, one of `completing`, which loads when a shell asks."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Any:
+        completing = importlib.import_module("twobuckets.cli.completing")
+        return getattr(completing, what)(ctx, parameter, incomplete)
+
+    return complete
+
+
 def global_options() -> list[click.Option]:
     """Return the options that are accepted before and after every command's name."""
 
@@ -91,10 +107,34 @@ def global_options() -> list[click.Option]:
         return click.Option(names, expose_value=False, is_eager=True, **attributes)
 
     return [
-        option("--stack", metavar="NAME", callback=_set_flag, help="The pipeline's stack."),
-        option("--config", metavar="FILE", callback=_set_flag, help="Use this settings file."),
-        option("--profile", metavar="NAME", callback=_set_flag, help="The AWS profile."),
-        option("--region", metavar="REGION", callback=_set_flag, help="The AWS region."),
+        option(
+            "--stack",
+            metavar="NAME",
+            callback=_set_flag,
+            help="The pipeline's stack.",
+            shell_complete=completes("stacks"),
+        ),
+        option(
+            "--config",
+            metavar="FILE",
+            callback=_set_flag,
+            help="Use this settings file.",
+            shell_complete=completes("files"),
+        ),
+        option(
+            "--profile",
+            metavar="NAME",
+            callback=_set_flag,
+            help="The AWS profile.",
+            shell_complete=completes("profiles"),
+        ),
+        option(
+            "--region",
+            metavar="REGION",
+            callback=_set_flag,
+            help="The AWS region.",
+            shell_complete=completes("regions"),
+        ),
         option(
             "--endpoint-url",
             metavar="URL",
@@ -195,6 +235,17 @@ class Root(click.Group):
                 ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Complete commands from their table, importing none, and options."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=says)
+            for name, says in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands from their table, importing none."""
         with formatter.section("Commands"):
@@ -221,13 +272,16 @@ class Root(click.Group):
         """Run the program and exit with its status."""
         from twobuckets.cli.app import App
 
+        if COMPLETE_VARIABLE in os.environ:
+            # Tells click of our shells.
+            importlib.import_module("twobuckets.cli.completing")
         arguments = list(sys.argv[1:] if args is None else args)
         app = App()
         try:
             status = super().main(
                 arguments,
-                prog_name or "twobuckets",
-                complete_var,
+                prog_name or PROGRAM,
+                complete_var or COMPLETE_VARIABLE,
                 standalone_mode=False,
                 windows_expand_args=windows_expand_args,
                 obj=app,

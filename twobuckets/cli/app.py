@@ -15,7 +15,7 @@ import click
 
 from twobuckets import settings as settings_
 from twobuckets.cli.output import NOTHING_CHANGED, Output
-from twobuckets.errors import ExitStatus, UsageError
+from twobuckets.errors import ExitStatus, NotFoundError, UsageError
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -153,6 +153,18 @@ class App:
         from twobuckets.stack.outputs import require_outputs
 
         return settings.pipeline(require_outputs(self.aws.cloudformation, settings.stack))
+
+    def known_pipeline(self) -> Pipeline:
+        """The pipeline that is meant, starting and deploying nothing. Raises NotFoundError."""
+        from twobuckets import local
+        from twobuckets.stack.outputs import require_outputs
+
+        settings = self.settings
+        if not settings.is_local:
+            return self.pipeline
+        if not local.find_status(self.local_state).running:
+            raise NotFoundError("The embedded AWS does not run")
+        return settings.pipeline(require_outputs(self.aws.cloudformation, settings_.LOCAL))
 
     def require_stack(self) -> str:
         """Return the stack that is meant. Raises UsageError when none is named."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from twobuckets import units
+from twobuckets.cli import completes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,5 +57,8 @@ dry_run_option: Final = click.option(
     "--dry-run", is_flag=True, help="Show the plan and change nothing."
 )
 failed_to_option: Final = click.option(
-    "--failed-to", metavar="FILE", help="Write what failed to FILE, for --from-file."
+    "--failed-to",
+    metavar="FILE",
+    help="Write what failed to FILE, for --from-file.",
+    shell_complete=completes("files"),
 )

@@ -41,6 +41,22 @@ class TemplateSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class CompletionScript:
+    """The script that makes a shell complete commands."""
+
+    shell: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionSummary:
+    """What `completion` did."""
+
+    type_name: ClassVar[str] = "summary"
+    shell: str
+
+
+@dataclass(frozen=True, slots=True)
 class PresignSummary:
     """What `presign` did."""
 

@@ -58,7 +58,7 @@ TOPICS: Final = (
     Topic("settings", "Every setting, its variable and default; pairs made by hand."),
     Topic("permissions", "The IAM actions that each command needs."),
     Topic("output", "Exit statuses, --json, and every record with its fields."),
-    Topic("commands", "The --help of every command.", ("help",)),
+    Topic("commands", "The --help of every command.", ("help", "completion")),
     Topic("design", "How the code is laid out, and how to add to it."),
     Topic("releasing", "How a release is made and checked."),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twobuckets.cli import command
+from twobuckets.cli import command, completes
 from twobuckets.cli.options import DURATION
 from twobuckets.cli.records import CredentialsSummary
 from twobuckets.errors import NotFoundError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @command("credentials")
-@click.argument("key")
+@click.argument("key", shell_complete=completes("listed_keys"))
 @click.option("--role-arn", metavar="ARN", help="Instead of the stack's upload role.")
 @click.option(
     "--expires",

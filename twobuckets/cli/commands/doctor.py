@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twobuckets.cli import command
+from twobuckets.cli import command, completes
 from twobuckets.cli.options import DURATION, dry_run_option, yes_option
 from twobuckets.cli.site import site_of, wake_through
 from twobuckets.errors import UsageError
@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Age from which an incomplete upload is orphaned.",
 )
-@click.option("--check", "checks", multiple=True, metavar="NAME", help="Only this check or family.")
+@click.option(
+    "--check",
+    "checks",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completes("checks"),
+    help="Only this check or family.",
+)
 @click.option("--list-checks", is_flag=True, help="Show the checks and run none.")
 @click.option("--fix", is_flag=True, help="Apply the safe remedies after showing them.")
 @click.option(

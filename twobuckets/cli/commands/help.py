@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twobuckets.cli import command
+from twobuckets.cli import command, completes
 from twobuckets.cli.records import HelpSummary
 from twobuckets.errors import UsageError
 from twobuckets.manual import TOPICS, read_page, topic_of
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @command("help")
-@click.argument("topic", required=False)
+@click.argument("topic", required=False, shell_complete=completes("topics"))
 @click.pass_obj
 def help(app: App, topic: str | None) -> None:  # noqa: A001 - named as it is typed
     """Show a page of the manual, or the list of its topics.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twobuckets.cli import command
+from twobuckets.cli import command, completes
 from twobuckets.cli.options import INSTANT
 from twobuckets.cli.records import LogsSummary
 from twobuckets.cli.times import shown
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 )
 @click.option("--until", type=INSTANT, help="Up to this instant or age.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("--key", metavar="KEY", help="All lines of the invocations that touched this key.")
+@click.option(
+    "--key",
+    metavar="KEY",
+    shell_complete=completes("staged_or_archived_keys"),
+    help="All lines of the invocations that touched this key.",
+)
 @click.option("--request-id", metavar="ID", help="All lines of one request and its retries.")
 @click.option("--failed", is_flag=True, help="Failures only, with their traces.")
 @click.option("--final", is_flag=True, help="Only the last word on each file.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from twobuckets.cli import command
+from twobuckets.cli import command, completes
 from twobuckets.cli.options import DURATION, SIZE
 from twobuckets.cli.records import LsSummary
 from twobuckets.errors import UsageError
@@ -41,7 +41,13 @@ class _Sum:
 
 @command("ls")
 @click.argument("place", type=click.Choice(["staging", "archive", "uploads"]))
-@click.option("--prefix", default="", metavar="TEXT", help="Only keys that begin with this.")
+@click.option(
+    "--prefix",
+    default="",
+    metavar="TEXT",
+    shell_complete=completes("listed_keys"),
+    help="Only keys that begin with this.",
+)
 @click.option("--older-than", type=DURATION, help="Only what is older, such as 15m or 2d.")
 @click.option("--newer-than", type=DURATION, help="Only what is newer.")
 @click.option("--larger-than", type=SIZE, help="Only what is larger, such as 100MB.")

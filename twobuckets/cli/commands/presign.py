@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from twobuckets.cli import command
+from twobuckets.cli import command, completes
 from twobuckets.cli.options import DURATION, SIZE
 from twobuckets.cli.records import PresignSummary
 from twobuckets.errors import UsageError
@@ -37,7 +37,7 @@ class _Sha256(click.ParamType[str]):
 
 
 @command("presign")
-@click.argument("key")
+@click.argument("key", shell_complete=completes("listed_keys"))
 @click.option("--file", type=click.Path(path_type=Path), help="Bind this file's size and SHA-256.")
 @click.option("--content-type", metavar="TYPE", help="Bind this instead of what the name suggests.")
 @click.option("--size", "size_bytes", type=SIZE, help="Bind this exact size.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from twobuckets import settings as settings_
-from twobuckets.cli import command
+from twobuckets.cli import command, completes
 from twobuckets.cli.options import (
     DURATION,
     INSTANT,
@@ -51,9 +51,21 @@ _KEPT: Final = timedelta(days=30)
 
 
 @command("reprocess")
-@click.argument("keys", metavar="[KEY]...", nargs=-1)
-@click.option("--prefix", metavar="TEXT", help="All keys that begin with TEXT.")
-@click.option("--from-file", metavar="FILE", help="Keys, JSON lines or a manifest; - is stdin.")
+@click.argument(
+    "keys", metavar="[KEY]...", nargs=-1, shell_complete=completes("archived_or_staged_keys")
+)
+@click.option(
+    "--prefix",
+    metavar="TEXT",
+    shell_complete=completes("archived_or_staged_keys"),
+    help="All keys that begin with TEXT.",
+)
+@click.option(
+    "--from-file",
+    metavar="FILE",
+    shell_complete=completes("files"),
+    help="Keys, JSON lines or a manifest; - is stdin.",
+)
 @click.option(
     "--failed", is_flag=True, help="What failed according to the logs, since 1d or --since."
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from twobuckets import settings as settings_
-from twobuckets.cli import command
+from twobuckets.cli import command, completes
 from twobuckets.cli.options import DURATION, SIZE, dry_run_option, failed_to_option
 from twobuckets.cli.output import FEW
 from twobuckets.cli.views.progress import Ticks, upload_progress
@@ -48,9 +48,14 @@ if TYPE_CHECKING:
 
 
 @command("upload")
-@click.argument("paths", metavar="PATH...", nargs=-1)
+@click.argument("paths", metavar="PATH...", nargs=-1, shell_complete=completes("files"))
 @click.option("--key", help="The object's key, for a single file.")
-@click.option("--prefix", default="", help="Text that begins every key, as it is.")
+@click.option(
+    "--prefix",
+    default="",
+    shell_complete=completes("listed_keys"),
+    help="Text that begins every key, as it is.",
+)
 @click.option("--recursive", "-r", is_flag=True, help="Upload the files in folders as well.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files of a folder that match.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="No files or folders that match.")
@@ -58,7 +63,12 @@ if TYPE_CHECKING:
 @click.option(
     "--follow-symlinks/--no-follow-symlinks", default=True, help="Follow links found in folders."
 )
-@click.option("--from-file", metavar="FILE", help="Also upload the files that FILE lists.")
+@click.option(
+    "--from-file",
+    metavar="FILE",
+    shell_complete=completes("files"),
+    help="Also upload the files that FILE lists.",
+)
 @click.option("--content-type", metavar="TYPE", help="[default: from the file's name]")
 @click.option("--no-overwrite", is_flag=True, help="Fail for keys that are already in staging.")
 @click.option("--resume/--no-resume", default=True, help="Continue an interrupted upload.")

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from twobuckets.cli.records import (
     BuildSummary,
+    CompletionSummary,
     CredentialsSummary,
     HelpSummary,
     InitSummary,
@@ -40,6 +41,7 @@ def _entries(count: int, name: str) -> str:
 
 VIEWS: Final[Views] = {
     BuildSummary: View(nothing),
+    CompletionSummary: View(nothing),
     CredentialsSummary: View(nothing),
     HelpSummary: View(nothing),
     InitSummary: View(nothing),
