@@ -25,7 +25,7 @@ LEVELS = (
     {"logs"},
     # The noun: what a pipeline's buckets, objects and function are and say means the same to all.
     {"pipeline"},
-    {"s3", "settings", "parallel", "lists"},
+    {"s3", "settings", "parallel", "lists", "database"},
     # What AWS's error codes mean is asked by whoever talks to it.
     {"aws"},
     {"records"},

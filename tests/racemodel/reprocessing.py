@@ -22,10 +22,10 @@ from tests.racemodel.actors import Killed
 from tests.racemodel.s3 import Client, Stored
 from tests.racemodel.world import ARCHIVE, STAGING, Scenario, World, created_event
 from twobuckets import processor as real_processor
+from twobuckets.database import Database
 from twobuckets.pipeline.versions import Version
 from twobuckets.reprocess import moving as real_moving
 from twobuckets.reprocess import plan as real_plan
-from twobuckets.reprocess.database import Database
 from twobuckets.reprocess.journal import SCHEMA, Journal, State
 from twobuckets.reprocess.plan import Rules
 from twobuckets.reprocess.selection import Wanted

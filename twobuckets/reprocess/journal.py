@@ -26,8 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from twobuckets.errors import TwoBucketsError, UsageError
-from twobuckets.reprocess.database import (
+from twobuckets.database import (
     Database,
     JournalError,
     UnusableJournalError,
@@ -35,6 +34,7 @@ from twobuckets.reprocess.database import (
     explain_os_error,
     lock,
 )
+from twobuckets.errors import TwoBucketsError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

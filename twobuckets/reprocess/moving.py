@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 
+from twobuckets.database import JournalError
 from twobuckets.pipeline.conversation import Answer, Talk, checked, find, hold, in_words
 from twobuckets.pipeline.versions import (
     NO_VERSION,
@@ -29,7 +30,6 @@ from twobuckets.pipeline.versions import (
 )
 from twobuckets.processor.comparing import Content, Likeness, compare, content_in_result
 from twobuckets.processor.refusals import reason_of_one
-from twobuckets.reprocess.database import JournalError
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.overtaken import (
     CLOCK_SLACK,

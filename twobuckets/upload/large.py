@@ -28,6 +28,7 @@ from twobuckets.upload.multipart import (
 from twobuckets.upload.parts import PartPlan, plan_parts
 from twobuckets.upload.resume import find_ours, find_part_bytes, read_kept
 from twobuckets.upload.run import Resume, Uploaded, is_same_file
+from twobuckets.upload.sent import stamp_of
 from twobuckets.upload.unfinished import Multipart, StoredPart
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def send_large(run: Run, file: File) -> LongTalk[Uploaded | Failed]:
         upload = Multipart(file, run.options.resume is Resume.IGNORE, claim.forget)
         large = _LargeFile(run, file, claim, fd, status, plan, upload)
         upload.has_changed = large.has_changed
+        upload.stamp = stamp_of(status)
         stack.enter_context(run.watching(upload))
         return (yield from large.send())
 

@@ -279,6 +279,7 @@ def stored(
         size_bytes=upload.done_bytes,
         etag=etag,
         crc=upload.whole_crc,
+        stamp=upload.stamp,
         resumed_bytes=upload.resumed_bytes,
         replaced=replaced or (upload.was_taken and run.tells_crc is False),
     )

@@ -18,6 +18,7 @@ from twobuckets.s3.refusals import explain
 from twobuckets.upload import checksum
 from twobuckets.upload.content_type import content_type_of
 from twobuckets.upload.files import Failed, File
+from twobuckets.upload.sent import SentBefore
 
 if TYPE_CHECKING:
     import os
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from twobuckets.pipeline.conversation import Answer, Talk
     from twobuckets.upload.checksum import Body
     from twobuckets.upload.journal import Journal
+    from twobuckets.upload.sent import Sent, Stamp
     from twobuckets.upload.unfinished import Multipart
 
 # What every other file would meet as well.
@@ -92,6 +94,8 @@ class Run:
     `initiator` returns the names under which S3 lists what the identity in use begins, none when
     they can't be known; it is asked only about uploads of a key that the journal does not know.
 
+    `sent` is what the command has sent, None where it is not to be remembered.
+
     `tells_crc` is whether the endpoint says which CRC64NVME it stored, None until it has shown;
     `has_conditions` is whether it knows `If-None-Match` on writes; `has_trailers`, whether it takes
     checksums behind the bodies; `has_contact`, whether it ever did what was asked.
@@ -106,16 +110,18 @@ class Run:
         now: Callable[[], datetime],
         on_sent: Callable[[File, int], None] | None = None,
         tells_crc: bool | None = None,
+        sent: Sent | None = None,
     ) -> None:
         self.options = options
         self.journal = journal
         self.initiator = initiator
         self.on_sent = on_sent
+        self.sent = sent
         self._now = now
         self.tells_crc = tells_crc
         self.has_conditions = True
         self.has_trailers = True
-        self.records: deque[Uploaded | Failed | Warned] = deque()
+        self.records: deque[Uploaded | Failed | Warned | SentBefore] = deque()
         self.unfinished: list[Multipart] = []
         self.parts_in_flight = 0
         self.sent_bytes = 0
@@ -163,12 +169,16 @@ class Run:
         size_bytes: int,
         etag: str,
         crc: int,
+        stamp: Stamp | None = None,
         resumed_bytes: int = 0,
         replaced: bool = False,
     ) -> Uploaded:
-        """Return the record of a file that S3 has, as an answer says."""
+        """Return the record of a file that S3 has, as an answer says.
+
+        `stamp` is the file as it was when it was read, for the command to remember it by.
+        """
         self._stored_any = True
-        return Uploaded(
+        uploaded = Uploaded(
             file.path,
             file.key,
             size_bytes,
@@ -179,6 +189,19 @@ class Run:
             resumed_bytes,
             replaced,
         )
+        if self.sent is not None and stamp is not None:
+            self.sent.note(
+                stamp,
+                SentBefore(
+                    file.path,
+                    file.key,
+                    size_bytes,
+                    uploaded.version_id,
+                    etag,
+                    uploaded.uploaded_at,
+                ),
+            )
+        return uploaded
 
     def warn_once(self, file: File, message: str) -> None:
         """Record something that concerns every file, the first time."""

@@ -27,6 +27,7 @@ from twobuckets.upload.journal import InUseError
 from twobuckets.upload.large import IN_USE, IN_USE_HINT, send_large
 from twobuckets.upload.parts import THRESHOLD_BYTES
 from twobuckets.upload.run import Uploaded
+from twobuckets.upload.sent import SentBefore
 from twobuckets.upload.small import send_small
 from twobuckets.upload.stream import send_stream
 
@@ -48,6 +49,7 @@ _MOST_UNSEEN: Final = 1000
 class UploadSummary:
     """How a run ended; `resumed_bytes` of `total_bytes` were in S3 from earlier runs.
 
+    `sent_before` counts what earlier runs of the same command had sent, and this one did not send.
     `outcomes` counts what became of the uploaded files, None when nobody waited for that.
     """
 
@@ -60,10 +62,11 @@ class UploadSummary:
     resumed_bytes: int
     duration: timedelta
     outcomes: Mapping[str, int] | None = None
+    sent_before: int = 0
 
 
 class Upload:
-    """Iterate it for Uploaded, Failed and Warned as they come.
+    """Iterate it for Uploaded, Failed, Warned and SentBefore as they come.
 
     After an interruption `kept()` tells what is left in S3. Raises AccessError, NotFoundError or
     TwoBucketsError for what every other file would meet as well.
@@ -83,6 +86,7 @@ class Upload:
         self._stdin = stdin
         self._large = 0
         self._uploaded = self._failed = self._total_bytes = self._resumed_bytes = 0
+        self._sent_before = 0
 
     def summary(self, duration: timedelta) -> UploadSummary:
         """Return how the run ended, or how far it is."""
@@ -93,9 +97,10 @@ class Upload:
             self._run.sent_bytes,
             self._resumed_bytes,
             duration,
+            sent_before=self._sent_before,
         )
 
-    def __iter__(self) -> Iterator[Uploaded | Failed | Warned]:
+    def __iter__(self) -> Iterator[Uploaded | Failed | Warned | SentBefore]:
         for record in hold(self._sender, self._iter_talks(), self._run.records):
             if isinstance(record, Uploaded):
                 self._uploaded += 1
@@ -103,6 +108,8 @@ class Upload:
                 self._resumed_bytes += record.resumed_bytes
             elif isinstance(record, Failed):
                 self._failed += 1
+            elif isinstance(record, SentBefore):
+                self._sent_before += 1
             yield record
 
     def kept(self) -> list[Kept]:
@@ -121,7 +128,7 @@ class Upload:
             if upload.upload_id and upload.drops
         ]
 
-    def _iter_talks(self) -> Iterator[LongTalk[Uploaded | Failed | Warned] | None]:
+    def _iter_talks(self) -> Iterator[LongTalk[Uploaded | Failed | Warned | SentBefore] | None]:
         """Yield how each file is sent; None while there is no room for the next one."""
         run = self._run
         waiting: deque[File] = deque()
@@ -138,6 +145,8 @@ class Upload:
                 run.records.append(found)
             elif found.path == STDIN and self._stdin is not None:
                 yield send_stream(run, found, self._stdin)
+            elif run.sent is not None and (before := run.sent.before(found)) is not None:
+                run.records.append(before)
             elif found.size_bytes >= THRESHOLD_BYTES:
                 waiting.append(found)
             else:
@@ -145,7 +154,7 @@ class Upload:
 
     def _count_large(
         self, talk: LongTalk[Uploaded | Failed]
-    ) -> LongTalk[Uploaded | Failed | Warned]:
+    ) -> LongTalk[Uploaded | Failed | Warned | SentBefore]:
         self._large += 1
         try:
             return (yield from talk)

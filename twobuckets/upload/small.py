@@ -21,6 +21,7 @@ from twobuckets.upload.files import (
 from twobuckets.upload.large import send_large
 from twobuckets.upload.parts import THRESHOLD_BYTES
 from twobuckets.upload.run import is_change, is_same_file
+from twobuckets.upload.sent import stamp_of
 
 if TYPE_CHECKING:
     from twobuckets.pipeline.conversation import LongTalk, Talk
@@ -96,6 +97,7 @@ def send_body(
         size_bytes=body.length,
         etag=read_etag(answer),
         crc=body.known_crc,
+        stamp=None if status is None else stamp_of(status),
         replaced=replaced,
     )
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from twobuckets.prices import Prices
+    from twobuckets.upload.sent import Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Multipart:
     It has no id before it is created and after it is gone. With `drops`, nothing of it is to stay
     in S3 if it does not get done. `forgets` is called when it is complete or aborted;
     `has_changed` tells whether what was read is no longer what the file is. `was_taken` is whether
-    its key showed an object before, `resumed_bytes` how much S3 had from earlier runs.
+    its key showed an object before, `resumed_bytes` how much S3 had from earlier runs, `stamp` the
+    file as it was when it was opened.
     """
 
     file: File
@@ -62,6 +64,7 @@ class Multipart:
     failure: Failed | None = None
     was_taken: bool = False
     resumed_bytes: int = 0
+    stamp: Stamp | None = None
 
     @property
     def done_bytes(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from twobuckets.lists import FailureList
 from twobuckets.logs.ends import GOOD_ENDS, follow_ends
 from twobuckets.logs.objects import Staged
 from twobuckets.text import shell_word, visible
-from twobuckets.units import counted
+from twobuckets.units import counted, format_instant
 from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
 from twobuckets.upload.initiator import find_initiator
 from twobuckets.upload.journal import Journal
@@ -37,9 +39,10 @@ from twobuckets.upload.send import (
     drop,
     find_kept,
 )
+from twobuckets.upload.sent import Sent, SentBefore, open_sent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import timedelta
 
     from twobuckets.cli.app import App
@@ -80,6 +83,13 @@ if TYPE_CHECKING:
 )
 @click.option("--part-size", type=SIZE, help="[default: 8 MiB, more for huge files]")
 @click.option("--bandwidth-limit", type=SIZE, metavar="SIZE", help="Most bytes per second.")
+@click.option(
+    "--remember",
+    type=DURATION,
+    default="7d",
+    show_default=True,
+    help="How long an interrupted command is gone on with.",
+)
 @failed_to_option
 @click.option("--discard", is_flag=True, help="Drop what interrupted uploads left; upload nothing.")
 @click.option("--wait", is_flag=True, help="Wait until each file is archived or has failed.")
@@ -106,6 +116,7 @@ def upload(
     concurrency: int | None,
     part_size: int | None,
     bandwidth_limit: int | None,
+    remember: timedelta,
     failed_to: str | None,
     discard: bool,
     wait: bool,
@@ -171,7 +182,15 @@ def upload(
         resume=Resume.RESTART if restart else Resume.CONTINUE if resume else Resume.IGNORE,
         prices=app.prices,
     )
-    with FailureList(failed_to, app.out.warn) as failures:
+    command_words = [
+        *(app.aws.s3_address.url, options.bucket, [os.path.abspath(path) for path in paths]),
+        *(key, prefix, recursive, include, exclude, hidden, follow_symlinks, content_type),
+        None if from_file is None else os.path.abspath(from_file),
+    ]
+    with (
+        FailureList(failed_to, app.out.warn) as failures,
+        _remembering(app, command_words, remember, options.resume) as sent,
+    ):
         outcomes = Uploads(app, timeout, failures, many=many) if wait else None
         # A list on standard input can be read once only.
         counted_files = find() if from_file != STDIN else None
@@ -184,12 +203,21 @@ def upload(
             bandwidth_limit,
             failures,
             outcomes,
+            sent,
             many=many,
         )
         if outcomes is not None:
             summary = replace(summary, outcomes=outcomes.wait())
         failures.complete()
-    if not summary.uploaded and not summary.failed:
+        if not summary.failed:
+            sent.forget()
+    if summary.sent_before:
+        total = summary.uploaded + summary.failed + summary.sent_before
+        app.out.note(
+            f"Sent {summary.uploaded:,} of {counted(total, 'file')}; "
+            f"{summary.sent_before:,} were sent before"
+        )
+    if not summary.uploaded and not summary.failed and not summary.sent_before:
         _tell_nothing_found(app, include, exclude)
     unhappy = outcomes is not None and outcomes.bad > 0
     app.finish(summary, attention=summary.failed > 0 or unhappy)
@@ -234,7 +262,7 @@ class Uploads:
         """How many files somebody has to look after."""
         return self._ends.bad
 
-    def add(self, uploaded: Uploaded) -> None:
+    def add(self, uploaded: Uploaded | SentBefore) -> None:
         """Wait for one more file, and show what is known of the others by now."""
         self._paths[uploaded.key] = uploaded.path
         staged = Staged(
@@ -283,6 +311,7 @@ def _upload(
     bandwidth_limit: int | None,
     failures: FailureList,
     outcomes: Uploads | None,
+    sent: Sent,
     *,
     many: bool,
 ) -> UploadSummary:
@@ -301,6 +330,7 @@ def _upload(
             initiator=lambda: find_initiator(app.aws.sts),
             now=app.now,
             on_sent=progress.sent if progress is not None else None,
+            sent=sent,
         )
         uploading = Upload(
             sender,
@@ -312,6 +342,12 @@ def _upload(
             for record in uploading:
                 if isinstance(record, Warned):
                     app.out.warn(record.message)
+                    continue
+                if isinstance(record, SentBefore):
+                    if progress is not None:
+                        progress.skipped(record.size_bytes)
+                    if outcomes is not None:
+                        outcomes.add(record)
                     continue
                 if isinstance(record, Failed):
                     failures.add(record)
@@ -328,6 +364,32 @@ def _upload(
         finally:
             _tell_what_stays(app, uploading, options)
     return uploading.summary(app.now() - started_at)
+
+
+@contextlib.contextmanager
+def _remembering(
+    app: App, words: Sequence[object], lifetime: timedelta, resume: Resume
+) -> Iterator[Sent]:
+    """Yield what this command has sent, and let the same command go on from it.
+
+    Raises JournalError when there is something to go on from and it can't be read.
+    """
+    directory = settings_.state_directory(app.environ, "uploads")
+    sent = open_sent(
+        None if resume is Resume.IGNORE else directory,
+        words,
+        now=app.now(),
+        lifetime=lifetime,
+        restarts=resume is Resume.RESTART,
+        warn=app.out.warn,
+    )
+    if sent.found:
+        app.out.note(
+            f"Going on with the upload of {format_instant(sent.began_at)}: what it sent and has "
+            "not changed is not sent again; --restart sends it all"
+        )
+    with contextlib.closing(sent):
+        yield sent
 
 
 def _tell_what_stays(app: App, uploading: Upload, options: UploadOptions) -> None:

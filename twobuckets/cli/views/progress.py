@@ -63,6 +63,13 @@ class Bars:
             self._progress.remove_task(task)
         self._update()
 
+    def skipped(self, size_bytes: int) -> None:
+        """Count a file that was sent before."""
+        with self._lock:
+            self._done += 1
+        self._progress.advance(self._all, size_bytes)
+        self._update()
+
     def _update(self) -> None:
         census = self._census
         if census.is_complete:
@@ -104,6 +111,12 @@ class Ticks:
     def done(self, record: Uploaded | Failed) -> None:
         """Count a file that is over."""
         self._done += 1
+
+    def skipped(self, size_bytes: int) -> None:
+        """Count a file that was sent before."""
+        with self._lock:
+            self._done += 1
+            self._sent_bytes += size_bytes
 
 
 @contextlib.contextmanager
