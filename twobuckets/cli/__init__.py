@@ -12,6 +12,7 @@ times             how instants are written for people
 records           the records that commands make themselves: how each ended
 site              the pipeline as doctor examines it, for the commands that ask doctor
 default_pipeline  what `--stack local` deploys by itself
+completing        what a shell completes: names that are known here, and keys that S3 is asked for
 """
 
 from __future__ import annotations

@@ -10,4 +10,6 @@ hearing    what the log says of keys that are waited for, as it comes
 foreign    the same from a processor that is not ours
 objects    where objects are, as S3 shows it, in few requests
 ends       many objects followed until each has come to an end, and counted
+errors     what failures have in common: their kind, their error in one line, and what varies in it
+groups     what became of files, with those that failed with the same error told together
 """
