@@ -34,9 +34,13 @@ def build(*options: str, include: str | None = None) -> Result:
     return CliRunner().invoke(cli, ["build", *options])
 
 
+def is_own(name: str) -> bool:
+    return not name.startswith("twobuckets/") and not name.endswith(".pyc")
+
+
 def packed() -> set[str]:
     with zipfile.ZipFile(".twobuckets/processor.zip") as read:
-        return {name for name in read.namelist() if not name.startswith("twobuckets/")}
+        return {name for name in read.namelist() if is_own(name)}
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,7 @@ def test_a_module_that_never_ends_is_stopped_with_all_it_started(tmp_path):
             entries,
             process="processor:process",
             target=parse_target("python3.13", artifact.NATIVE),
+            python=sys.executable,
             scratch=tmp_path,
             timeout=timedelta(seconds=0.5),
         )

@@ -32,7 +32,8 @@ def built(project: Path, *lines: str, **options) -> artifact.Artifact:
 
 def names_in(found: artifact.Artifact) -> set[str]:
     with zipfile.ZipFile(found.path) as read:
-        return {name for name in read.namelist() if not name.startswith("twobuckets/")}
+        names = {name for name in read.namelist() if not name.endswith(".pyc")}
+    return {name for name in names if not name.startswith("twobuckets/")}
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_build_says_sizes_and_what_takes_the_room(run, tmp_path):
     assert lines[1] == f"sha256    {hashlib.sha256(zipped).hexdigest()}"
     assert "of 50.0 MiB for a direct upload" in lines[2]
     assert "of 250.0 MiB in Lambda" in lines[3]
-    assert lines[4].endswith("  twobuckets")
+    assert any(line.endswith("  twobuckets") for line in lines[4:6])
 
 
 def test_build_as_json_is_the_artifact_and_a_summary(run):
@@ -49,7 +49,9 @@ def test_build_as_json_is_the_artifact_and_a_summary(run):
     built, summary = objects(run("build", "--json"))
     assert built["type"] == "artifact"
     assert len(built["sha256"]) == 64
-    assert {content["path"] for content in built["contents"]} == {"twobuckets", "processor.py"}
+    # Bytecode is there where this machine has a Python of the runtime's version.
+    contents = {content["path"] for content in built["contents"]} - {"__pycache__"}
+    assert contents == {"twobuckets", "processor.py"}
     assert summary["type"] == "summary"
     assert summary["zipped_bytes"] == built["zipped_bytes"]
 
@@ -87,7 +89,7 @@ def test_the_folder_of_the_settings_can_itself_be_the_source(run, tmp_path):
     for _ in range(2):
         built, _ = objects(run("build", "--config", str(file), "--json"))
         assert built["path"] == str(tmp_path / "demo" / ".twobuckets" / "processor.zip")
-        names = {content["path"] for content in built["contents"]}
+        names = {content["path"] for content in built["contents"]} - {"__pycache__"}
         assert names == {"twobuckets", "processor.py", "twobuckets.toml"}
 
 

@@ -18,6 +18,8 @@ importing       the check that the processor can be imported, in a bare Python
 probe           the program that importing runs there
 reading         what the text alone proves, where no Python of the target's version is at hand
 scratch         places for what is made on the way, cleared by the next run after a kill
+bytecode        compiled modules beside their text, for cold starts
+compile_for_target  the program that bytecode runs in the target's Python
 """
 
 from __future__ import annotations
@@ -29,16 +31,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
+from twobuckets.artifact.bytecode import compile_modules
 from twobuckets.artifact.confidential import require_nothing_confidential
 from twobuckets.artifact.contents import Entry, iter_runtime, iter_source, iter_wheels, merge
 from twobuckets.artifact.importing import require_importable
 from twobuckets.artifact.packing import published, sha256_of, write_zip
+from twobuckets.artifact.pythons import find_python, how_to_get
 from twobuckets.artifact.requirements import Built, Installed, install
 from twobuckets.artifact.scratch import scratch_folder
-from twobuckets.artifact.target import NATIVE, native_runtime, parse_target
+from twobuckets.artifact.target import NATIVE, Target, native_runtime, parse_target
 from twobuckets.artifact.wholeness import iter_dead_paths, require_no_shadows
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.units import format_bytes
@@ -95,7 +99,8 @@ class Artifact:
     `sha256` is lower-case hex over the zip's bytes; `contents` is what takes the room, largest
     first; `unchecked` says what could not be checked on this machine, None when all was. `built`
     are the wheels that were built for it, by running their code on this machine; `notes` say what
-    may not be as it looks; `files` is all that goes in, in the order of the zip.
+    may not be as it looks; `files` is all that goes in, in the order of the zip. `bytecode` is the
+    full version of the Python that compiled the modules, or `without_bytecode` says why none did.
     """
 
     path: Path
@@ -106,6 +111,8 @@ class Artifact:
     unzipped_bytes: int
     contents: tuple[Content, ...]
     unchecked: str | None
+    bytecode: str | None = None
+    without_bytecode: str | None = None
     built: tuple[Built, ...] = ()
     notes: tuple[str, ...] = ()
     files: tuple[PackedFile, ...] = ()
@@ -121,6 +128,11 @@ class Artifact:
         yield from (f"Note: {note}." for note in self.notes)
         if self.unchecked is not None:
             yield f"Not fully checked: {self.unchecked}."
+        if self.without_bytecode is not None:
+            yield (
+                f"Without bytecode, so that each cold start compiles the modules anew:"
+                f" {self.without_bytecode}."
+            )
 
 
 def build(
@@ -140,31 +152,30 @@ def build(
     Requirements, a file in pip's format or a lock file, are unpacked from wheels for the runtime
     and architecture; the user's own folders among them are built in isolation, and sdists, archives
     and repositories with `build_sdists` only. The architecture `NATIVE` is this machine with this
-    Python, for the embedded AWS. `out`, by default
-    `.twobuckets/processor.zip` beside the source, is replaced only by an artifact that passed.
+    Python, for the embedded AWS. `out`, by default `.twobuckets/processor.zip` beside the source,
+    is replaced only by an artifact that passed.
 
     The bytes depend on the paths, bytes and owner's x bit of the source, on the wheels that the
     requirements resolve to (pin them to have the same tomorrow) and on the version of twobuckets.
-    They don't depend on umask, time, time zone, locale, hash seed, order in folders, version of
-    Python or zlib.
+    They don't depend on umask, time, time zone, locale, hash seed, order in folders, or version of
+    zlib; nor on the Python that runs this, but for the bytecode: it is of a Python of the target's
+    version, and there is none where no such Python is at hand.
 
     `include` are patterns of paths in the artifact that are meant though they look like secrets,
     are hidden, or are links that lead out of the source's folder.
 
     Raises UsageError for a source, requirement file or name that can't be meant, or for what looks
-    like a secret in the source, and
-    TwoBucketsError when the processor can't be imported, a requirement has no wheel, the artifact
-    is over Lambda's limit or the disk is full; nothing is left behind then.
+    like a secret in the source, and TwoBucketsError when the processor can't be imported, a
+    requirement has no wheel, the artifact is over Lambda's limit or the disk is full; nothing is
+    left behind then.
     """
     target = parse_target(runtime, architecture)
     _require_process_in(source, process)
     out = out or source.resolve().parent / _DEFAULT_OUT
     if out.parent.name == _DEFAULT_OUT.parent.name:
         _keep_out_of_git(out.parent)
-    with (
-        scratch_folder() as scratch,
-        published(out) as draft,
-    ):
+    python = find_python(target)
+    with scratch_folder() as scratch, published(out) as draft:
         own = list(iter_source(source, out=out, include=include))
         notes = require_nothing_confidential(own, of=str(source), include=include)
         wheels = scratch / "wheels"
@@ -181,11 +192,12 @@ def build(
         require_no_shadows(entries, installed.owners)
         notes += iter_dead_paths(entries, installed.owners)
         notes += _require_own_wheels_harmless(entries, installed, include)
-        contents = _contents(entries)
-        unzipped_bytes = _require_within_limit(contents)
+        unzipped_bytes = _require_within_limit(entries)
+        compiled = _compiled(entries, python, target, scratch)
+        entries, unzipped_bytes = compiled.entries, unzipped_bytes + compiled.size_bytes
         write_zip(entries, draft)
         unchecked = require_importable(
-            draft, entries, process=process, target=target, scratch=scratch
+            draft, entries, process=process, target=target, python=python, scratch=scratch
         )
         sha256, zipped_bytes = sha256_of(draft), draft.stat().st_size
     return Artifact(
@@ -195,8 +207,10 @@ def build(
         architecture=architecture,
         zipped_bytes=zipped_bytes,
         unzipped_bytes=unzipped_bytes,
-        contents=contents,
+        contents=_contents(entries),
         unchecked=unchecked,
+        bytecode=compiled.python_version,
+        without_bytecode=compiled.lack,
         built=installed.built,
         notes=(*installed.notes, *notes),
         files=tuple(PackedFile(entry.path, entry.size_bytes, entry.origin) for entry in entries),
@@ -289,6 +303,29 @@ def _require_own_wheels_harmless(
     return notes
 
 
+class _Compiled(NamedTuple):
+    entries: list[Entry]
+    size_bytes: int = 0
+    python_version: str | None = None
+    lack: str | None = None
+
+
+def _compiled(entries: list[Entry], python: str | None, target: Target, scratch: Path) -> _Compiled:
+    """Return the entries with bytecode beside the modules where it can be had and fits."""
+    if python is None:
+        lack = f"there is no {target.runtime} here ({how_to_get(target)})"
+        return _Compiled(entries, lack=lack)
+    bytecode = compile_modules(entries, python, scratch)
+    if bytecode is None:
+        return _Compiled(entries, lack=f"{python} could not compile them")
+    size_bytes = sum(entry.size_bytes for entry in bytecode.entries)
+    if sum(entry.size_bytes for entry in entries) + size_bytes > UNZIPPED_LIMIT_BYTES:
+        lack = f"its {format_bytes(size_bytes)} would be too much for Lambda"
+        return _Compiled(entries, lack=lack)
+    together = sorted((*entries, *bytecode.entries), key=lambda entry: entry.path.encode())
+    return _Compiled(together, size_bytes, bytecode.python_version)
+
+
 def _contents(entries: Sequence[Entry]) -> tuple[Content, ...]:
     sizes: Counter[str] = Counter()
     for entry in entries:
@@ -299,7 +336,8 @@ def _contents(entries: Sequence[Entry]) -> tuple[Content, ...]:
     )
 
 
-def _require_within_limit(contents: Sequence[Content]) -> int:
+def _require_within_limit(entries: Sequence[Entry]) -> int:
+    contents = _contents(entries)
     unzipped_bytes = sum(content.size_bytes for content in contents)
     if unzipped_bytes > UNZIPPED_LIMIT_BYTES:
         largest = ", ".join(f"{c.path} {format_bytes(c.size_bytes)}" for c in contents[:5])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twobuckets.artifact import probe
-from twobuckets.artifact.pythons import find_python, how_to_get
+from twobuckets.artifact.pythons import how_to_get
 from twobuckets.artifact.reading import (
     BESIDE,
     missing_function,
@@ -57,18 +57,18 @@ def require_importable(
     *,
     process: str,
     target: Target,
+    python: str | None,
     scratch: Path,
     timeout: timedelta = IMPORT_TIMEOUT,
 ) -> str | None:
     """Import the artifact's processor in a bare Python with boto3 and nobody's credentials.
 
-    The Python is of the target's version; where there is none, only the text is looked at. Returns
-    None when that went well on a machine like the target, otherwise what could not be checked here
-    and why: code compiled for another machine, no such Python.
+    `python` is one of the target's version; where there is none, only the text is looked at.
+    Returns None when that went well on a machine like the target, otherwise what could not be
+    checked here and why: code compiled for another machine, no such Python.
     Raises TwoBucketsError with file, line and reason when the processor can't be imported, the
     function is missing or can't be called with one argument, or importing takes too long.
     """
-    python = find_python(target)
     if python is None:
         unread = require_plausible(entries, process=process, target=target)
         return f"there is no {target.runtime} here to import it with ({how_to_get(target)})" + (

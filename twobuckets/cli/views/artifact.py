@@ -34,6 +34,11 @@ def _artifact(record: Artifact) -> Text:
         _size("zipped", record.zipped_bytes, DIRECT_UPLOAD_LIMIT_BYTES, "for a direct upload"),
         _size("unzipped", record.unzipped_bytes, UNZIPPED_LIMIT_BYTES, "in Lambda"),
     ]
+    if record.bytecode is not None:
+        size = sum(file.size_bytes for file in record.files if file.origin == "bytecode")
+        lines.append(
+            Text.assemble("bytecode  ", format_bytes(size), f" by Python {record.bytecode}")
+        )
     lines += [_content(content) for content in record.contents[:_SHOWN_CONTENTS]]
     rest = record.contents[_SHOWN_CONTENTS:]
     if rest:
