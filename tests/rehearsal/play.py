@@ -86,5 +86,6 @@ def paste(remedy: str, aws: Aws) -> None:
         return
     words = shlex.split(remedy)
     assert words[:3] == ["twobuckets", "--stack", "local"], remedy
-    status, _, said = sentences.run(*words[3:], "--yes", "--json")
+    asks = words[3] in ("doctor", "reprocess")
+    status, _, said = sentences.run(*words[3:], *(["--yes"] if asks else []), "--json")
     assert status in (0, 3), said
