@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -139,6 +139,8 @@ class Evidence:
     nameless: list[Nameless] = field(default_factory=list)
     is_complete: bool = True
     _by_request: dict[str, Nameless] = field(default_factory=dict)
+    # Where no line counts the tries, as of a queue's messages, each of which has its own request.
+    _failures: Counter[str] = field(default_factory=Counter)
     # A request id → the object that the log names under it, "" for one that is not looked into.
     _named: dict[str, str] = field(default_factory=dict)
     _shared: dict[tuple[str, str], Cause] = field(default_factory=dict)
@@ -195,6 +197,14 @@ class Evidence:
             elif key is None:
                 self.nameless.append(died)
         self.nameless.sort(key=lambda died: died.first_at)
+        for key, failures in self._failures.items():
+            word = self.last_words.get(key)
+            if word is not None and (word.attempt or 0) < failures:
+                self.last_words[key] = word._replace(attempt=failures)
+
+    def count_failures(self, key: str, failures: int) -> None:
+        """Add up how often invocations failed on an object."""
+        self._failures[key] += failures
 
 
 def read_evidence(site: Site, staged: Mapping[str, Version]) -> Evidence:
@@ -504,6 +514,7 @@ def _attribute(
             check = "stuck-key"
         cause = evidence.cause(check, said, key)
         ended_well = invocation.is_over and not invocation.failures
+        evidence.count_failures(key, invocation.failures)
         evidence.note(key, LastWord(at, cause, invocation.failures or None, ended_well=ended_well))
 
 

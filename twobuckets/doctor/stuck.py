@@ -319,7 +319,7 @@ def _explain_untold(
             yield staged, Cause("stuck-filtered", ""), _WHY["stuck-filtered"]
         elif match := died.get(staged.key):
             yield staged, *_of_nameless(match)
-        elif blocked is not None:
+        elif blocked is not None and _was_blocked(staged, blocked[0], throttled_at):
             yield staged, blocked[0], blocked[1]
         elif _was_throttled(staged, throttled_at):
             yield staged, Cause("stuck-throttled", ""), _held_back(site, throttled_at)
@@ -413,6 +413,16 @@ def _was_throttled(staged: Version, throttled_at: list[datetime]) -> bool:
     """Tell whether Lambda throttled when the object's event came to it."""
     first = bisect.bisect_left(throttled_at, staged.modified_at - _MINUTE)
     return first < len(throttled_at) and throttled_at[first] <= staged.modified_at + _HELD_WITHIN
+
+
+def _was_blocked(staged: Version, block: Cause, throttled_at: list[datetime]) -> bool:
+    """Tell whether what keeps the processor from being told now did so when an object came.
+
+    Lambda counts what it holds back of a function that is switched off.
+    """
+    if block.error != "concurrency-zero" or not throttled_at:
+        return True
+    return _was_throttled(staged, throttled_at)
 
 
 def _held_back(site: Site, throttled_at: list[datetime]) -> str:

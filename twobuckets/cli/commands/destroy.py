@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def destroy(app: App, delete_data: bool, dry_run: bool, yes: bool) -> None:
     """Delete the stack and its two buckets.
 
-    Shows what the buckets hold and refuses while that is anything, unless --delete-data is given.
+    Shows what the buckets hold, and refuses unless they are empty or --delete-data is given.
     Asks for the stack's name; a script gives --yes. The artifact bucket, which other stacks of
     the account use as well, stays.
 
