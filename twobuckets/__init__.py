@@ -38,6 +38,7 @@ The outside world
     s3/engine/       signs and sends requests by the thousand; `Sender` is its only door
     aws/             everything else of AWS, by boto3; what AWS's error codes mean
     settings.py      flags, environment and file become one value that knows its origins
+    database.py      one SQLite file, and what can be wrong with it, in words
     lists.py         lists of what failed, which another run can be fed from
     parallel.py      threads for calls that wait on AWS
 
@@ -84,6 +85,7 @@ how S3's requests are built, answers read     s3/operations.py; ListParts is `li
 what an error code of AWS means               aws/codes.py
 what can't be looked at                       pipeline/lookups.py, `CouldNotLook`
 which request is sent again                   s3/engine/retry.py
+which failures are the same error             logs/errors.py
 how the processor's tries are counted         pipeline/retries.py
 how a record looks, and how in JSON           cli/views/, records.py
 exit statuses                                 errors.py, `ExitStatus`; 3, which means that
@@ -106,7 +108,7 @@ RULES
 
 - An object is deleted only by its version id, or under a condition, and only once the same bytes
   are proven to be in the other bucket. What can't be proven stays. From staging delete the
-  processor, doctor/remedies.py what the processor left over, and reprocess/overtaken.py copies
+  processor, pipeline/deleting.py what the processor left over, and reprocess/overtaken.py copies
   that were made a moment ago; from the archive only stack/destroy.py, with --delete-data.
 - Keys are opaque: never stripped, normalised or split. Remote text is never markup, and reaches
   a terminal only through text.py. A presigned URL is a secret.

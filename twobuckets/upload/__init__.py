@@ -22,4 +22,6 @@ shell          what command lines that send them have to do
 curl           the lines for a POSIX shell
 powershell     the lines for PowerShell
 credentials    temporary credentials for one key
+sent           what one command has sent so far, so that the same command goes on after an
+               interruption
 """
