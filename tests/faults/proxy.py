@@ -155,8 +155,10 @@ class FaultProxy:
             if fault is Fault.REQUEST_TIMEOUT and asked.method == "HEAD":
                 # S3 says so of bodies that do not arrive.
                 fault = Fault.SLOW_DOWN
-            if fault is Fault.EMPTY_ANSWER and (asked.method == "DELETE" or _is_of_bucket(asked)):
-                # Nothing tells it from what S3 says.
+            if fault is Fault.EMPTY_ANSWER and (
+                asked.method == "DELETE" or _is_of_bucket(asked) or b"Boto3" in asked.fields
+            ):
+                # Nothing tells it from what S3 says; and boto3 takes it for an answer, or ends.
                 fault = Fault.DROP_ANSWER
             self.counts[fault] += 1
             return fault

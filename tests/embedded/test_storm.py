@@ -1,0 +1,29 @@
+"""Files go up and back through faults and kills (`python -m tests.faults` blows harder)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.storm import Wishes, run_storm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from twobuckets import local
+    from twobuckets.aws.clients import Aws
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_storm_loses_nothing_and_every_report_is_true(
+    embedded: Aws, embedded_server: local.Server, tmp_path: Path
+):
+    wishes = Wishes(files=150, rate=0.15, kill_seconds=3, large_every=100)
+    storm = run_storm(embedded_server, embedded, tmp_path / "storm", wishes)
+    assert (storm.lost, storm.wrong, storm.untrue) == ([], [], [])
+    assert len(storm.up.reported) <= wishes.files
+    assert storm.up.kills + storm.back.kills > 0
+    assert storm.up.faults.total() > 0
+    assert storm.back.faults.total() > 0
