@@ -4,13 +4,15 @@
 
 A third of them are the processor alone; the others have one, two or three runs of reprocess. In a
 quarter of either somebody runs `doctor --fix` as well. Every
-breach is printed with what makes it happen again; the exit status is 1 if there was any.
+breach is printed with what makes it happen again; the exit status is 1 if there was any. Ctrl-C
+ends the storm early and says how far it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import random
 import time
@@ -38,20 +40,24 @@ def main() -> int:
     began_at = time.monotonic()
     kinds: Counter[str] = Counter()
     breaches = 0
-    for number in range(options.schedules):
-        kind, world = draw(options.seed, number)
-        kinds[kind] += 1
-        try:
-            world.run()
-        except LawBroken as broken:
-            breaches += 1
-            if breaches <= _SHOWN:
-                print(f"{broken}\n  {describe(world)}\n  draw({options.seed}, {number})")
+    with contextlib.suppress(KeyboardInterrupt):
+        for number in range(options.schedules):
+            kind, world = draw(options.seed, number)
+            try:
+                world.run()
+            except LawBroken as broken:
+                breaches += 1
+                if breaches <= _SHOWN:
+                    print(
+                        f"{broken}\n  {describe(world)}\n  draw({options.seed}, {number})",
+                        flush=True,
+                    )
+            kinds[kind] += 1
     for kind in sorted(kinds):
         print(f"{kinds[kind]:>9,} {kind}")
     seconds = time.monotonic() - began_at
     print(
-        f"{options.schedules:,} schedules with seed {options.seed}: {breaches:,} breaches, "
+        f"{kinds.total():,} schedules with seed {options.seed}: {breaches:,} breaches, "
         f"{seconds:.0f} s"
     )
     return 1 if breaches else 0

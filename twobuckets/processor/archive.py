@@ -15,7 +15,7 @@ from twobuckets.processor.copies import is_after, is_named
 from twobuckets.processor.copying import (
     LARGEST_COPY_BYTES,
     Destination,
-    can_be_said_again,
+    can_restate,
     copy_version,
     has_condition,
 )
@@ -151,7 +151,7 @@ def _ensure_archived(
     )
     recorded = {**staged.metadata, ORIGIN: origin.note()}
     try:
-        if can_be_said_again(staged):
+        if can_restate(staged):
             version_id = copy_version(s3, staged, destination, recorded, seen)
         else:
             version_id = copy_version(s3, staged, destination, None, seen)

@@ -42,7 +42,7 @@ class Destination:
     part_concurrency: int = 8
 
 
-def can_be_said_again(staged: Staged) -> bool:
+def can_restate(staged: Staged) -> bool:
     """Whether the object's headers can be given to CopyObject anew, with the record among them.
 
     What is not ASCII cannot be signed as it came, and S3 only counts metadata that no header can

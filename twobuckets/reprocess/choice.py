@@ -156,7 +156,7 @@ _FOLDER: Final = "it is an empty object that stands for a folder; see processor.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chooser:
-    """Finds what is chosen in a pipeline; `note` and `warn` get what a person should know of it."""
+    """Finds what is chosen in a pipeline; `warn` gets what a person should know of it."""
 
     aws: Aws
     sender: Sender
@@ -166,7 +166,6 @@ class Chooser:
     """Yields what is stuck in staging, and why it should not be woken, None where it may."""
     skips_folders: Callable[[], bool]
     """Tells whether the processor leaves objects alone that stand for folders."""
-    note: Callable[[str], None]
     warn: Callable[[str], None]
 
     def iter_actions(self, choice: Choice, unnamed: set[str]) -> Iterator[Action]:

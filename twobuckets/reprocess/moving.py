@@ -205,7 +205,7 @@ class Mover:
                 return looked
             # What S3 only counts of its metadata can't be said anew.
             if source.origin is not None and "x-amz-missing-meta" not in looked.headers:
-                headers = (_REPLACE, *_said_again(source, looked))
+                headers = (_REPLACE, *_restated(source, looked))
         (answer,) = yield [
             operations.copy_object(
                 self._archive,
@@ -378,7 +378,7 @@ class Mover:
         if source is None or isinstance(tags, SendError) or not tags.ok:
             return answers[0] if source is None else tags
         assert isinstance(answers[0], Response)
-        headers = list(_said_again(source, answers[0]))
+        headers = list(_restated(source, answers[0]))
         if not item.is_chosen and ORIGIN_HEADER in answers[0].headers:
             headers.append((ORIGIN_HEADER, answers[0].headers[ORIGIN_HEADER]))
         if tag_set := operations.read_tags(tags):
@@ -424,7 +424,7 @@ class Mover:
         return completed
 
 
-def _said_again(source: Version, looked: Response) -> Iterator[tuple[str, str]]:
+def _restated(source: Version, looked: Response) -> Iterator[tuple[str, str]]:
     """Yield what describes a version, as the headers of a copy that is told all of it anew."""
     yield from source.described
     for name in _KEPT:

@@ -82,7 +82,6 @@ class Rules:
     until: datetime | None = None
     as_of: datetime | None = None
     matches: tuple[str, ...] = field(default=())
-    limit: int | None = None
 
     def selects_key(self, key: str) -> bool:
         """Tell whether a key matches one of the globs, where there are any."""

@@ -358,7 +358,6 @@ def _chooser(app: App, sender: Sender) -> Chooser:
         now=app.now,
         stuck=partial(iter_stuck, app),
         skips_folders=lambda: Facts(app.aws, app.pipeline, app.now()).function.skips_folders,
-        note=app.out.note,
         warn=app.out.warn,
     )
 
