@@ -108,6 +108,11 @@ class Aws:
         """The endpoint that is not AWS's own, None on AWS."""
         return self._identity.endpoint_url if self._identity else self._endpoint_url
 
+    @property
+    def keeps_conditions(self) -> bool:
+        """Whether S3 is known to keep to conditions on writes: AWS does, and the embedded AWS."""
+        return self._identity is not None or self.s3_address.is_aws
+
     def _client(self, service: str, **config: Any) -> Any:
         from botocore.config import Config
 

@@ -286,18 +286,20 @@ def delete_objects(bucket: str, body: bytes, md5: str) -> Request:
 # Multipart uploads.
 
 
-def create_multipart_upload(bucket: str, key: str, *, headers: Headers = ()) -> Request:
-    """Return a CreateMultipartUpload with CRC64NVME of the whole object."""
+def create_multipart_upload(
+    bucket: str, key: str, *, headers: Headers = (), crc: bool = True
+) -> Request:
+    """Return a CreateMultipartUpload, with `crc` one with CRC64NVME of the whole object."""
+    algorithm = (
+        ("x-amz-checksum-algorithm", "CRC64NVME"),
+        ("x-amz-checksum-type", "FULL_OBJECT"),
+    )
     return Request(
         "POST",
         bucket,
         key,
         query=(("uploads", ""),),
-        headers=(
-            *headers,
-            ("x-amz-checksum-algorithm", "CRC64NVME"),
-            ("x-amz-checksum-type", "FULL_OBJECT"),
-        ),
+        headers=(*headers, *(algorithm if crc else ())),
         expects=Expects.BODY,
     )
 
@@ -455,10 +457,14 @@ def read_date(answer: Response) -> datetime | None:
     return parse_time(answer.headers.get("date", ""))
 
 
-def lacks_condition(answer: Response) -> bool:
-    """Tell whether a write was refused because the endpoint knows no conditions on writes."""
-    return answer.status == 501 or (
-        answer.status == 400 and answer.code in {"NotImplemented", "InvalidArgument"}
+def is_unknown_here(answer: Response | Exception) -> bool:
+    """Tell whether a request may have been refused for a header that the endpoint does not know."""
+    return isinstance(answer, Response) and (
+        answer.status == 501
+        or (
+            answer.status == 400
+            and answer.code in {"NotImplemented", "InvalidArgument", "InvalidRequest"}
+        )
     )
 
 

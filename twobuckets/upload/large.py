@@ -94,6 +94,8 @@ class _LargeFile:
             upload.was_taken = isinstance(shown, Response) and shown.ok
             if self._must_stay and self.claim.begun is None:
                 return existing(self.file)
+            if not (run.options.overwrite or run.keeps_conditions):
+                run.warn_of_gap(self.file)
         kept = yield from self._begin()
         if isinstance(kept, Uploaded | Failed):
             return kept

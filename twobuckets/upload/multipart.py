@@ -16,7 +16,7 @@ from twobuckets.s3.operations import (
     abort_multipart_upload,
     complete_multipart_upload,
     create_multipart_upload,
-    lacks_condition,
+    is_unknown_here,
     list_parts,
     read_abort_rule,
     read_checksums,
@@ -27,7 +27,7 @@ from twobuckets.s3.operations import (
 )
 from twobuckets.upload import checksum
 from twobuckets.upload.files import Failed, differs, existing
-from twobuckets.upload.run import is_change
+from twobuckets.upload.run import Proof, is_change
 from twobuckets.upload.unfinished import StoredPart
 
 if TYPE_CHECKING:
@@ -52,11 +52,14 @@ def create(run: Run, upload: Multipart) -> Talk[Failed | None]:
     """Begin an upload, which `run` is watching; None when that worked."""
     file = upload.file
     upload.upload_id = ""
-    answer = yield from run.ask(
-        create_multipart_upload(
-            run.options.bucket, file.key, headers=[("content-type", run.content_type(file))]
+    while True:
+        sends_crc = run.sends_crc
+        headers = [("content-type", run.content_type(file))]
+        answer = yield from run.ask(
+            create_multipart_upload(run.options.bucket, file.key, headers=headers, crc=sends_crc)
         )
-    )
+        if not run.doubts_crc(answer, was_sent=sends_crc):
+            break
     if isinstance(answer, SendError) or not answer.ok:
         return run.explain(file, answer, "CreateMultipartUpload")
     upload.upload_id = read_upload_id(answer)
@@ -92,7 +95,10 @@ def _send_part(run: Run, upload: Multipart, number: int, body: Body) -> Talk[Fai
             and body.crc is None
             and isinstance(body.content, FileSlice)
         )
+        sends_crc = run.sends_crc
         try:
+            if not sends_crc and body.crc is None:
+                body.crc = checksum.ALGORITHM.compute(body.content)
             headers = run.checksum_headers(body, is_part=True)
         except (OSError, FileChangedError):
             return upload.changed()
@@ -110,7 +116,10 @@ def _send_part(run: Run, upload: Multipart, number: int, body: Body) -> Talk[Fai
             )
         )
         is_stored = isinstance(answer, Response) and answer.ok
-        if isinstance(answer, Response) and is_stored and run.is_proven(answer, body):
+        proof = run.prove(answer, body) if isinstance(answer, Response) and is_stored else None
+        if proof is Proof.UNKNOWN:
+            run.warn_unproven(upload.file)
+        if isinstance(answer, Response) and proof in (Proof.PROVEN, Proof.UNKNOWN):
             run.sent_bytes += body.length
             upload.parts[number] = StoredPart(read_etag(answer), body.known_crc, body.length)
             return None
@@ -121,6 +130,8 @@ def _send_part(run: Run, upload: Multipart, number: int, body: Body) -> Talk[Fai
         if trails and _is_refusal(answer):
             # Endpoints that are not AWS may know this checksum and no trailers.
             run.has_trailers = False
+            continue
+        if run.doubts_crc(answer, was_sent=sends_crc):
             continue
         if is_stored:
             return differs(upload.file)
@@ -164,6 +175,7 @@ def _complete(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
     only_if_new = run.only_if_new
     replaced = is_forced = False
     while True:
+        sends_crc = run.sends_crc
         answer = yield from run.ask(_completing(run, upload, only_if_new=only_if_new))
         if isinstance(answer, Response) and answer.ok:
             etag = read_etag(answer)
@@ -178,8 +190,15 @@ def _complete(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
         if is_open:
             # One of the tries may have completed it, and its answer got lost.
             shown = yield from run.head(upload.file)
-            if isinstance(shown, Response) and shown.ok and _is_all(upload, shown):
-                return stored(run, upload, read_etag(shown), shown, replaced=replaced)
+            if isinstance(shown, Response) and shown.ok and _has_length(upload, shown):
+                etag = read_etag(shown)
+                if upload.is_whole(shown.headers.get(checksum.HEADER), etag):
+                    return stored(run, upload, etag, shown, replaced=replaced)
+                is_done = isinstance(answer, Response) and answer.ok and not run.tells_crc
+                if is_done and etag:
+                    # Its parts were proven. The ETag of the whole is AWS's own affair.
+                    run.warn_unproven(upload.file)
+                    return stored(run, upload, etag, shown, replaced=replaced)
         if isinstance(answer, Response) and answer.ok:
             upload.forget()
             return differs(upload.file)
@@ -199,7 +218,9 @@ def _complete(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
                 hint = "Run the same command again: every part goes anew."
                 return upload.failed(_IN_CONFLICT, hint)
             is_forced, only_if_new = True, False
-        elif only_if_new and run.options.overwrite and lacks_condition(answer):
+        elif run.doubts_crc(answer, was_sent=sends_crc):
+            continue
+        elif only_if_new and run.options.overwrite and is_unknown_here(answer):
             run.has_conditions = only_if_new = False
         else:
             if answer.code == "NoSuchUpload":
@@ -211,6 +232,10 @@ def _complete(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
 
 def _completing(run: Run, upload: Multipart, *, only_if_new: bool) -> Request:
     tells_crc = run.tells_crc is True
+    proof = [
+        (checksum.HEADER, checksum.encode(upload.whole_crc)),
+        ("x-amz-checksum-type", "FULL_OBJECT"),
+    ]
     return complete_multipart_upload(
         run.options.bucket,
         upload.file.key,
@@ -220,18 +245,15 @@ def _completing(run: Run, upload: Multipart, *, only_if_new: bool) -> Request:
             for number, part in sorted(upload.parts.items())
         ],
         headers=[
-            (checksum.HEADER, checksum.encode(upload.whole_crc)),
-            ("x-amz-checksum-type", "FULL_OBJECT"),
+            *(proof if run.sends_crc else ()),
             ("x-amz-mp-object-size", str(upload.done_bytes)),
         ],
         if_absent=only_if_new,
     )
 
 
-def _is_all(upload: Multipart, shown: Response) -> bool:
-    return shown.headers.get("content-length") == str(upload.done_bytes) and upload.is_whole(
-        shown.headers.get(checksum.HEADER), read_etag(shown)
-    )
+def _has_length(upload: Multipart, shown: Response) -> bool:
+    return shown.headers.get("content-length") == str(upload.done_bytes)
 
 
 def _look_at_current(

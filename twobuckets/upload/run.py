@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.aws.codes import HOPELESS, Meaning, meaning_of
 from twobuckets.prices import US_EAST_1, Prices
 from twobuckets.s3.engine import FileChangedError, Request, Response, SendError
-from twobuckets.s3.operations import head_object, read_date, read_etag
+from twobuckets.s3.operations import head_object, is_unknown_here, read_date, read_etag
 from twobuckets.s3.refusals import explain
 from twobuckets.upload import checksum
 from twobuckets.upload.content_type import content_type_of
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 
 # What every other file would meet as well.
 _FATAL: Final = HOPELESS | {Meaning.MISPLACED}
+
+
+class Proof(enum.Enum):
+    """What an answer says of what was stored."""
+
+    PROVEN = "it is what was sent"
+    DIFFERS = "it is something else"
+    UNKNOWN = "nothing that could be compared"
 
 
 class Resume(enum.Enum):
@@ -96,8 +104,10 @@ class Run:
 
     `sent` is what the command has sent, None where it is not to be remembered.
 
-    `tells_crc` is whether the endpoint says which CRC64NVME it stored, None until it has shown;
-    `has_conditions` is whether it knows `If-None-Match` on writes; `has_trailers`, whether it takes
+    `sends_crc` is whether CRC64NVME is sent, which some endpoints refuse, and `tells_crc` whether
+    the endpoint says which one it stored, None until it has shown; `has_conditions` is whether it
+    knows `If-None-Match` on writes, and `keeps_conditions` whether it is known not to ignore it as
+    some do; `has_trailers`, whether it takes
     checksums behind the bodies; `has_contact`, whether it ever did what was asked.
     """
 
@@ -111,6 +121,8 @@ class Run:
         on_sent: Callable[[File, int], None] | None = None,
         tells_crc: bool | None = None,
         sent: Sent | None = None,
+        sends_crc: bool = True,
+        keeps_conditions: bool = True,
     ) -> None:
         self.options = options
         self.journal = journal
@@ -119,7 +131,9 @@ class Run:
         self.sent = sent
         self._now = now
         self.tells_crc = tells_crc
+        self.sends_crc = sends_crc
         self.has_conditions = True
+        self.keeps_conditions = keeps_conditions
         self.has_trailers = True
         self.records: deque[Uploaded | Failed | Warned | SentBefore] = deque()
         self.unfinished: list[Multipart] = []
@@ -225,28 +239,58 @@ class Run:
         FileChangedError.
         """
         headers = []
-        if body.crc is not None:
+        if body.crc is not None and self.sends_crc:
             headers.append((checksum.HEADER, checksum.encode(body.crc)))
         # A part is no object yet: it is soon enough to compare what S3 says of the first ones.
         needs_md5 = self.tells_crc is False if is_part else self.tells_crc is not True
-        if needs_md5:
+        if needs_md5 or not self.sends_crc:
             headers.append(("content-md5", checksum.encode_md5(body.md5)))
         return headers
 
-    def is_proven(self, answer: Response, body: Body) -> bool:
+    def prove(self, answer: Response, body: Body) -> Proof:
         """Tell whether the answer to a PUT says that exactly this body was stored."""
         if body.crc is None:
             body.crc = answer.checksum
         said = answer.headers.get(checksum.HEADER)
         if said is not None:
             self.tells_crc = True
-            return said == checksum.encode(body.known_crc)
+            return Proof.PROVEN if said == checksum.encode(body.known_crc) else Proof.DIFFERS
         if self.tells_crc is None:
             self.tells_crc = False
+        # What is encrypted with a key of AWS KMS has another ETag, which looks the same.
+        etag = checksum.find_md5(read_etag(answer))
+        if etag is None or "kms" in answer.headers.get("x-amz-server-side-encryption", ""):
+            return Proof.UNKNOWN
         try:
-            return checksum.find_md5(read_etag(answer)) == body.md5.hex()
+            return Proof.PROVEN if etag == body.md5.hex() else Proof.DIFFERS
         except (OSError, FileChangedError):
+            return Proof.DIFFERS
+
+    def doubts_crc(self, answer: Answer, *, was_sent: bool) -> bool:
+        """Tell whether a request may have been refused for its CRC64NVME, which is left out then.
+
+        An endpoint that has ever told one knows it.
+        """
+        if not was_sent or self.tells_crc is True or not is_unknown_here(answer):
             return False
+        self.sends_crc = False
+        return True
+
+    def warn_of_gap(self, file: File) -> None:
+        """Say once that nothing guards the time between a look at a key and its upload."""
+        self.warn_once(
+            file,
+            "This endpoint may ignore If-None-Match, so --no-overwrite looks before it uploads: "
+            "what somebody else uploads in between would be replaced",
+        )
+
+    def warn_unproven(self, file: File) -> None:
+        """Say once that the endpoint tells nothing that proves what it stored."""
+        self.warn_once(
+            file,
+            "What was stored can't be verified by this endpoint: it tells neither CRC64NVME nor an "
+            "MD5 as ETag",
+        )
 
     def hears(self, file: File) -> Callable[[int], None] | None:
         """Return who is told of the bytes of a file as they are sent."""

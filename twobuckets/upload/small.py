@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.s3.engine import FileChangedError, FileSlice, Response, SendError
-from twobuckets.s3.operations import lacks_condition, put_object, read_etag
+from twobuckets.s3.operations import is_unknown_here, put_object, read_etag
 from twobuckets.upload.checksum import Body, read_body
 from twobuckets.upload.files import (
     Failed,
@@ -20,7 +20,7 @@ from twobuckets.upload.files import (
 )
 from twobuckets.upload.large import send_large
 from twobuckets.upload.parts import THRESHOLD_BYTES
-from twobuckets.upload.run import is_change, is_same_file
+from twobuckets.upload.run import Proof, is_change, is_same_file
 from twobuckets.upload.sent import stamp_of
 
 if TYPE_CHECKING:
@@ -50,8 +50,16 @@ def send_body(
     run: Run, file: File, body: Body, status: os.stat_result | None = None
 ) -> Talk[Uploaded | Failed]:
     """Send what was read of a file, or a short stream; `status` is the file's as it was then."""
+    if not run.options.overwrite and not run.keeps_conditions:
+        # Some endpoints take the condition and store all the same.
+        shown = yield from run.head(file)
+        if isinstance(shown, Response) and shown.ok:
+            return existing(file)
+        run.warn_of_gap(file)
     replaced, only_if_new = False, run.only_if_new
+    crc_dropped = False
     while True:
+        sends_crc = run.sends_crc
         try:
             headers = run.checksum_headers(body)
         except (OSError, FileChangedError):
@@ -66,9 +74,14 @@ def send_body(
                 on_sent=run.hears(file),
             )
         ]
-        if isinstance(answer, SendError) or answer.ok or not only_if_new:
+        if isinstance(answer, SendError) or answer.ok:
+            break
+        if not only_if_new:
+            if run.doubts_crc(answer, was_sent=sends_crc):
+                continue
             break
         if answer.status == 412:
+            run.keeps_conditions = True
             if answer.attempts > 1:
                 # The first try may have stored it, and its answer got lost.
                 shown = yield from run.head(file)
@@ -79,8 +92,12 @@ def send_body(
             if not run.options.overwrite:
                 return existing(file)
             replaced, only_if_new = True, False
-        elif run.options.overwrite and lacks_condition(answer):
+        elif run.doubts_crc(answer, was_sent=sends_crc):
+            crc_dropped = True
+        elif run.options.overwrite and is_unknown_here(answer):
+            # If it was not the checksum, it is the condition; and once more without both.
             run.has_conditions = only_if_new = False
+            run.sends_crc |= crc_dropped
         else:
             break
     if isinstance(answer, SendError) or not answer.ok:
@@ -89,7 +106,14 @@ def send_body(
         return run.explain(file, answer, "PutObject")
     run.has_contact = True
     run.sent_bytes += body.length
-    if not run.is_proven(answer, body):
+    proof = run.prove(answer, body)
+    if proof is Proof.UNKNOWN:
+        shown = yield from run.head(file)
+        if isinstance(shown, Response) and shown.ok and not _has_length(shown, body):
+            proof = Proof.DIFFERS
+        else:
+            run.warn_unproven(file)
+    if proof is Proof.DIFFERS:
         return differs(file)
     return run.uploaded(
         file,
@@ -106,9 +130,13 @@ def _is_stored(run: Run, body: Body, shown: Response | SendError) -> bool:
     return (
         isinstance(shown, Response)
         and shown.ok
-        and shown.headers.get("content-length") == str(body.length)
-        and run.is_proven(shown, body)
+        and _has_length(shown, body)
+        and run.prove(shown, body) is Proof.PROVEN
     )
+
+
+def _has_length(shown: Response, body: Body) -> bool:
+    return shown.headers.get("content-length") == str(body.length)
 
 
 def _has_changed(body: Body, status: os.stat_result | None) -> bool:

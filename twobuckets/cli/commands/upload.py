@@ -331,6 +331,8 @@ def _upload(
             now=app.now,
             on_sent=progress.sent if progress is not None else None,
             sent=sent,
+            sends_crc=not app.aws.s3_address.checks_when_required,
+            keeps_conditions=app.aws.keeps_conditions,
         )
         uploading = Upload(
             sender,
