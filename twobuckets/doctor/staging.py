@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ABSENT: Final = (Meaning.MISSING, Meaning.UNKNOWN_HERE)
 
 
-def iter_staged(site: Site) -> Iterator[Version]:
+def iter_staged(site: Site) -> Iterator[ListedObject | ListedVersion]:
     """Yield the files that are in staging, in key order, without what only stands for a folder.
 
     Raises CouldNotLook, and Gone when there is no staging bucket.
@@ -40,14 +40,17 @@ def iter_staged(site: Site) -> Iterator[Version]:
                     return
                 if skips_folders and stands_for_folder(row.key, row.size_bytes):
                     continue
-                staged = version_listed(row)
-                # "null" names whatever was written without a version: it pins nothing.
-                if staged.version_id in NO_VERSION:
-                    staged = replace(staged, version_id=None)
-                yield staged
+                yield row
     except ListingError as error:
         permission = "s3:ListBucketVersions" if is_versioned else "s3:ListBucket"
         raise listing_stopped(f"what is in {site.staging}", error, permission) from error
+
+
+def version_staged(row: ListedObject | ListedVersion) -> Version:
+    """Return a listed object as the version that it is."""
+    staged = version_listed(row)
+    # "null" names whatever was written without a version: it pins nothing.
+    return replace(staged, version_id=None) if staged.version_id in NO_VERSION else staged
 
 
 def _iter_current(

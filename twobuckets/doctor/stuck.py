@@ -28,7 +28,7 @@ from twobuckets.doctor.causes import (
 )
 from twobuckets.doctor.findings import Check, Finding, Severity
 from twobuckets.doctor.site import DELIVERY, READ_BYTES_A_SECOND
-from twobuckets.doctor.staging import is_archived, iter_staged
+from twobuckets.doctor.staging import is_archived, iter_staged, version_staged
 from twobuckets.doctor.summary import StagedTotals
 from twobuckets.logs.errors import matches, pattern_of
 from twobuckets.logs.failures import in_turn
@@ -45,11 +45,12 @@ if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finder
     from twobuckets.doctor.site import Site
     from twobuckets.pipeline.notifications import Route
+    from twobuckets.pipeline.retries import Retries
     from twobuckets.pipeline.versions import Version
 
 MOST_EXPLAINED: Final = 200_000
 """How many stuck objects are looked into; more are only counted."""
-_MOST_YOUNG: Final = 50_000
+_MOST_YOUNG: Final = 10_000
 """How many objects that are not stuck by their age are looked for in the log."""
 # An event waits in Lambda's queue at most so long (Lambda developer guide,
 # "Handling errors for an asynchronous invocation").
@@ -203,20 +204,21 @@ def examine(site: Site) -> Stuck:
 
     Lists staging once and reads the log once, whatever is stuck. Raises CouldNotLook.
     """
-    totals = StagedTotals(readable_bytes=site.readable_bytes, stuck_after=site.stuck_after)
     stuck: dict[str, Version] = {}
     young: dict[str, Version] = {}
     more = 0
-    for staged in iter_staged(site):
-        age = site.now - staged.modified_at
-        is_stuck = age >= site.stuck_after
-        totals.add(staged.key, age, staged.size_bytes, is_stuck=is_stuck)
+    stuck_after = site.stuck_after
+    totals = StagedTotals(readable_bytes=site.readable_bytes, stuck_after=stuck_after)
+    for row in iter_staged(site):
+        age = site.now - row.modified_at
+        is_stuck = age >= stuck_after
+        totals.add(row.key, age, row.size_bytes or 0, is_stuck=is_stuck)
         if is_stuck and len(stuck) < MOST_EXPLAINED:
-            stuck[staged.key] = staged
+            stuck[row.key] = version_staged(row)
         elif is_stuck:
             more += 1
         elif len(young) < _MOST_YOUNG:
-            young[staged.key] = staged
+            young[row.key] = version_staged(row)
     if not stuck and not young:
         return Stuck(totals)
     unread: CouldNotLook | None = None
@@ -263,25 +265,28 @@ def _groups(
         group.objects.append(staged)
         group.trying += not is_last
 
+    retries = site.retries
+    # Where a try before that was not the last, the next would have ended by now and said something.
+    over_at = site.now - (retries.pause + site.timeout + DELIVERY)
     untold = []
     for key, staged in stuck.items():
         word = evidence.last_words.get(key)
         if word is None:
             untold.append(staged)
         else:
-            is_last = word.cause.check not in _RETRIED or _is_last(site, word)
+            is_last = word.cause.check not in _RETRIED or _is_last(word, retries, over_at)
             put(staged, word.cause, _WHY[word.cause.check], is_last=is_last)
     untold_young = []
     for key, staged in young.items():
         word = evidence.last_words.get(key)
         if word is None:
             untold_young.append(staged)
-        elif word.cause.check in _FAILURES and _is_last(site, word):
+        elif word.cause.check in _FAILURES and _is_last(word, retries, over_at):
             put(staged, word.cause, _WHY[word.cause.check])
     died = _match_nameless(site, untold + untold_young, evidence)
     for staged in untold_young:
         match = died.get(staged.key)
-        if match is not None and site.retries.is_last(match.deaths):
+        if match is not None and retries.is_last(match.deaths):
             put(staged, *_of_nameless(match))
     if untold:
         for staged, cause, why in _explain_untold(
@@ -291,13 +296,10 @@ def _groups(
     return groups.values()
 
 
-def _is_last(site: Site, word: LastWord) -> bool:
+def _is_last(word: LastWord, retries: Retries, over_at: datetime) -> bool:
     """Tell whether nothing more will come of an object by itself after what was said of it last."""
-    retries = site.retries
-    if word.ended_well or (word.attempt is not None and retries.is_last(word.attempt)):
-        return True
-    # Another try would have ended by now, and said something.
-    return site.now - word.at > retries.pause + site.timeout + DELIVERY
+    is_counted_out = word.attempt is not None and retries.is_last(word.attempt)
+    return word.ended_well or is_counted_out or word.at < over_at
 
 
 def _explain_untold(
@@ -313,6 +315,7 @@ def _explain_untold(
     routes = _routes(site)
     throttled_at = _throttled_at(site, untold)
     backlog = _backlog(site)
+    may_take = site.may_take
     for staged in untold:
         age = site.now - staged.modified_at
         if routes and not any(route.tells_of(staged.key) for route in routes):
@@ -323,8 +326,8 @@ def _explain_untold(
             yield staged, blocked[0], blocked[1]
         elif _was_throttled(staged, throttled_at):
             yield staged, Cause("stuck-throttled", ""), _held_back(site, throttled_at)
-        elif age < site.may_take:
-            until = format_duration(site.may_take)
+        elif age < may_take:
+            until = format_duration(may_take)
             why = f"They may still be under way: delivery and every try can take {until}"
             yield staged, Cause("stuck-in-progress", ""), why
         elif backlog and age < backlog.kept:
@@ -467,11 +470,11 @@ def _match_nameless(site: Site, untold: list[Version], evidence: Evidence) -> di
     matched: dict[str, Nameless] = {}
     died = sorted(evidence.nameless, key=lambda one: one.first_at)
     never_ran = [one for one in died if one.never_ran]
+    began_at = [one.first_at for one in never_ran]
     for staged in untold:
-        for one in never_ran:
-            if staged.modified_at - _TOLERANCE <= one.first_at <= staged.modified_at + before:
-                matched[staged.key] = one
-                break
+        first = bisect.bisect_left(began_at, staged.modified_at - _TOLERANCE)
+        if first < len(began_at) and began_at[first] <= staged.modified_at + before:
+            matched[staged.key] = never_ran[first]
     waiting = [staged for staged in untold if staged.key not in matched]
     waiting.sort(key=lambda staged: staged.modified_at)
     left = deque(one for one in died if not one.never_ran)
