@@ -1,4 +1,4 @@
-"""Lists of what failed, in files that another run can be fed from."""
+"""Files that are written whole or not at all: lists of what failed, and what was read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,59 @@ import contextlib
 import itertools
 import os
 import stat
-from typing import TYPE_CHECKING, Self, TextIO
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
 
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.records import json_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
+
+
+@contextlib.contextmanager
+def published_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """Yield a file that takes its place, whole, when the body ends well.
+
+    Raises UsageError when something is there and may not be replaced, and TwoBucketsError when it
+    can't be written; nothing is left behind then.
+    """
+    draft: Path | None = None
+    try:
+        if path.is_dir() or ((path.exists() or path.is_symlink()) and not overwrite):
+            raise _is_there(path)
+        # Of a link, what it leads to is replaced.
+        target = Path(os.path.realpath(path))
+        descriptor, name = tempfile.mkstemp(prefix=".twobuckets-", dir=target.parent)
+        draft = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        draft.chmod(0o666 & ~mask)
+        if overwrite:
+            draft.replace(target)
+        else:
+            # Unlike a rename it fails when somebody else was quicker.
+            os.link(draft, target)
+    except FileExistsError:
+        raise _is_there(path) from None
+    except OSError as error:
+        raise TwoBucketsError(f"Could not write {path}: {error.strerror}") from None
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+
+
+def _is_there(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is there already",
+        hint="Name a file that is not there, or give --overwrite, which replaces a file.",
+    )
 
 
 class FailureList:

@@ -37,6 +37,7 @@ __all__ = [
     "error_code",
     "explain",
     "explain_refusal",
+    "is_broken_read",
     "is_hopeless",
     "meaning",
     "meaning_of",
@@ -89,6 +90,16 @@ def meaning(error: BaseException) -> Meaning:
 def is_hopeless(error: ClientError) -> bool:
     """Tell whether no other request of this run would get an answer either."""
     return meaning(error) in HOPELESS
+
+
+def is_broken_read(error: BaseException) -> bool:
+    """Tell whether a connection broke while a body was read, so that the rest can be asked for."""
+    return isinstance(
+        error,
+        botocore.exceptions.IncompleteReadError
+        | botocore.exceptions.ReadTimeoutError
+        | botocore.exceptions.ResponseStreamingError,
+    )
 
 
 @contextlib.contextmanager

@@ -49,6 +49,8 @@ COMMANDS: Final = {
     "presign": "Sign an upload for somebody else.",
     "credentials": "Get credentials that can upload one key.",
     "ls": "List objects, or incomplete multipart uploads.",
+    "cat": "Write the bytes of a file to standard output.",
+    "get": "Write a staged or archived file into a file.",
     "logs": "Show what the processor logged.",
     "doctor": "Find what is stuck, orphaned or broken, and why.",
     "reprocess": "Get objects processed again.",

@@ -52,6 +52,24 @@ SIZE: Final = _Parsed("size", units.parse_bytes, int)
 DURATION: Final = _Parsed("duration", units.parse_duration, timedelta)
 INSTANT: Final = _Parsed("instant", _parse_instant, datetime)
 
+
+def _parse_range(text: str) -> Any:
+    from twobuckets.pipeline.reading import parse_range
+
+    return parse_range(text)
+
+
+RANGE: Final = _Parsed("range", _parse_range, tuple)
+
+place_option: Final = click.option(
+    "--in",
+    "place",
+    type=click.Choice(["staging", "archive"]),
+    help="Look only there.  [default: staging, then the archive]",
+)
+version_option: Final = click.option(
+    "--version-id", metavar="ID", help="This version.  [default: the current one]"
+)
 yes_option: Final = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option: Final = click.option(
     "--dry-run", is_flag=True, help="Show the plan and change nothing."

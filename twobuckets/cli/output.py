@@ -129,6 +129,12 @@ class Output:
         """Write text that is itself the result, such as a template, exactly as it is."""
         self._write(text)
 
+    def raw_bytes(self, data: bytes) -> None:
+        """Write bytes that are themselves the result, for a pipe."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
     def lines(self, text: str) -> None:
         """Write lines made elsewhere: rows of a listing, for which a record each costs too much.
 

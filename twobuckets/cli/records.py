@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from twobuckets.pipeline.reading import StoredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,47 @@ class TemplateSummary:
 
     type_name: ClassVar[str] = "summary"
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A block of an object's bytes, from `offset` of what was asked for on."""
+
+    offset: int
+    base64: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSummary:
+    """What `cat` or `get` read; `place` is staging or archive, `file` where it was written."""
+
+    type_name: ClassVar[str] = "summary"
+    place: str
+    bucket: str
+    key: str
+    version_id: str | None
+    etag: str
+    size_bytes: int
+    content_type: str | None
+    modified_at: datetime
+    read_bytes: int
+    file: str | None
+
+    @classmethod
+    def of(cls, found: StoredObject, *, read_bytes: int, file: str | None) -> ReadSummary:
+        """Return what was read of an object."""
+        return cls(
+            found.place,
+            found.bucket,
+            found.key,
+            found.version_id,
+            found.etag,
+            found.size_bytes,
+            found.content_type,
+            found.modified_at,
+            read_bytes,
+            file,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from twobuckets.cli.records import (
     InitSummary,
     LogsSummary,
     PresignSummary,
+    ReadSummary,
 )
 from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views, nothing
 from twobuckets.text import visible
-from twobuckets.units import counted
+from twobuckets.units import counted, format_bytes
 
 
 def _logs_summary(summary: LogsSummary) -> Text:
@@ -39,6 +40,13 @@ def _entries(count: int, name: str) -> str:
     return f"{count:,} {visible(name)}"
 
 
+def _read_summary(summary: ReadSummary) -> Text | None:
+    if summary.file is None:
+        return None
+    text = Text(f"{visible(summary.file)}: {format_bytes(summary.read_bytes)} of ", style="bold")
+    return text.append(f"{visible(summary.key)} in {visible(summary.bucket)}")
+
+
 VIEWS: Final[Views] = {
     BuildSummary: View(nothing),
     CompletionSummary: View(nothing),
@@ -47,4 +55,5 @@ VIEWS: Final[Views] = {
     InitSummary: View(nothing),
     LogsSummary: View(_logs_summary, nothing),
     PresignSummary: View(nothing),
+    ReadSummary: View(_read_summary),
 }
