@@ -242,6 +242,14 @@ def test_where_nothing_can_be_locked_the_files_go_all_the_same(
     assert (status, "can't be remembered" in err) == (0, True), err
 
 
+def test_what_was_kept_can_not_be_dropped_where_nothing_can_be_locked(
+    staging: Staging, folder: Path
+):
+    running = start(folder, "--discard", prepare=without_locks("flock"))
+    _, _, err = end(running)
+    assert (running.returncode, "no locks" in err) == (1, True), err
+
+
 def test_a_limit_on_the_size_of_files_stops_no_upload(staging: Staging, folder: Path):
     status, err = run_on_bad_day(folder, limit_files(8 * 1024))
     assert (status, "can't be remembered" in err) == (0, True), err

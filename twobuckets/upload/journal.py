@@ -82,7 +82,7 @@ class Journal:
     """
 
     def __init__(self, directory: Path | None, *, endpoint: str, bucket: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._place = f"{endpoint}\0{bucket}"
         if directory is not None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,10 +95,10 @@ class Journal:
 
         Raises InUseError, and OSError when the entry can't be had.
         """
-        if self._directory is None:
+        if self.directory is None:
             return Claim(None, None)
         name = "\0".join((self._place, key, os.path.abspath(path)))
-        entry = self._directory / (
+        entry = self.directory / (
             hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:40] + ".json"
         )
         while True:

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from twobuckets.database import explain_os_error
 from twobuckets.pipeline.conversation import hold
 from twobuckets.s3.engine import SendError
 from twobuckets.s3.operations import abort_multipart_upload
@@ -194,7 +196,7 @@ class DiscardSummary:
 def find_kept(files: Iterable[File | Failed], journal: Journal) -> Iterator[Begun | Failed]:
     """Yield what the journal says earlier runs left of these files.
 
-    Raises OSError when the journal can't be read.
+    Raises JournalError when the journal can't be read.
     """
     for found in _iter_claims(files, journal):
         if isinstance(found, Failed):
@@ -209,7 +211,7 @@ def discard_kept(
 ) -> Iterator[Discarded | Failed]:
     """Drop what the journal says earlier runs left of these files; yield what was dropped.
 
-    Raises OSError when the journal can't be read.
+    Raises JournalError when the journal can't be read.
     """
     for found in _iter_claims(files, journal):
         if isinstance(found, Failed):
@@ -236,6 +238,8 @@ def _iter_claims(
         except InUseError:
             yield Failed(file.path, file.key, IN_USE, IN_USE_HINT)
             continue
+        except OSError as error:
+            raise explain_os_error(journal.directory or Path(), error) from error
         with claim:
             if claim.begun is not None:
                 yield file, claim, claim.begun.upload_id
