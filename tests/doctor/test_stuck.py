@@ -475,12 +475,6 @@ class TestUploads:
             f"abort-multipart-upload --bucket {STAGING} --key 'a '\\''b'\\' --upload-id {upload_id}"
         )
 
-    def test_a_key_that_no_shell_has_a_word_for_is_aborted_by_fix(self, pair: HandMadePair):
-        orphan(pair, "a\n")
-        remedy = run_doctor("--check", "uploads").of("upload-orphaned")["remedy"]
-        assert "doctor --fix --check upload-orphaned" in remedy
-        assert "a\n" not in remedy
-
     def test_many_are_one_finding(self, pair: HandMadePair):
         for number in range(15):
             orphan(pair, f"k{number}", parts=1)

@@ -490,6 +490,17 @@ def test_a_process_that_cannot_be_imported(pipeline: Pipeline):
     mend_and_confirm(pipeline, run)
 
 
+def test_an_upload_whose_key_no_shell_has_a_word_for_is_aborted_by_fix(pipeline: Pipeline):
+    upload = pipeline.aws.s3.create_multipart_upload(Bucket=STAGING, Key="a\n")
+    part = {"Bucket": STAGING, "Key": "a\n", "UploadId": upload["UploadId"]}
+    pipeline.aws.s3.upload_part(**part, PartNumber=1, Body=b"x")  # type: ignore[arg-type]
+    remedy = doctor().of("upload-orphaned")["remedy"]
+    assert "doctor --fix --check upload-orphaned" in remedy
+    assert "a\n" not in remedy
+    paste(remedy, pipeline.aws)
+    assert "Uploads" not in pipeline.aws.s3.list_multipart_uploads(Bucket=STAGING)
+
+
 def test_an_upload_left_at_3_of_7_parts(pipeline: Pipeline):
     upload = pipeline.aws.s3.create_multipart_upload(Bucket=STAGING, Key="big.bin")
     for number in (1, 2, 3):
