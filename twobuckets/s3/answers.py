@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
-from xml.etree import ElementTree as ET
 
 from twobuckets.s3.xmltext import unescape
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree as ET
 
 
 class Marker(NamedTuple):
@@ -224,7 +226,10 @@ def parse_time(text: str) -> datetime | None:
         return None
 
 
-def _parse(body: bytes) -> ET.Element:
+def _parse(body: bytes) -> "ET.Element":
+    # Imported when it is needed: an upload that nothing disturbs parses no document.
+    from xml.etree import ElementTree as ET
+
     # Without entities of its own an XML document can neither grow nor lead anywhere else.
     if b"<!" in body:
         raise AnswerError("the answer declares entities")
@@ -249,7 +254,7 @@ def _find_rows(body: bytes, tag: str) -> Iterator[dict[str, str]]:
     return (row for _, row in _find_tagged_rows(body, {tag}))
 
 
-def _read_row(element: ET.Element) -> dict[str, str]:
+def _read_row(element: "ET.Element") -> dict[str, str]:
     row: dict[str, str] = {}
     for child in element:
         name = _local(child.tag)

@@ -18,8 +18,6 @@ from twobuckets.cli.output import FEW
 from twobuckets.cli.views.progress import Ticks, upload_progress
 from twobuckets.errors import UsageError
 from twobuckets.lists import FailureList
-from twobuckets.logs.ends import GOOD_ENDS, follow_ends
-from twobuckets.logs.objects import Staged
 from twobuckets.text import shell_word, visible
 from twobuckets.units import counted, format_instant
 from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
@@ -253,6 +251,10 @@ class Uploads:
         self._failures = failures
         self._many = many
         self._paths: dict[str, str] = {}
+        # Only who waits pays for all that reads the log.
+        from twobuckets.logs.ends import GOOD_ENDS, follow_ends
+
+        self._good_ends = GOOD_ENDS
         self._ends = follow_ends(
             app.aws, app.pipeline, now=app.now, sleep=app.sleep, tells_retries=True
         )
@@ -265,6 +267,8 @@ class Uploads:
     def add(self, uploaded: Uploaded | SentBefore) -> None:
         """Wait for one more file, and show what is known of the others by now."""
         self._paths[uploaded.key] = uploaded.path
+        from twobuckets.logs.objects import Staged
+
         staged = Staged(
             uploaded.key,
             uploaded.version_id,
@@ -292,12 +296,12 @@ class Uploads:
     def _show(self, fates: Iterable[Fate]) -> None:
         for fate in fates:
             self._app.out.record(
-                fate, went_well=fate.fate in GOOD_ENDS or not fate.is_final, many=self._many
+                fate, went_well=fate.fate in self._good_ends or not fate.is_final, many=self._many
             )
             if not fate.is_final:
                 continue
             path = self._paths.pop(fate.key, "")
-            if fate.fate not in GOOD_ENDS:
+            if fate.fate not in self._good_ends:
                 reason = fate.error.message if fate.error is not None else fate.detail or fate.fate
                 self._failures.add(Failed(path, fate.key, f"{fate.fate}: {reason}"))
 
