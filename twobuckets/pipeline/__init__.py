@@ -1,6 +1,7 @@
 """The noun: what the parts of a pipeline are, hold and say. Read once here, judged nowhere.
 
 versions       one version of a key, and whether two of them are the same file
+reading        one version of an object, or a range of its bytes
 conversation   many talks with S3, each about one key and written as a generator
 deleting       deletes exactly one staged version that the archive holds
 waking         asks the processor for exactly one version
