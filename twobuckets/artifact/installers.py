@@ -36,8 +36,8 @@ _PIP_NOT_FOUND = re.compile(
 )
 _PIP_VERSIONS = re.compile(r"satisfies the requirement .*\(from versions: (?!none\))(.*)\)")
 _PIP_LINK = re.compile(r"Skipping link: (.*)")
-_UV_NO_WHEEL = re.compile(r"Because (?:all versions of |only )?(\S+?) has no (?:usable )?wheels")
-_UV_NO_WHEELS = re.compile(r"Because all versions of (\S+) have no usable wheels")
+_UV_NO_MATCH = re.compile(r"Because (?:all versions of )?(\S+?) has no wheels with a matching")
+_UV_NO_WHEEL = re.compile(r"Because (?:all versions of )?(\S+?) ha(?:s|ve) no usable wheels")
 _UV_UNKNOWN = re.compile(r"Because (\S+) was not found|(\S+) was not found in the package registry")
 _UV_NO_VERSION = re.compile(r"Because there is no version of (\S+)|no versions? of (\S+)")
 _UV_BUILD = re.compile(r"Building source distributions.*disabled|Failed to build `([^`]+)`")
@@ -311,7 +311,7 @@ class _Uv:
 def _uv_failure(output: str) -> Refusal:
     for pattern, lack in (
         (_UV_UNKNOWN, Lack.NAME),
-        (_UV_NO_WHEELS, Lack.ANY_WHEEL),
+        (_UV_NO_MATCH, Lack.WHEEL),
         (_UV_NO_WHEEL, Lack.ANY_WHEEL),
         (_UV_NO_VERSION, Lack.VERSION),
     ):
