@@ -109,8 +109,9 @@ def test_keys_are_completed_up_to_the_next_slash_and_quoted(staging: Staging):
     assert ask("bash", "twobuckets ls staging --prefix i") == ["option -o nospace", "in/"]
     found = ask("bash", "twobuckets logs --key in/")
     assert found == ["option -o nospace", "in/deep/", "in/a\\ b.csv", "in/c:d.csv"]
-    # bash has made a word of what follows the colon.
-    assert ask("bash", "twobuckets logs --key in/c:d") == ["d.csv"]
+    # bash has made a word of what follows the colon. No answer in time is an answer as well.
+    answers = (ask("bash", "twobuckets logs --key in/c:d") for _ in range(5))
+    assert next(filter(any, answers)) == ["d.csv"]
 
 
 def test_names_are_completed_in_their_places(fake_credentials: None):

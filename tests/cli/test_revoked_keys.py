@@ -32,6 +32,9 @@ def s3(empty_moto_url: str, fake_credentials: None, monkeypatch: pytest.MonkeyPa
             Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
         )
         client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    logs = boto3.client("logs", endpoint_url=empty_moto_url, region_name="eu-central-1")
+    logs.create_log_group(logGroupName="/aws/lambda/revoked")
+    monkeypatch.setenv("TWOBUCKETS_LOG_GROUP", "/aws/lambda/revoked")
     monkeypatch.setenv("TWOBUCKETS_STAGING", STAGING)
     monkeypatch.setenv("TWOBUCKETS_ARCHIVE", ARCHIVE)
     return client

@@ -1,55 +1,46 @@
-"""`status` on pipelines of which parts are missing."""
+"""`status` as a person or a script meets it."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import boto3
 import pytest
 from click.testing import CliRunner
+from moto import mock_aws
 
 from twobuckets.cli import cli
 
 if TYPE_CHECKING:
-    from click.testing import Result
+    from collections.abc import Iterator
 
 
 @pytest.fixture
-def nowhere(
-    empty_moto_url: str, fake_credentials: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    """Settings that name a pair of which nothing exists."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in (
-        ("ENDPOINT_URL", empty_moto_url),
-        ("STAGING", "no-staging"),
-        ("ARCHIVE", "no-archive"),
-        ("FUNCTION", "no-function"),
-        ("LOG_GROUP", "/aws/lambda/no-function"),
-    ):
-        monkeypatch.setenv(f"TWOBUCKETS_{name}", value)
+def pair(fake_credentials: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with mock_aws():
+        for name in ("staging", "archive"):
+            boto3.client("s3", region_name="eu-central-1").create_bucket(
+                Bucket=f"pair-{name}",
+                CreateBucketConfiguration={"LocationConstraint": "eu-central-1"},
+            )
+            monkeypatch.setenv(f"TWOBUCKETS_{name.upper()}", f"pair-{name}")
+        yield
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["status", *arguments])
-
-
-def test_what_does_not_exist_is_said_once_each_and_ends_with_4(nowhere: None):
-    shown = run()
-    assert shown.exit_code == 4, shown.output
-    assert shown.stdout.count("DOES NOT EXIST") == 3
-    for name in ("no-staging", "no-archive", "no-function"):
-        assert sum(f"{name} " in line for line in shown.stdout.splitlines()) == 1
-    for claimed in ("Wiring", "Last hour", "permission", "could not be read"):
-        assert claimed not in shown.stdout
-
-
-def test_scripts_get_what_is_missing_as_records(nowhere: None):
-    lines = [json.loads(line) for line in run("--json").stdout.splitlines()]
-    missing = [(line["part"], line["name"]) for line in lines if line["type"] == "part-missing"]
-    assert missing == [
-        ("staging", "no-staging"),
-        ("archive", "no-archive"),
-        ("function", "no-function"),
+def test_the_console_is_linked_when_asked_for_and_in_json(pair: None):
+    link = "https://eu-central-1.console.aws.amazon.com/s3/buckets/pair-archive?region=eu-central-1"
+    assert "console.aws" not in CliRunner().invoke(cli, ["status"]).stdout
+    assert link in CliRunner().invoke(cli, ["status", "-v"]).stdout
+    told = [
+        json.loads(line)
+        for line in CliRunner().invoke(cli, ["status", "--json"]).stdout.splitlines()
     ]
-    assert (lines[-1]["missing"], lines[-1]["unread"]) == (3, 0)
+    assert [one["archive"] for one in told if one["type"] == "console-links"] == [link]
+
+
+def test_what_is_not_in_aws_has_no_console(
+    empty_moto_url: str, pair: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TWOBUCKETS_ENDPOINT_URL", empty_moto_url)
+    assert "console" not in CliRunner().invoke(cli, ["status", "-v", "--json"]).stdout

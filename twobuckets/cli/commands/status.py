@@ -29,11 +29,12 @@ def status(app: App) -> None:
     Buckets and their protection, the processor and what wakes it, what is in staging, the outcomes
     of the last hour, and where every setting came from. What can't be read says which permission
     is missing, and the rest is shown; the exit status is 5 then, and 4 where a bucket or the
-    function does not exist.
+    function does not exist. With -v it links to AWS's console.
 
     \b
       twobuckets --stack intake status
     """
+    from twobuckets.pipeline.console import links_of
     from twobuckets.pipeline.status import PartMissing, StatusSummary, count_unread
 
     pipeline = _require_pipeline(app)
@@ -42,6 +43,8 @@ def status(app: App) -> None:
         unread += count_unread(record)
         missing += isinstance(record, PartMissing)
         app.out.record(record)
+    if (app.json or app.verbosity) and app.aws.custom_endpoint_url is None:
+        app.out.record(links_of(pipeline, app.aws.region))
     app.finish(StatusSummary(unread, missing))
     if missing:
         click.get_current_context().exit(ExitStatus.NOT_FOUND)

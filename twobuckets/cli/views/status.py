@@ -12,6 +12,7 @@ from rich.text import Text
 
 from twobuckets.cli.views import View, Views
 from twobuckets.logs.recent import SUCCEEDED, OutcomesStatus
+from twobuckets.pipeline.console import ConsoleLinks
 from twobuckets.pipeline.lookups import Unread
 from twobuckets.pipeline.status import (
     AGES,
@@ -315,7 +316,23 @@ def _ago(instant: datetime | None) -> str:
     return f"{format_duration(max(datetime.now(UTC) - instant, timedelta(0)))} ago"
 
 
+def _console_links(links: ConsoleLinks) -> Text:
+    # A link is never broken, so that a terminal opens it.
+    named = (
+        ("stack", links.stack),
+        ("staging", links.staging),
+        ("function", links.function),
+        ("log", links.log),
+        ("archive", links.archive),
+    )
+    shown = [f"{name:<9}{link}" for name, link in named if link is not None]
+    return _lines(
+        [_line("" if number else "Console", Text(text)) for number, text in enumerate(shown)]
+    )
+
+
 VIEWS: Final[Views] = {
+    ConsoleLinks: View(_console_links),
     StackStatus: View(_stack_status),
     BucketStatus: View(_bucket_status),
     StagingStatus: View(_staging_status),
