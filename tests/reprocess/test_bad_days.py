@@ -14,7 +14,8 @@ import pytest
 
 from tests.conftest import put_into_moto
 from tests.faults.hosts import fill, limit_files, obey_modes, small_disk, without_locks
-from tests.faults.proxy import Asked, FaultProxy
+from tests.faults.proxy import Asked, Fault, FaultProxy
+from tests.upload.killing import wait_for
 from twobuckets.settings import state_directory
 
 if TYPE_CHECKING:
@@ -236,3 +237,27 @@ def test_an_unfinished_journal_of_another_release_is_recognised(
     ran = Ran("k0001", "--yes", "--restart")
     assert (ran.status, which in ran.stderr) == (0, True), ran.stderr
     assert (held(s3, STAGING), held(s3, ARCHIVE)) == (1, COUNT)
+
+
+def test_a_kill_forgets_little_of_what_was_done(s3: S3Client, monkeypatch: pytest.MonkeyPatch):
+    """Whoever is killed every few seconds comes to an end all the same."""
+    url = os.environ["TWOBUCKETS_ENDPOINT_URL"]
+    copies: list[str] = []
+
+    def watch(asked: Asked) -> None:
+        if asked.method == "PUT":
+            copies.append(asked.target)
+
+    command = [*(sys.executable, "-m", "twobuckets", "reprocess"), "--prefix", "", "--yes"]
+    slowly = FaultProxy(rate=1, faults=[Fault.DELAY], delay=0.1, upstream=url, refuses=watch)
+    with slowly as proxy:
+        monkeypatch.setenv("TWOBUCKETS_ENDPOINT_URL", proxy.url)
+        running = subprocess.Popen([*command, "--concurrency", "3"])
+        wait_for(lambda: len(copies) >= COUNT * 2 // 3, 100)
+        running.kill()
+        running.wait()
+    [path] = journals()
+    with sqlite3.connect(path) as db:
+        ((done,),) = db.execute("SELECT count(*) FROM item WHERE state = 'done'")
+    db.close()
+    assert COUNT // 6 < done < COUNT

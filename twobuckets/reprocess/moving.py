@@ -62,6 +62,8 @@ _PAGE: Final = 256
 """Items that are noted as begun in one transaction."""
 _LOOKED_AT: Final = 1000
 """Copies that have arrived before the archive is looked at for them."""
+_LOOK_SECONDS: Final = 1.0
+"""How long one waits for that at most: until then a crash forgets that it has arrived."""
 _FLUSH_SECONDS: Final = 0.25
 # What describes an object to those who fetch it, and not the file to those who compare it.
 _KEPT: Final = ("expires", "x-amz-website-redirect-location")
@@ -103,7 +105,7 @@ class Mover:
         self._changes: list[Change] = []
         self._arrived: list[tuple[Item, str | None]] = []
         self._doubtful: list[tuple[Item, str | None]] = []
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._waits_since = time.monotonic()
 
     def run(self, items: Iterable[Item]) -> Iterator[Reprocessed]:
         """Bring items back and yield what came of each, in order of arrival.
@@ -141,8 +143,13 @@ class Mover:
             for item in page:
                 self._pace()
                 yield in_words(self._bring_back(item, began_at))
-                if self._doubtful or len(self._arrived) >= _LOOKED_AT:
+                if self._is_time_to_look():
                     yield from self._looks_again()
+
+    def _is_time_to_look(self) -> bool:
+        if self._doubtful or len(self._arrived) >= _LOOKED_AT:
+            return True
+        return bool(self._arrived) and time.monotonic() - self._waits_since > _LOOK_SECONDS
 
     def _flush(self) -> None:
         if time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
@@ -258,6 +265,8 @@ class Mover:
         """
         if item.is_chosen or item.version_id in NO_VERSION:
             return Change(item.id, State.DONE, None, staged_version_id)
+        if not self._arrived:
+            self._waits_since = time.monotonic()
         self._arrived.append((item, staged_version_id))
         return None
 
