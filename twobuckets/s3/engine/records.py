@@ -168,10 +168,11 @@ class Request:
     value of "" gives `?uploads=`. With a `checksum`, the body's is computed once by whoever carries
     the request and sent as a header, so that S3 refuses any other body; with `trails`, that of a
     file's slice is computed while it is sent and follows it, where the endpoint allows unsigned
-    bodies. A request with `retries` False is sent once only. `tag` is the caller's own and comes
-    back with the answer. `on_sent` is called with the number of body bytes each time some were
-    sent, possibly in another thread; what a failed attempt sent is taken back with a negative
-    number. A success that does not say what the request `expects` counts as no answer.
+    bodies. A request with `retries` False is sent once only. `on_sent` is called with the number of
+    body bytes each time some were sent, possibly in another thread; what a failed attempt sent is
+    taken back with a negative number. A success that does not say what the request `expects` counts
+    as no answer. Requests are told apart by identity: the one that was sent comes back with its
+    answer.
     """
 
     method: str
@@ -182,7 +183,6 @@ class Request:
     body: bytes | FileSlice = b""
     checksum: Algorithm | None = None
     trails: bool = False
-    tag: object = None
     retries: bool = True
     on_sent: Callable[[int], None] | None = None
     expects: Expects = Expects.NOTHING
