@@ -164,6 +164,16 @@ def test_a_requirements_file_is_read_as_pip_reads_it(tmp_path, monkeypatch):
     assert wanted.secrets == {"pypi.example.com"}
 
 
+@pytest.mark.parametrize("line", ["{url}/stranger-1.0.tar.gz", "./{url}", "a b {url}"])
+def test_what_a_variable_holds_is_not_shown_where_a_line_is_refused(project, monkeypatch, line):
+    monkeypatch.setenv("INDEX_TOKEN", TOKEN)
+    result = build(line.format(url="https://host/${INDEX_TOKEN}/x"))
+    assert result.exit_code == 2
+    assert "requirements.txt, line 1" in result.stderr
+    assert "****" in result.stderr
+    assert TOKEN not in result.output
+
+
 def test_user_names_and_passwords_of_urls_are_not_shown():
     text = "git+https://me:pw@host/x and http://token@host/y, not a@b or https://host/c@d"
     assert redacted(text) == (

@@ -100,7 +100,10 @@ def read_requirements(file: Path) -> Requirements:
     includes them, as pip has it. Raises UsageError naming file and line.
     """
     wanted = Requirements()
-    _Reader(wanted, file.resolve().parent).read(file.resolve(), file.name, is_constraint=False)
+    try:
+        _Reader(wanted, file.resolve().parent).read(file.resolve(), file.name, is_constraint=False)
+    except UsageError as error:
+        raise UsageError(redacted(error.message, wanted.secrets), hint=error.hint) from None
     return wanted
 
 

@@ -114,7 +114,7 @@ def _refuse_sources(wanted: Requirements) -> None:
     more = f" and {len(refused) - _TOLD} more" if len(refused) > _TOLD else ""
     raise UsageError(
         "Could not install the requirements, because to be built these would run their own code on"
-        f" this machine: {'; '.join(refused[:_TOLD])}{more}",
+        f" this machine: {redacted('; '.join(refused[:_TOLD]), wanted.secrets)}{more}",
         hint=f"Take their wheels instead, or let them with {BUILD_SDISTS}.",
     )
 
