@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.artifact.wheels import write_wheel
-from twobuckets.artifact.lines import Origin, read_requirements, redacted
+from twobuckets.artifact.lines import LineOrigin, read_requirements, redacted
 from twobuckets.cli import cli
 
 TOKEN = "t0p-s3cret-t0ken"
@@ -142,13 +142,13 @@ def test_a_requirements_file_is_read_as_pip_reads_it(tmp_path, monkeypatch):
     wanted = read_requirements(tmp_path / "requirements.txt")
     told = [(line.name, line.kind, line.place) for line in wanted.lines]
     assert told == [
-        ("one", Origin.NAME, "requirements.txt, line 2"),
-        ("two", Origin.NAME, "requirements.txt, line 3"),
-        ("three", Origin.WHEEL, "requirements.txt, line 7"),
-        ("included", Origin.NAME, "sub/more.txt, line 2"),
-        (None, Origin.FOLDER, "sub/more.txt, line 3"),
-        ("local", Origin.WHEEL, "requirements.txt, line 10"),
-        (None, Origin.FOLDER, "requirements.txt, line 11"),
+        ("one", LineOrigin.NAME, "requirements.txt, line 2"),
+        ("two", LineOrigin.NAME, "requirements.txt, line 3"),
+        ("three", LineOrigin.WHEEL, "requirements.txt, line 7"),
+        ("included", LineOrigin.NAME, "sub/more.txt, line 2"),
+        (None, LineOrigin.FOLDER, "sub/more.txt, line 3"),
+        ("local", LineOrigin.WHEEL, "requirements.txt, line 10"),
+        (None, LineOrigin.FOLDER, "requirements.txt, line 11"),
     ]
     two = wanted.lines[1]
     assert two.hashes == ("--hash=sha256:00", "--hash=sha256:11")

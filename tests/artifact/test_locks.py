@@ -10,7 +10,7 @@ import pytest
 from tests.artifact.projects import write_project
 from tests.artifact.wheels import write_wheel
 from twobuckets import artifact
-from twobuckets.artifact.lines import Origin
+from twobuckets.artifact.lines import LineOrigin
 from twobuckets.artifact.locks import is_lock, read_lock
 from twobuckets.artifact.target import parse_target
 from twobuckets.errors import TwoBucketsError, UsageError
@@ -251,7 +251,7 @@ def test_every_kind_of_lock_asks_for_the_same(project, kind):
     named = {line.name: line for line in wanted.lines}
     assert named.keys() == {"own", "upper", "lower", "through-extra"}
     assert len(wanted.lines) == 4
-    assert named["own"].kind is Origin.FOLDER
+    assert named["own"].kind is LineOrigin.FOLDER
     assert Path(named["own"].target) == project
     assert named["upper"].text == "upper==1.0"
     upper = digest_of(project / "wheels" / "upper-1.0-py3-none-any.whl")
@@ -293,11 +293,11 @@ def test_a_wheel_that_is_not_the_one_locked_is_refused(project, kind, monkeypatc
 @pytest.mark.parametrize(
     ("source", "origin"),
     [
-        ('{ git = "https://example.com/x.git?rev=main#0123" }', Origin.SOURCE),
-        ('{ url = "https://example.com/x-1.0.tar.gz" }', Origin.SOURCE),
-        ('{ url = "https://example.com/x-1.0-py3-none-any.whl" }', Origin.WHEEL),
-        ('{ path = "wheels/upper-1.0-py3-none-any.whl" }', Origin.WHEEL),
-        ('{ directory = "wheels" }', Origin.FOLDER),
+        ('{ git = "https://example.com/x.git?rev=main#0123" }', LineOrigin.SOURCE),
+        ('{ url = "https://example.com/x-1.0.tar.gz" }', LineOrigin.SOURCE),
+        ('{ url = "https://example.com/x-1.0-py3-none-any.whl" }', LineOrigin.WHEEL),
+        ('{ path = "wheels/upper-1.0-py3-none-any.whl" }', LineOrigin.WHEEL),
+        ('{ directory = "wheels" }', LineOrigin.FOLDER),
     ],
 )
 def test_where_a_locked_package_comes_from_decides_whether_it_is_built(project, source, origin):
@@ -307,7 +307,7 @@ def test_where_a_locked_package_comes_from_decides_whether_it_is_built(project, 
     )
     (line,) = read_lock(project / "uv.lock", TARGET).lines
     assert line.kind is origin
-    if origin is Origin.SOURCE:
+    if origin is LineOrigin.SOURCE:
         with pytest.raises(UsageError, match=r"uv\.lock, x: .* would run|would run"):
             artifact.build(project / "processor.py", requirements=project / "uv.lock")
 

@@ -18,7 +18,7 @@ from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, make_pair
 from tests.logs.service import wait_for_fates
 from twobuckets.cli import cli
 from twobuckets.cli.app import App
-from twobuckets.logs.objects import Staged
+from twobuckets.logs.objects import AwaitedVersion
 from twobuckets.logs.waiting import Fate, Policy, Tracker
 from twobuckets.pipeline.retries import asynchronous
 
@@ -53,16 +53,23 @@ def handler(event, context):
 ONCE = asynchronous(timedelta(seconds=60), retries=0)
 
 
-def put(aws: Aws, bucket: str, keys: list[str]) -> list[Staged]:
+def put(aws: Aws, bucket: str, keys: list[str]) -> list[AwaitedVersion]:
     staged = []
     for key in keys:
         answer = aws.s3.put_object(Bucket=bucket, Key=key, Body=b"content")
-        staged.append(Staged(key, answer.get("VersionId"), answer["ETag"], datetime.now(UTC), 7))
+        staged.append(
+            AwaitedVersion(key, answer.get("VersionId"), answer["ETag"], datetime.now(UTC), 7)
+        )
     return staged
 
 
 def wait(
-    aws: Aws, staging: str, archive: str, group: str | None, staged: list[Staged], **policy: Any
+    aws: Aws,
+    staging: str,
+    archive: str,
+    group: str | None,
+    staged: list[AwaitedVersion],
+    **policy: Any,
 ) -> dict[str, Fate]:
     tracker = Tracker(
         s3=aws.s3,

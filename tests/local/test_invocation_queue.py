@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from twobuckets.local.server.invocations import Attempt, Ending, Invocation, InvocationQueue
+from twobuckets.local.server.invocations import Attempt, Ending, InvocationQueue, QueuedInvocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,9 @@ def queue_on():
     """What opens a queue; its file, which a server keeps open to its end, is closed after."""
     queues = []
 
-    def open_queue(directory: Path, invoke: Callable[[Invocation], Attempt]) -> InvocationQueue:
+    def open_queue(
+        directory: Path, invoke: Callable[[QueuedInvocation], Attempt]
+    ) -> InvocationQueue:
         queue = InvocationQueue(
             directory / "queue", invoke, retry_seconds=0.01, throttle_seconds=0.001
         )
@@ -48,7 +50,7 @@ def test_a_burst_runs_a_few_at_a_time_and_all_of_it(queue_on, tmp_path: Path):
     done: list[str] = []
     lock = threading.Lock()
 
-    def invoke(invocation: Invocation) -> Attempt:
+    def invoke(invocation: QueuedInvocation) -> Attempt:
         nonlocal running, most
         with lock:
             running += 1
@@ -70,10 +72,10 @@ def test_a_burst_runs_a_few_at_a_time_and_all_of_it(queue_on, tmp_path: Path):
 
 
 def test_failures_are_tried_again_under_one_request_id_and_then_given_up(queue_on, tmp_path: Path):
-    seen: list[Invocation] = []
+    seen: list[QueuedInvocation] = []
     given_up: list[str] = []
 
-    def invoke(invocation: Invocation) -> Attempt:
+    def invoke(invocation: QueuedInvocation) -> Attempt:
         seen.append(invocation)
         return Attempt(Ending.FAILED, give_up=lambda: given_up.append(invocation.event))
 
@@ -91,7 +93,7 @@ def test_throttles_do_not_count_as_tries(queue_on, tmp_path: Path):
     endings = [Ending.THROTTLED] * 5 + [Ending.FAILED] + [Ending.THROTTLED] * 2 + [Ending.SUCCEEDED]
     failures: list[int] = []
 
-    def invoke(invocation: Invocation) -> Attempt:
+    def invoke(invocation: QueuedInvocation) -> Attempt:
         failures.append(invocation.failures)
         return Attempt(endings[len(failures) - 1], retry_attempts=1)
 
@@ -116,7 +118,7 @@ def test_an_event_that_is_too_old_is_given_up(queue_on, tmp_path: Path):
 
 
 def test_what_had_not_ended_goes_on_in_the_next_process(queue_on, tmp_path: Path):
-    def never(_: Invocation) -> Attempt:
+    def never(_: QueuedInvocation) -> Attempt:
         raise AssertionError("not started")
 
     first = queue_on(tmp_path, never)
@@ -126,7 +128,7 @@ def test_what_had_not_ended_goes_on_in_the_next_process(queue_on, tmp_path: Path
 
     seen: Counter[str] = Counter()
 
-    def invoke(invocation: Invocation) -> Attempt:
+    def invoke(invocation: QueuedInvocation) -> Attempt:
         seen[invocation.event] += 1
         return Attempt(Ending.SUCCEEDED)
 
@@ -143,7 +145,7 @@ def test_what_had_not_ended_goes_on_in_the_next_process(queue_on, tmp_path: Path
 def test_an_invocation_under_way_when_the_server_ends_is_run_again(queue_on, tmp_path: Path):
     started, ended = threading.Event(), threading.Event()
 
-    def interrupted(_: Invocation) -> Attempt:
+    def interrupted(_: QueuedInvocation) -> Attempt:
         started.set()
         ended.wait(5)
         return Attempt(Ending.FAILED, retry_attempts=0)
@@ -157,7 +159,7 @@ def test_an_invocation_under_way_when_the_server_ends_is_run_again(queue_on, tmp
 
     again = threading.Event()
 
-    def invoke(invocation: Invocation) -> Attempt:
+    def invoke(invocation: QueuedInvocation) -> Attempt:
         assert invocation.failures == 0
         again.set()
         return Attempt(Ending.SUCCEEDED)
@@ -174,7 +176,7 @@ def test_an_error_of_the_server_itself_is_a_failed_try_and_not_the_end_of_the_qu
 ):
     seen: list[str] = []
 
-    def invoke(invocation: Invocation) -> Attempt:
+    def invoke(invocation: QueuedInvocation) -> Attempt:
         seen.append(invocation.event)
         if "a" in invocation.event:
             raise RuntimeError("broken")

@@ -16,7 +16,7 @@ import pytest
 from twobuckets import local
 from twobuckets.errors import TwoBucketsError
 from twobuckets.local.state import (
-    Credentials,
+    RootKey,
     ServerRecord,
     StateDirectory,
     is_locked,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def state(tmp_path: Path) -> StateDirectory:
     state = StateDirectory(tmp_path / "state")
     state.create()
-    state.write_credentials(Credentials("LOCAEXAMPLE", "secret-of-the-tests"))
+    state.write_credentials(RootKey("LOCAEXAMPLE", "secret-of-the-tests"))
     return state
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_logs import CloudWatchLogsClient
 
-    from twobuckets.logs.objects import Staged
+    from twobuckets.logs.objects import AwaitedVersion
     from twobuckets.logs.waiting import Fate, Tracker
 
 EPOCH = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -179,7 +179,7 @@ def outcome_line(outcome: str, key: str, **fields: Any) -> dict[str, Any]:
 
 
 def wait_for_fates(
-    tracker: Tracker, staged: Iterable[Staged], *, timeout: timedelta
+    tracker: Tracker, staged: Iterable[AwaitedVersion], *, timeout: timedelta
 ) -> Iterator[Fate]:
     """Add what is staged as it comes, as a command does, and yield what becomes of it."""
     for item in staged:

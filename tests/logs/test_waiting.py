@@ -14,7 +14,7 @@ from moto import mock_aws
 from tests.conftest import put_into_moto
 from tests.logs.service import EPOCH, Clock, Service, outcome_line, response, wait_for_fates
 from twobuckets.logs.lines import OUTCOME_OR_FAILURE_PATTERN
-from twobuckets.logs.objects import Staged, find_objects
+from twobuckets.logs.objects import AwaitedVersion, find_objects
 from twobuckets.logs.waiting import (
     Fate,
     Policy,
@@ -48,16 +48,18 @@ class World:
     def _count(self, model: Any, **_: Any) -> None:
         self.requests.append(model.name)
 
-    def stage(self, key: str, body: bytes = b"abc", version_id: str | None = None) -> Staged:
+    def stage(
+        self, key: str, body: bytes = b"abc", version_id: str | None = None
+    ) -> AwaitedVersion:
         etag = self.s3.put_object(Bucket=STAGING, Key=key, Body=body)["ETag"]
-        return Staged(key, version_id, etag, self.clock.now(), len(body))
+        return AwaitedVersion(key, version_id, etag, self.clock.now(), len(body))
 
     def archive(self, key: str) -> None:
         source = {"Bucket": STAGING, "Key": key}
         self.s3.copy_object(Bucket=ARCHIVE, Key=key, CopySource=source)  # type: ignore[arg-type]
         self.s3.delete_object(Bucket=STAGING, Key=key)
 
-    def line(self, outcome: str, staged: Staged, *, after: float, **fields: Any) -> None:
+    def line(self, outcome: str, staged: AwaitedVersion, *, after: float, **fields: Any) -> None:
         line = outcome_line(
             outcome,
             staged.key,
@@ -81,7 +83,9 @@ class World:
             policy=policy or Policy(),
         )
 
-    def wait(self, *staged: Staged, timeout: timedelta = 5 * MINUTE, **options: Any) -> list[Fate]:
+    def wait(
+        self, *staged: AwaitedVersion, timeout: timedelta = 5 * MINUTE, **options: Any
+    ) -> list[Fate]:
         return list(wait_for_fates(self.tracker(**options), staged, timeout=timeout))
 
 
@@ -195,7 +199,7 @@ def test_a_superseded_version_is_told(world: World):
 
 
 def test_lines_are_read_in_few_requests_for_many_objects(world: World):
-    staged = [Staged(f"k{n:05}", f"v{n}", "e", EPOCH) for n in range(4_000)]
+    staged = [AwaitedVersion(f"k{n:05}", f"v{n}", "e", EPOCH) for n in range(4_000)]
     for number, item in enumerate(staged):
         world.line("archived", item, after=1 + number / 400)
     fates = world.wait(*staged)
@@ -216,7 +220,7 @@ def test_little_else_of_the_log_is_asked_for_once_outcome_lines_are_seen(world: 
 
 
 def test_what_arrives_late_is_waited_for_while_more_is_added(world: World):
-    def uploads() -> Iterator[Staged]:
+    def uploads() -> Iterator[AwaitedVersion]:
         for number in range(5):
             world.clock.sleep(1)
             staged = world.stage(f"k{number}")

@@ -161,7 +161,7 @@ def test_a_mistyped_topic_is_usage_and_names_the_nearest():
 
 def test_json_has_the_page_and_a_summary():
     page, summary = map(json.loads, run("help", "settings", "--json").stdout.splitlines())
-    assert (page["type"], page["topic"]) == ("page", "settings")
+    assert (page["type"], page["topic"]) == ("manual-page", "settings")
     assert page["text"].startswith("# Settings\n")
     assert summary == {"type": "summary", "topics": 1}
 

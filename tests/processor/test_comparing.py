@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twobuckets.processor.comparing import (
-    Content,
+    ContentFacts,
     Likeness,
     compare,
     content_in_headers,
@@ -140,16 +140,16 @@ def test_objects_of_one_size_with_another_checksum_differ(algorithm: str):
 
 
 def test_one_checksum_that_differs_outweighs_one_that_is_equal():
-    one = Content(5, "", {"CRC32": "AAAA", "SHA256": "AAAA"})
+    one = ContentFacts(5, "", {"CRC32": "AAAA", "SHA256": "AAAA"})
     assert compare(one, replace(one, checksums={"CRC32": "AAAA", "SHA256": "BBBB"})) is (
         Likeness.DIFFERENT
     )
 
 
 def test_an_equal_size_alone_proves_nothing():
-    assert compare(Content(5, "a-1", {}), Content(5, "b-1", {})) is Likeness.UNKNOWN
-    assert compare(Content(5, "", {}), Content(5, "", {})) is Likeness.UNKNOWN
-    assert compare(Content(5, "", {}), Content(6, "", {})) is Likeness.DIFFERENT
+    assert compare(ContentFacts(5, "a-1", {}), ContentFacts(5, "b-1", {})) is Likeness.UNKNOWN
+    assert compare(ContentFacts(5, "", {}), ContentFacts(5, "", {})) is Likeness.UNKNOWN
+    assert compare(ContentFacts(5, "", {}), ContentFacts(6, "", {})) is Likeness.DIFFERENT
 
 
 @given(st.lists(st.binary(max_size=20)))

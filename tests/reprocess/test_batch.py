@@ -22,7 +22,7 @@ from twobuckets.reprocess.batch import (
     KINDS,
     NOT_KNOWN,
     BatchJob,
-    Place,
+    JobPlace,
     collect,
     describe,
     permissions,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-PLACE = Place("123456789012", "aws", "in-bucket", "done-bucket", "jobs-bucket")
+PLACE = JobPlace("123456789012", "aws", "in-bucket", "done-bucket", "jobs-bucket")
 JOB = BatchJob("job-1", "Complete", 3, 2, 1, None)
 pytestmark = pytest.mark.usefixtures("fake_credentials")
 

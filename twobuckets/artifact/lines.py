@@ -32,7 +32,7 @@ _BUILD_OPTIONS = ("global_option", "build_option", "install_option", "config_set
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 
 
-class Origin(enum.Enum):
+class LineOrigin(enum.Enum):
     """What a requirement is, which decides whose code runs to install it."""
 
     NAME = "name"
@@ -56,7 +56,7 @@ class Line:
 
     text: str
     place: str
-    kind: Origin
+    kind: LineOrigin
     name: str | None = None
     target: str = ""
     extras: str = ""
@@ -122,7 +122,7 @@ def classify(text: str, place: str, base: Path) -> Line:
         line = Line(
             text=text,
             place=place,
-            kind=Origin.NAME,
+            kind=LineOrigin.NAME,
             extras=extras,
             marker=_require_marker(marker, text, place),
         )
@@ -134,7 +134,7 @@ def classify(text: str, place: str, base: Path) -> Line:
     line = Line(
         text=text,
         place=place,
-        kind=Origin.NAME,
+        kind=LineOrigin.NAME,
         name=canonicalize_name(parsed.name),
         extras=f"[{','.join(sorted(parsed.extras))}]" if parsed.extras else "",
         marker=str(parsed.marker) if parsed.marker is not None else None,
@@ -145,21 +145,21 @@ def classify(text: str, place: str, base: Path) -> Line:
 def _located(line: Line, target: str, base: Path) -> Line:
     """Return a line with its kind, from where its target is and what it is called."""
     if _VCS.match(target):
-        return replace(line, kind=Origin.SOURCE, target=target)
+        return replace(line, kind=LineOrigin.SOURCE, target=target)
     parts = urlsplit(target)
     if parts.scheme in ("http", "https"):
-        kind = Origin.WHEEL if parts.path.endswith(".whl") else Origin.SOURCE
+        kind = LineOrigin.WHEEL if parts.path.endswith(".whl") else LineOrigin.SOURCE
         name = line.name or _name_in(parts.path)
         return replace(line, kind=kind, target=target, name=name)
     path = Path(unquote(parts.path)) if parts.scheme == "file" else base / target
     if path.is_dir():
-        return replace(line, kind=Origin.FOLDER, target=str(path))
+        return replace(line, kind=LineOrigin.FOLDER, target=str(path))
     if not path.exists():
         raise UsageError(
             f"Could not install the requirements: {line.place}: {redacted(target)} does not exist",
             hint="Correct the path: it starts from the folder of the first requirements file.",
         )
-    kind = Origin.WHEEL if path.suffix == ".whl" else Origin.SOURCE
+    kind = LineOrigin.WHEEL if path.suffix == ".whl" else LineOrigin.SOURCE
     return replace(line, kind=kind, target=str(path), name=line.name or _name_in(path.name))
 
 

@@ -18,7 +18,7 @@ from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from twobuckets.artifact.lines import Line, Origin, Requirements, classify
+from twobuckets.artifact.lines import Line, LineOrigin, Requirements, classify
 from twobuckets.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class _Lock:
         line = Line(
             text=f"{name}=={version}",
             place=self.place(name),
-            kind=Origin.NAME,
+            kind=LineOrigin.NAME,
             name=canonicalize_name(name),
             hashes=options,
         )

@@ -20,7 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from twobuckets.artifact.installers import Installer, Lack, Refusal, find_installer
-from twobuckets.artifact.lines import Line, Origin, Requirements, read_requirements, redacted
+from twobuckets.artifact.lines import Line, LineOrigin, Requirements, read_requirements, redacted
 from twobuckets.artifact.locks import is_lock, read_lock
 from twobuckets.artifact.wholeness import iter_overwritten, read_owners
 from twobuckets.errors import TwoBucketsError, UsageError
@@ -105,9 +105,9 @@ def install(
 def _refuse_sources(wanted: Requirements) -> None:
     """Raise UsageError for what would run code of others to be built."""
     refused = [
-        str(line) for line in wanted.lines if line.kind is Origin.SOURCE or line.is_built_with
+        str(line) for line in wanted.lines if line.kind is LineOrigin.SOURCE or line.is_built_with
     ]
-    refused += [str(line) for line in wanted.constraints if line.kind is Origin.SOURCE]
+    refused += [str(line) for line in wanted.constraints if line.kind is LineOrigin.SOURCE]
     refused += [f"{place}: --no-binary {name}" for name, place in wanted.from_source.items()]
     if not refused:
         return
@@ -146,12 +146,12 @@ class _Installing:
                 {**self._target.markers(), "extra": ""}
             ):
                 continue
-            is_from_source = line.kind is Origin.NAME and (
+            is_from_source = line.kind is LineOrigin.NAME and (
                 line.name in self._wanted.from_source or ":all:" in self._wanted.from_source
             )
-            if line.kind is Origin.FOLDER:
+            if line.kind is LineOrigin.FOLDER:
                 lines.append(self._as_wheel(line, self._build_folder(line)))
-            elif line.kind is Origin.SOURCE or line.is_built_with or is_from_source:
+            elif line.kind is LineOrigin.SOURCE or line.is_built_with or is_from_source:
                 lines.append(self._as_wheel(line, self._build_source(line)))
             else:
                 lines.append(line)
@@ -206,11 +206,11 @@ class _Installing:
         out = self._new_folder()
         single = self._scratch / "single.txt"
         written = [*self._wanted.options, f"--find-links {self._wheels}"]
-        if line.kind is Origin.NAME:
+        if line.kind is LineOrigin.NAME:
             written.append(f"--no-binary {line.name}")
-        if line.kind is Origin.NAME and self._wanted.constraints:
+        if line.kind is LineOrigin.NAME and self._wanted.constraints:
             written.append(f"--constraint {self._scratch / 'constraints.txt'}")
-        if line.hashes and line.kind is Origin.SOURCE and _is_repository(line):
+        if line.hashes and line.kind is LineOrigin.SOURCE and _is_repository(line):
             raise UsageError(
                 f"Could not install the requirements: {line}: a repository has no hash",
                 hint="Take the hash out of the line.",
@@ -230,7 +230,7 @@ class _Installing:
             else Line(
                 text=failure.requirement,
                 place=str(self._file.name),
-                kind=Origin.NAME,
+                kind=LineOrigin.NAME,
                 name=name,
             )
         )
@@ -279,7 +279,7 @@ class _Installing:
         option = f"--hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
         return replace(
             line,
-            kind=Origin.WHEEL,
+            kind=LineOrigin.WHEEL,
             name=name,
             target=str(wheel),
             text=f"{name}{line.extras} @ {wheel.resolve().as_uri()}{marker}",
@@ -336,11 +336,11 @@ class _Installing:
 
 def _written(line: Line) -> str:
     text = line.text
-    if line.kind is Origin.WHEEL and "://" not in text:
+    if line.kind is LineOrigin.WHEEL and "://" not in text:
         # A path starts from another folder than the file that is written now.
         marker = f" ; {line.marker}" if line.marker else ""
         text = f"{line.name}{line.extras} @ {Path(line.target).resolve().as_uri()}{marker}"
-    elif line.kind is Origin.SOURCE and not _is_repository(line) and "://" not in text:
+    elif line.kind is LineOrigin.SOURCE and not _is_repository(line) and "://" not in text:
         text = Path(line.target).resolve().as_uri()
     return " ".join([text, *line.hashes])
 

@@ -44,7 +44,7 @@ class TemplateSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ContentBlock:
     """A block of an object's bytes, from `offset` of what was asked for on."""
 
     offset: int

@@ -17,7 +17,7 @@ REGION = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class RootKey:
     """The root key of one state directory: random, and valid nowhere else."""
 
     access_key: str
@@ -110,14 +110,14 @@ class StateDirectory:
         """Write the pid file in one step."""
         write_private(self.record, json.dumps(asdict(record)))
 
-    def read_credentials(self) -> Credentials | None:
+    def read_credentials(self) -> RootKey | None:
         """Return the root key, or None before the first start."""
         try:
-            return Credentials(**json.loads(self.key.read_text()))
+            return RootKey(**json.loads(self.key.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def write_credentials(self, credentials: Credentials) -> None:
+    def write_credentials(self, credentials: RootKey) -> None:
         """Write the root key for its owner only."""
         write_private(self.key, json.dumps(asdict(credentials)))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from twobuckets.aws.clients import Aws
-    from twobuckets.logs.objects import Staged
+    from twobuckets.logs.objects import AwaitedVersion
     from twobuckets.logs.waiting import Fate
     from twobuckets.settings import Pipeline
 
@@ -55,7 +55,7 @@ class Ends:
         """What could not be read on the way, so that outcomes may be late or missing."""
         return tuple(self._tracker.problems)
 
-    def add(self, staged: Staged) -> Iterator[Fate]:
+    def add(self, staged: AwaitedVersion) -> Iterator[Fate]:
         """Wait for one more object, and yield what is known of the others by now."""
         self._added += 1
         self._tracker.add(staged)

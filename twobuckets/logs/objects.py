@@ -24,7 +24,7 @@ CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class AwaitedVersion:
     """One object version that was put into staging, or whose processor was woken, at `uploaded_at`.
 
     Give S3's own time (the answer's Date) where there is one. `etag` may have its quotes;
@@ -49,7 +49,7 @@ class Whereabouts(enum.Enum):
 
 
 def find_whereabouts(
-    s3: S3Client, staging: str, archive: str, versions: Sequence[Staged]
+    s3: S3Client, staging: str, archive: str, versions: Sequence[AwaitedVersion]
 ) -> list[Whereabouts]:
     """Return where each version is.
 
@@ -61,7 +61,7 @@ def find_whereabouts(
     left = {version.key for version in versions if not _is_still(staged.get(version.key), version)}
     archived = find_objects(s3, archive, left)
 
-    def place_of(version: Staged) -> Whereabouts:
+    def place_of(version: AwaitedVersion) -> Whereabouts:
         if _is_still(staged.get(version.key), version):
             return Whereabouts.STAGING
         if _is_copy(archived.get(version.key), version, staging):
@@ -71,11 +71,11 @@ def find_whereabouts(
     return [place_of(version) for version in versions]
 
 
-def _is_still(seen: Version | None, version: Staged) -> bool:
+def _is_still(seen: Version | None, version: AwaitedVersion) -> bool:
     return seen is not None and seen.etag == version.etag.strip('"')
 
 
-def _is_copy(seen: Version | None, version: Staged, staging: str) -> bool:
+def _is_copy(seen: Version | None, version: AwaitedVersion, staging: str) -> bool:
     if seen is None:
         return False
     etag = version.etag.strip('"')

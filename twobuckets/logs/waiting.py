@@ -17,7 +17,7 @@ from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.logs.events import Follower
 from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
 from twobuckets.logs.lines import FailedInvocation, Outcome
-from twobuckets.logs.objects import CLOCK_TOLERANCE, Staged, Whereabouts, find_whereabouts
+from twobuckets.logs.objects import CLOCK_TOLERANCE, AwaitedVersion, Whereabouts, find_whereabouts
 from twobuckets.pipeline.retries import DEFAULT, Retries
 from twobuckets.processor.contract import ARCHIVED, FAILED, MISSING, REJECTED, SUPERSEDED, Failure
 
@@ -83,7 +83,7 @@ class Policy:
 class _Pending:
     """One version that is waited for, and what was heard of it so far."""
 
-    staged: Staged
+    staged: AwaitedVersion
     attempts: int = 0
     failed_at: datetime | None = None
     failure: Failure | None = None
@@ -140,7 +140,7 @@ class Tracker:
         self._now = now
         self._sleep = sleep
         self._policy = policy
-        self._added: deque[Staged] = deque()
+        self._added: deque[AwaitedVersion] = deque()
         # By key: a key rarely has more than one version on its way.
         self._pending: dict[str, list[_Pending]] = {}
         self._count = 0
@@ -153,7 +153,7 @@ class Tracker:
         self._log_pace = _Pace(_SHORTEST_LOG_PAUSE, _LONGEST_LOG_PAUSE)
         self._look_pace = _Pace(_SHORTEST_LOOK_PAUSE, _LONGEST_LOOK_PAUSE)
 
-    def add(self, staged: Staged) -> None:
+    def add(self, staged: AwaitedVersion) -> None:
         """Wait for one more version."""
         self._added.append(staged)
 
@@ -281,7 +281,7 @@ class Tracker:
             _, oldest = self._unclaimed.popitem(last=False)
             self._unclaimed_count -= len(oldest)
 
-    def _is_about(self, line: Outcome, staged: Staged) -> bool:
+    def _is_about(self, line: Outcome, staged: AwaitedVersion) -> bool:
         if line.bucket != self._staging:
             return False
         if staged.version_id is not None and line.version_id is not None:

@@ -23,7 +23,7 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ManualPage:
     """A page as Markdown, with the commands that show other pages in place of links to them."""
 
     topic: str
@@ -73,7 +73,7 @@ def topic_of(command: str) -> str | None:
     return next((t.topic for t in TOPICS if command in t.commands), None)
 
 
-def read_page(topic: str) -> Page:
+def read_page(topic: str) -> ManualPage:
     """Return the page of one of `TOPICS`."""
     text = Path(__file__).with_name(f"{topic}.md").read_text("utf-8")
-    return Page(topic, _LINK.sub(r"\1 (`twobuckets help \2`)", _MARKS.sub("", text)))
+    return ManualPage(topic, _LINK.sub(r"\1 (`twobuckets help \2`)", _MARKS.sub("", text)))

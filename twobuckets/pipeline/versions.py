@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.errors import TwoBucketsError, UnreachableError
 from twobuckets.processor.comparing import (
-    Content,
+    ContentFacts,
     Likeness,
     compare,
     content_in_headers,
@@ -64,7 +64,7 @@ class Version:
     is_restored: bool = False
     is_in_archive_tier: bool = False
     is_delete_marker: bool = False
-    content: Content | None = None
+    content: ContentFacts | None = None
     described: tuple[tuple[str, str], ...] = ()
     origin: Origin | None = None
 
@@ -99,8 +99,8 @@ class Version:
         return judge_copy(self.origin, identity, lambda: self.is_like(staged))
 
     @property
-    def _content(self) -> Content:
-        return self.content or Content(self.size_bytes, self.etag, {})
+    def _content(self) -> ContentFacts:
+        return self.content or ContentFacts(self.size_bytes, self.etag, {})
 
 
 def version_listed(row: ListedVersion | ListedObject) -> Version:

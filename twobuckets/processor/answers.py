@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from twobuckets.processor.contract import Outcome
-    from twobuckets.processor.events import BatchJob, Record
+    from twobuckets.processor.events import BatchInvocation, Record
 
     Settled = tuple[Record, Outcome | None]
     """A record and its outcome, which only an arrival has."""
@@ -34,7 +34,7 @@ def batch_item_failures(settled: Iterable[Settled]) -> dict[str, Any]:
     return {"batchItemFailures": [{"itemIdentifier": item_id} for item_id in failed]}
 
 
-def task_results(job: BatchJob, settled: Sequence[Settled]) -> dict[str, Any]:
+def task_results(job: BatchInvocation, settled: Sequence[Settled]) -> dict[str, Any]:
     """Return one result a task (S3 user guide, "Invoke AWS Lambda function")."""
     results = []
     for record, outcome in settled:

@@ -26,7 +26,7 @@ class Likeness(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ContentFacts:
     """What S3 says of an object's bytes; `size_bytes` is None where it says no size.
 
     `checksums` has every value that S3 told, by its algorithm in capitals, whichever there are: S3
@@ -48,7 +48,7 @@ class Content:
         return self.is_composite or "-" in checksum
 
 
-def compare(one: Content, other: Content) -> Likeness:
+def compare(one: ContentFacts, other: ContentFacts) -> Likeness:
     """Return what two descriptions tell of the bytes, by size, checksums and ETags.
 
     Parts can be cut in many ways, so composite checksums and the ETags of multipart uploads prove
@@ -69,7 +69,7 @@ def compare(one: Content, other: Content) -> Likeness:
     return Likeness.DIFFERENT if one.has_md5 and other.has_md5 else Likeness.UNKNOWN
 
 
-def content_of(head: Mapping[str, Any]) -> Content:
+def content_of(head: Mapping[str, Any]) -> ContentFacts:
     """Return what an answer of boto3 says of an object's bytes.
 
     A boto3 that is older than an algorithm leaves it out, and keeps the answer's headers.
@@ -81,7 +81,7 @@ def content_of(head: Mapping[str, Any]) -> Content:
         if name.startswith(_PREFIX) and value
     }
     told = _told_in(headers) | fields
-    return Content(
+    return ContentFacts(
         size_bytes=None if "ContentLength" not in head else int(head["ContentLength"]),
         etag=str(head.get("ETag", "")).strip('"'),
         checksums=_values(told),
@@ -90,11 +90,11 @@ def content_of(head: Mapping[str, Any]) -> Content:
     )
 
 
-def content_in_headers(headers: Mapping[str, str]) -> Content:
+def content_in_headers(headers: Mapping[str, str]) -> ContentFacts:
     """Return what the headers of a GET or HEAD, their names in small letters, say of the bytes."""
     told = _told_in(headers)
     etag = headers.get("etag", "").strip('"')
-    return Content(
+    return ContentFacts(
         size_bytes=int(headers["content-length"]) if "content-length" in headers else None,
         etag=etag,
         checksums=_values(told),
@@ -107,7 +107,7 @@ def content_in_headers(headers: Mapping[str, str]) -> Content:
     )
 
 
-def content_in_result(headers: Mapping[str, str], elements: Mapping[str, str]) -> Content:
+def content_in_result(headers: Mapping[str, str], elements: Mapping[str, str]) -> ContentFacts:
     """Return what the result of a copy or of a completed upload says of what it made.
 
     `elements` are the texts of its XML by their names; the headers tell how it is encrypted.
@@ -118,7 +118,7 @@ def content_in_result(headers: Mapping[str, str], elements: Mapping[str, str]) -
         if name.startswith(_PREFIX) and text
     }
     etag = elements.get("ETag", "").strip('"')
-    return Content(
+    return ContentFacts(
         size_bytes=None,
         etag=etag,
         checksums=_values(told),

@@ -64,7 +64,7 @@ Record = Arrival | Ignored | Unreadable
 
 
 @dataclass(frozen=True, slots=True)
-class BatchJob:
+class BatchInvocation:
     """An invocation by S3 Batch Operations: what its answer has to repeat."""
 
     schema_version: str
@@ -77,7 +77,7 @@ class Batch:
 
     records: tuple[Record, ...]
     from_sqs: bool = False
-    job: BatchJob | None = None
+    job: BatchInvocation | None = None
 
 
 def parse_event(event: object) -> Batch:
@@ -87,7 +87,7 @@ def parse_event(event: object) -> Batch:
     if not isinstance(event, dict):
         raise UnknownEventError(f"expected an S3 event, got {_described(event)}")
     if isinstance(event.get("tasks"), list) and "invocationSchemaVersion" in event:
-        job = BatchJob(str(event["invocationSchemaVersion"]), str(event.get("invocationId")))
+        job = BatchInvocation(str(event["invocationSchemaVersion"]), str(event.get("invocationId")))
         return Batch(tuple(_from_task(task) for task in event["tasks"]), job=job)
     records = event.get("Records")
     if isinstance(records, list) and any(_source_of(record) == "aws:sqs" for record in records):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from twobuckets.processor.comparing import Content, Likeness, compare, content_of
+from twobuckets.processor.comparing import ContentFacts, Likeness, compare, content_of
 from twobuckets.processor.crc import combine
 from twobuckets.processor.stream import RangeReader, open_stream
 
@@ -47,12 +47,12 @@ def is_equal(s3: S3Client, source: Described, copy: Described) -> bool:
     return likeness is Likeness.EQUAL
 
 
-def composite_crc(told: Content) -> Literal["CRC32", "CRC32C"] | None:
+def composite_crc(told: ContentFacts) -> Literal["CRC32", "CRC32C"] | None:
     """Return the algorithm in which parts' checksums add up to one of the whole, None for none."""
     return next((name for name in _CRCS if "-" in told.checksums.get(name, "")), None)
 
 
-def find_whole(s3: S3Client, pinned: Mapping[str, Any], told: Content) -> Content | None:
+def find_whole(s3: S3Client, pinned: Mapping[str, Any], told: ContentFacts) -> ContentFacts | None:
     """Return an object's description with the checksum that those of its parts add up to.
 
     None where S3 does not tell them. A HEAD of a part has that part's size and checksum (Amazon S3

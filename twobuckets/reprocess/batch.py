@@ -39,7 +39,7 @@ __all__ = [
     "KINDS",
     "NOT_KNOWN",
     "BatchJob",
-    "Place",
+    "JobPlace",
     "collect",
     "describe",
     "permissions",
@@ -59,7 +59,7 @@ KINDS: Final = (Kind.COPY,)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JobPlace:
     """Where a batch job runs: the account, and the bucket of its manifest and report."""
 
     account: str
@@ -98,7 +98,7 @@ class BatchPermissions:
     permissions: dict[str, Any]
 
 
-def permissions(place: Place) -> BatchPermissions:
+def permissions(place: JobPlace) -> BatchPermissions:
     """Return what the role of a job needs."""
     s3 = place.arn
     return BatchPermissions(
@@ -140,7 +140,7 @@ def _document(*statements: dict[str, Any]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def require_versions(s3: S3Client, place: Place) -> None:
+def require_versions(s3: S3Client, place: JobPlace) -> None:
     """Raise UsageError unless both buckets keep versions."""
     for bucket in (place.staging, place.archive):
         with attempt(f"read whether {bucket} keeps versions"):
@@ -157,7 +157,7 @@ def submit(
     s3: S3Client,
     s3control: S3ControlClient,
     journal: Journal,
-    place: Place,
+    place: JobPlace,
     *,
     role_arn: str,
     now: datetime,
@@ -225,7 +225,7 @@ def _clock(s3: S3Client, bucket: str, now: datetime) -> datetime:
     return parsedate_to_datetime(headers["date"]) if "date" in headers else now
 
 
-def _write_manifest(s3: S3Client, journal: Journal, place: Place, key: str, number: int) -> str:
+def _write_manifest(s3: S3Client, journal: Journal, place: JobPlace, key: str, number: int) -> str:
     """Write what a job is to copy, once, and return the ETag."""
     where: dict[str, Any] = {
         "Bucket": place.bucket,
@@ -278,7 +278,7 @@ def describe(s3control: S3ControlClient, account: str, job_id: str) -> BatchJob:
     )
 
 
-def collect(s3: S3Client, journal: Journal, place: Place, job: BatchJob) -> int:
+def collect(s3: S3Client, journal: Journal, place: JobPlace, job: BatchJob) -> int:
     """Note what a job's completion report says and return how many copies it made.
 
     What was copied stays begun, for the mover to look at. A job that ended before its first task

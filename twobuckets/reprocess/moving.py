@@ -28,7 +28,7 @@ from twobuckets.pipeline.versions import (
     Version,
     require_found,
 )
-from twobuckets.processor.comparing import Content, Likeness, compare, content_in_result
+from twobuckets.processor.comparing import ContentFacts, Likeness, compare, content_in_result
 from twobuckets.processor.refusals import reason_of_one
 from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.overtaken import (
@@ -36,10 +36,10 @@ from twobuckets.reprocess.overtaken import (
     NEWER_WAITS,
     NO_LONGER_CURRENT,
     Arrived,
+    NewerWaiting,
     NotCopied,
     Overtaken,
     SourceGone,
-    Waiting,
     find_overtaken,
     find_undisturbed,
     settle_job,
@@ -246,7 +246,7 @@ class Mover:
             answer.headers,
             {"ETag": operations.read_etag(answer), **operations.read_checksums(answer)},
         )
-        if compare(Content(None, item.etag or "", {}), result) is Likeness.EQUAL:
+        if compare(ContentFacts(None, item.etag or "", {}), result) is Likeness.EQUAL:
             return Likeness.EQUAL
         # A copy of a multipart object, or under another key of encryption, gets another ETag.
         source = yield from find(self._archive, item.key, item.version_id)
@@ -316,7 +316,7 @@ class Mover:
         match verdict:
             case Arrived(staged_version_id):
                 return True, Change(item.id, State.DONE, None, staged_version_id)
-            case Waiting(staged):
+            case NewerWaiting(staged):
                 self._journal.wake_instead(item, staged, NEWER_WAITS)
                 return True, None
             case Overtaken():

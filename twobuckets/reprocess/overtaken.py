@@ -78,13 +78,13 @@ class Overtaken:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class NewerWaiting:
     """A newer file shows in staging; its event may have met the copy, so it is to be woken."""
 
     staged: Version
 
 
-Verdict = Arrived | NotCopied | SourceGone | Overtaken | Waiting
+Verdict = Arrived | NotCopied | SourceGone | Overtaken | NewerWaiting
 
 
 def find_overtaken(
@@ -195,7 +195,7 @@ def settle_job(
         if not newer:
             return Overtaken(_explain(above))
         if not stack[0].is_delete_marker:
-            return Waiting(stack[0])
+            return NewerWaiting(stack[0])
         verdict = yield from _bring_to_light(newer[0], stack, above, staging)
         if verdict is not None:
             return verdict

@@ -41,7 +41,7 @@ _THROTTLE_WINDOW: Final = timedelta(minutes=3)
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlanTotals:
     """A plan in numbers: what would be done, what is skipped and why, what it costs."""
 
     type_name = "plan"
@@ -71,7 +71,7 @@ def limited(actions: Iterable[Action], limit: int | None) -> Iterator[Action]:
         yield action
 
 
-def summarize(journal: Journal, prices: Prices) -> Planned:
+def summarize(journal: Journal, prices: Prices) -> PlanTotals:
     """Return what is left to do of a run, in numbers."""
     objects: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
@@ -84,7 +84,7 @@ def summarize(journal: Journal, prices: Prices) -> Planned:
             total_bytes += count.bytes
     copies = objects[Kind.COPY]
     requests = copies + objects[Kind.RESTORE]
-    return Planned(
+    return PlanTotals(
         copies=copies,
         wakes=objects[Kind.WAKE],
         restores=objects[Kind.RESTORE],

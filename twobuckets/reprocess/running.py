@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from twobuckets.logs.ends import follow_ends
-from twobuckets.logs.objects import Staged
+from twobuckets.logs.objects import AwaitedVersion
 from twobuckets.logs.waiting import Fate
 from twobuckets.processor.contract import ARCHIVED
 from twobuckets.reprocess.journal import Reprocessed
@@ -197,8 +197,8 @@ class Run:
         self._brake()
         self.begun()
 
-    def _staged(self, result: Reprocessed) -> Staged:
-        return Staged(
+    def _staged(self, result: Reprocessed) -> AwaitedVersion:
+        return AwaitedVersion(
             result.key,
             result.staged_version_id,
             result.etag or "",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BegunFile:
     """An incomplete upload that was begun from here, and the file as it was then."""
 
     upload_id: str
@@ -44,7 +44,7 @@ class Claim:
         self._fd = fd
         self.begun = _read(fd) if fd is not None else None
 
-    def begin(self, begun: Begun) -> None:
+    def begin(self, begun: BegunFile) -> None:
         """Remember an upload, on disk before this returns. Raises OSError when that fails."""
         self.begun = begun
         if self._fd is not None:
@@ -75,7 +75,7 @@ class Claim:
         self.close()
 
 
-class Journal:
+class UploadJournal:
     """The entries of one endpoint and bucket below a state directory; without one it forgets all.
 
     Making it raises OSError when the directory can't be made or written.
@@ -117,10 +117,10 @@ class Journal:
             os.close(fd)
 
 
-def _read(fd: int) -> Begun | None:
+def _read(fd: int) -> BegunFile | None:
     """Return what an entry remembers; None for one that is empty or was torn by a crash."""
     try:
-        begun = Begun(**json.loads(os.pread(fd, 1 << 16, 0)))
+        begun = BegunFile(**json.loads(os.pread(fd, 1 << 16, 0)))
         require_part_bytes(begun.part_bytes)
     except (ValueError, TypeError, UsageError):
         return None

@@ -16,7 +16,7 @@ from twobuckets.s3.operations import read_etag
 from twobuckets.upload import checksum
 from twobuckets.upload.checksum import Body, read_body
 from twobuckets.upload.files import Failed, File, changed, existing, open_file, why_unreadable
-from twobuckets.upload.journal import Begun, Claim, InUseError
+from twobuckets.upload.journal import BegunFile, Claim, InUseError
 from twobuckets.upload.multipart import (
     abort,
     create,
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from twobuckets.pipeline.conversation import LongTalk, Talk
     from twobuckets.s3.answers import ListedPart
     from twobuckets.upload.resume import Parts
-    from twobuckets.upload.run import Run
+    from twobuckets.upload.run import UploadRun
 
 IN_USE: Final = "another process is uploading it to the same key right now"
 IN_USE_HINT: Final = "Wait for that one, or end it."
 
 
-def send_large(run: Run, file: File) -> LongTalk[Uploaded | Failed]:
+def send_large(run: UploadRun, file: File) -> LongTalk[Uploaded | Failed]:
     """Send a file in parts; what an earlier run left of it is compared with it, and kept."""
     with contextlib.ExitStack() as stack:
         try:
@@ -77,7 +77,7 @@ def send_large(run: Run, file: File) -> LongTalk[Uploaded | Failed]:
 class _LargeFile:
     """An open file, claimed in the journal, and its upload."""
 
-    run: Run
+    run: UploadRun
     file: File
     claim: Claim
     fd: int
@@ -147,7 +147,7 @@ class _LargeFile:
         self._note_begun()
         return deque()
 
-    def _find_completed(self, begun: Begun) -> LongTalk[Uploaded | Failed | None]:
+    def _find_completed(self, begun: BegunFile) -> LongTalk[Uploaded | Failed | None]:
         """Read the file again if the key's object may be what the last run was completing."""
         run, upload = self.run, self.upload
         upload.forget()
@@ -211,7 +211,7 @@ class _LargeFile:
         )
 
     def _note_begun(self) -> None:
-        begun = Begun(
+        begun = BegunFile(
             self.upload.upload_id,
             self.plan.part_bytes,
             os.path.abspath(self.file.path),
@@ -313,5 +313,5 @@ class _LargeFile:
                 yield send_part(self.run, self.upload, number, Body(self._slice(number)))
 
 
-def _warn_of_journal(run: Run, file: File, error: OSError) -> None:
+def _warn_of_journal(run: UploadRun, file: File, error: OSError) -> None:
     run.warn_once(file, f"No journal of uploads can be kept: {error}")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from twobuckets.pipeline.conversation import Answer, Talk
     from twobuckets.s3.engine import Request
     from twobuckets.upload.checksum import Body
-    from twobuckets.upload.run import Run, Uploaded
+    from twobuckets.upload.run import Uploaded, UploadRun
     from twobuckets.upload.unfinished import Multipart
 
 _MOST_ABORTS: Final = 5
@@ -48,7 +48,7 @@ _BURIED: Final = (
 _BURIED_HINT: Final = "Upload it again if this file is the one to be processed."
 
 
-def create(run: Run, upload: Multipart) -> Talk[Failed | None]:
+def create(run: UploadRun, upload: Multipart) -> Talk[Failed | None]:
     """Begin an upload, which `run` is watching; None when that worked."""
     file = upload.file
     upload.upload_id = ""
@@ -76,7 +76,7 @@ def create(run: Run, upload: Multipart) -> Talk[Failed | None]:
     return None
 
 
-def send_part(run: Run, upload: Multipart, number: int, body: Body) -> Talk[None]:
+def send_part(run: UploadRun, upload: Multipart, number: int, body: Body) -> Talk[None]:
     """Send one part; it is among the upload's parts then, or the upload has its failure."""
     run.parts_in_flight += 1
     try:
@@ -86,7 +86,7 @@ def send_part(run: Run, upload: Multipart, number: int, body: Body) -> Talk[None
     upload.failure = upload.failure or failure
 
 
-def _send_part(run: Run, upload: Multipart, number: int, body: Body) -> Talk[Failed | None]:
+def _send_part(run: UploadRun, upload: Multipart, number: int, body: Body) -> Talk[Failed | None]:
     while True:
         # Who knows this checksum knows trailers: S3 had them two years before.
         trails = (
@@ -149,7 +149,7 @@ def _is_refusal(answer: Answer) -> bool:
     )
 
 
-def finish(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
+def finish(run: UploadRun, upload: Multipart) -> Talk[Uploaded | Failed]:
     """Complete an upload whose parts were all sent, or end it with what went wrong."""
     if upload.failure is None and upload.has_changed():
         # The object must not appear if what was read is no longer what the file is.
@@ -161,7 +161,7 @@ def finish(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
     return end
 
 
-def give_up(run: Run, upload: Multipart, failure: Failed) -> Talk[Failed]:
+def give_up(run: UploadRun, upload: Multipart, failure: Failed) -> Talk[Failed]:
     """End an upload with a failure: drop what nobody can go on with, and tell what is kept."""
     if upload.upload_id and upload.drops:
         yield from abort(run, upload)
@@ -171,7 +171,7 @@ def give_up(run: Run, upload: Multipart, failure: Failed) -> Talk[Failed]:
     return replace(failure, kept_bytes=kept.kept_bytes, upload_id=kept.upload_id)
 
 
-def _complete(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
+def _complete(run: UploadRun, upload: Multipart) -> Talk[Uploaded | Failed]:
     only_if_new = run.only_if_new
     replaced = is_forced = False
     while True:
@@ -230,7 +230,7 @@ def _complete(run: Run, upload: Multipart) -> Talk[Uploaded | Failed]:
             return run.explain(upload.file, answer, "CompleteMultipartUpload")
 
 
-def _completing(run: Run, upload: Multipart, *, only_if_new: bool) -> Request:
+def _completing(run: UploadRun, upload: Multipart, *, only_if_new: bool) -> Request:
     tells_crc = run.tells_crc is True
     proof = [
         (checksum.HEADER, checksum.encode(upload.whole_crc)),
@@ -257,7 +257,7 @@ def _has_length(upload: Multipart, shown: Response) -> bool:
 
 
 def _look_at_current(
-    run: Run, upload: Multipart, etag: str, answer: Response, *, replaced: bool
+    run: UploadRun, upload: Multipart, etag: str, answer: Response, *, replaced: bool
 ) -> Talk[Uploaded | Failed]:
     """Ask whether the completed object is what its key shows.
 
@@ -283,7 +283,7 @@ def _look_at_current(
     return upload.failed(_BURIED, _BURIED_HINT)
 
 
-def _is_another(run: Run, etag: str, answer: Response, shown: Response) -> bool:
+def _is_another(run: UploadRun, etag: str, answer: Response, shown: Response) -> bool:
     """Tell whether a key shows another object, which was there before ours was completed."""
     ours = read_version_id(answer)
     is_ours = ours == read_version_id(shown) if ours is not None else etag == read_etag(shown)
@@ -292,7 +292,7 @@ def _is_another(run: Run, etag: str, answer: Response, shown: Response) -> bool:
 
 
 def stored(
-    run: Run, upload: Multipart, etag: str, answer: Response, *, replaced: bool = False
+    run: UploadRun, upload: Multipart, etag: str, answer: Response, *, replaced: bool = False
 ) -> Uploaded:
     """Return the record of an upload that is complete and proven, as an answer says."""
     return run.uploaded(
@@ -307,7 +307,7 @@ def stored(
     )
 
 
-def abort(run: Run, upload: Multipart) -> Talk[None]:
+def abort(run: UploadRun, upload: Multipart) -> Talk[None]:
     """Abort an upload, and look whether a part that was on its way landed after that.
 
     S3 asks for that (Amazon S3 API reference, AbortMultipartUpload).

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from twobuckets.pipeline.conversation import Answer, Talk
     from twobuckets.s3.answers import ListedPart, ListedUpload, Marker
-    from twobuckets.upload.run import Run
+    from twobuckets.upload.run import UploadRun
 
 Parts = dict[int, "ListedPart"]
 
 
-def find_ours(run: Run, key: str) -> Talk[list[ListedUpload]]:
+def find_ours(run: UploadRun, key: str) -> Talk[list[ListedUpload]]:
     """Return the incomplete uploads of a key that the identity in use began, the newest last.
 
     Without the permission to list there is nothing to go on with, and a new one is right. S3
@@ -52,7 +52,9 @@ def _is_ours(upload: ListedUpload, ours: Collection[str]) -> bool:
     )
 
 
-def read_kept(run: Run, key: str, upload_id: str) -> Talk[tuple[Parts, datetime | None] | Answer]:
+def read_kept(
+    run: UploadRun, key: str, upload_id: str
+) -> Talk[tuple[Parts, datetime | None] | Answer]:
     """Return the parts that S3 has of an upload, and when a rule will abort it; or its refusal."""
     parts: Parts = {}
     after = ""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from twobuckets.pipeline.conversation import Answer, Talk
     from twobuckets.upload.checksum import Body
-    from twobuckets.upload.journal import Journal
+    from twobuckets.upload.journal import UploadJournal
     from twobuckets.upload.sent import Sent, Stamp
     from twobuckets.upload.unfinished import Multipart
 
@@ -96,7 +96,7 @@ class Warned:
     message: str
 
 
-class Run:
+class UploadRun:
     """What the files of one run share.
 
     `initiator` returns the names under which S3 lists what the identity in use begins, none when
@@ -114,7 +114,7 @@ class Run:
     def __init__(
         self,
         options: UploadOptions,
-        journal: Journal,
+        journal: UploadJournal,
         *,
         initiator: Callable[[], frozenset[str]],
         now: Callable[[], datetime],

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from twobuckets.pipeline.conversation import LongTalk
     from twobuckets.s3.engine import Sender
-    from twobuckets.upload.journal import Claim, Journal
-    from twobuckets.upload.run import Run, Warned
+    from twobuckets.upload.journal import Claim, UploadJournal
+    from twobuckets.upload.run import UploadRun, Warned
     from twobuckets.upload.unfinished import Kept
 
 _MOST_WAITING: Final = 64
@@ -78,7 +78,7 @@ class Upload:
         self,
         sender: Sender,
         files: Iterable[File | Failed],
-        run: Run,
+        run: UploadRun,
         *,
         stdin: BinaryIO | None = None,
     ) -> None:
@@ -193,7 +193,7 @@ class DiscardSummary:
     failed: int
 
 
-def find_kept(files: Iterable[File | Failed], journal: Journal) -> Iterator[Begun | Failed]:
+def find_kept(files: Iterable[File | Failed], journal: UploadJournal) -> Iterator[Begun | Failed]:
     """Yield what the journal says earlier runs left of these files.
 
     Raises JournalError when the journal can't be read.
@@ -207,7 +207,7 @@ def find_kept(files: Iterable[File | Failed], journal: Journal) -> Iterator[Begu
 
 
 def discard_kept(
-    sender: Sender, files: Iterable[File | Failed], bucket: str, journal: Journal
+    sender: Sender, files: Iterable[File | Failed], bucket: str, journal: UploadJournal
 ) -> Iterator[Discarded | Failed]:
     """Drop what the journal says earlier runs left of these files; yield what was dropped.
 
@@ -226,7 +226,7 @@ def discard_kept(
 
 
 def _iter_claims(
-    files: Iterable[File | Failed], journal: Journal
+    files: Iterable[File | Failed], journal: UploadJournal
 ) -> Iterator[tuple[File | Failed, Claim, str] | Failed]:
     """Yield each file that has a begun upload, with its claim, held meanwhile, and upload id.
 

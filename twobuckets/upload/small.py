@@ -25,13 +25,13 @@ from twobuckets.upload.sent import stamp_of
 
 if TYPE_CHECKING:
     from twobuckets.pipeline.conversation import LongTalk, Talk
-    from twobuckets.upload.run import Run, Uploaded
+    from twobuckets.upload.run import Uploaded, UploadRun
 
 IN_MEMORY_BYTES: Final = 512 * 1024
 """Files below this size are read whole; larger ones pass through a small buffer as they go."""
 
 
-def send_small(run: Run, file: File) -> LongTalk[Uploaded | Failed]:
+def send_small(run: UploadRun, file: File) -> LongTalk[Uploaded | Failed]:
     """Send a file in one request; in parts when it has become a large one since it was found."""
     read = _read(file)
     if isinstance(read, Failed):
@@ -47,7 +47,7 @@ def send_small(run: Run, file: File) -> LongTalk[Uploaded | Failed]:
 
 
 def send_body(
-    run: Run, file: File, body: Body, status: os.stat_result | None = None
+    run: UploadRun, file: File, body: Body, status: os.stat_result | None = None
 ) -> Talk[Uploaded | Failed]:
     """Send what was read of a file, or a short stream; `status` is the file's as it was then."""
     if not run.options.overwrite and not run.keeps_conditions:
@@ -126,7 +126,7 @@ def send_body(
     )
 
 
-def _is_stored(run: Run, body: Body, shown: Response | SendError) -> bool:
+def _is_stored(run: UploadRun, body: Body, shown: Response | SendError) -> bool:
     return (
         isinstance(shown, Response)
         and shown.ok

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from twobuckets.pipeline.conversation import LongTalk, Talk
     from twobuckets.upload.files import Failed, File
-    from twobuckets.upload.run import Run, Uploaded
+    from twobuckets.upload.run import Uploaded, UploadRun
 
 STREAM_MEMORY_BYTES: Final = 48 * 1024 * 1024
 """How much of a stream is in memory at once, unless a single part is larger."""
 
 
-def send_stream(run: Run, file: File, stream: BinaryIO) -> LongTalk[Uploaded | Failed]:
+def send_stream(run: UploadRun, file: File, stream: BinaryIO) -> LongTalk[Uploaded | Failed]:
     """Send what a stream holds: a short one in one request, any other in parts.
 
     Nobody can read it again, so nothing is kept of it when it does not get done.
@@ -40,7 +40,7 @@ def send_stream(run: Run, file: File, stream: BinaryIO) -> LongTalk[Uploaded | F
 
 
 def _iter_parts(
-    run: Run, upload: Multipart, stream: BinaryIO, block: bytes
+    run: UploadRun, upload: Multipart, stream: BinaryIO, block: bytes
 ) -> Iterator[Talk[None] | None]:
     """Yield what sends each part, reading no further ahead than memory allows."""
     held = 0
@@ -70,7 +70,7 @@ def _iter_parts(
         yield send(number, body)
 
 
-def _read_block(stream: BinaryIO, run: Run, number: int) -> bytes:
+def _read_block(stream: BinaryIO, run: UploadRun, number: int) -> bytes:
     """Return what a part of a stream holds; less than a part only at its end."""
     wanted = stream_part_bytes(number, part_bytes=run.options.part_bytes)
     blocks = []

@@ -10,7 +10,7 @@ import click
 
 from twobuckets.cli import command, completes
 from twobuckets.cli.options import RANGE, place_option, version_option
-from twobuckets.cli.records import Content, ReadSummary
+from twobuckets.cli.records import ContentBlock, ReadSummary
 
 if TYPE_CHECKING:
     from twobuckets.cli.app import App
@@ -43,7 +43,7 @@ def cat(
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for block in blocks:
         if app.json:
-            app.out.record(Content(read, base64.b64encode(block).decode("ascii")))
+            app.out.record(ContentBlock(read, base64.b64encode(block).decode("ascii")))
         elif app.out.is_terminal:
             app.out.lines(decoder.decode(block))
         else:

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from twobuckets.cli.app import App
     from twobuckets.lists import FailureList
-    from twobuckets.reprocess.batch import Place
+    from twobuckets.reprocess.batch import JobPlace
     from twobuckets.reprocess.choice import Choice, Chooser
     from twobuckets.reprocess.journal import Journal
-    from twobuckets.reprocess.run import Planned
+    from twobuckets.reprocess.run import PlanTotals
     from twobuckets.reprocess.running import Run, Said
     from twobuckets.s3.engine import Sender
 
@@ -404,7 +404,7 @@ def _say_going_on(app: App, journal: Journal) -> None:
     )
 
 
-def _question(planned: Planned) -> str:
+def _question(planned: PlanTotals) -> str:
     parts = [
         f"copy {planned.copies:,} back to staging" if planned.copies else "",
         f"wake the processor for {planned.wakes:,}" if planned.wakes else "",
@@ -433,20 +433,20 @@ def _show_status(app: App) -> None:
         app.finish(summarize_run(journal))
 
 
-def _batch_place(app: App, bucket: str | None) -> Place:
+def _batch_place(app: App, bucket: str | None) -> JobPlace:
     """Return where a batch job runs; its manifest goes beside the artifacts unless told else."""
-    from twobuckets.reprocess.batch import Place
+    from twobuckets.reprocess.batch import JobPlace
     from twobuckets.stack.artifacts import artifact_bucket, find_account
     from twobuckets.stack.template import Location
 
     account, partition = find_account(app.aws.sts)
     beside = artifact_bucket(Location(account, app.aws.region, partition, uses_tls=True))
     pipeline = app.pipeline
-    return Place(account, partition, pipeline.staging, pipeline.archive, bucket or beside)
+    return JobPlace(account, partition, pipeline.staging, pipeline.archive, bucket or beside)
 
 
 def _hand_over(
-    app: App, journal: Journal, place: Place, *, role_arn: str | None, wait: bool
+    app: App, journal: Journal, place: JobPlace, *, role_arn: str | None, wait: bool
 ) -> bool:
     """Let a batch job make the copies; tell whether it has ended and was read back."""
     from twobuckets.reprocess import batch

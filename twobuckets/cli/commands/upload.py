@@ -22,11 +22,11 @@ from twobuckets.text import shell_word, visible
 from twobuckets.units import counted, format_instant
 from twobuckets.upload.files import STDIN, Failed, File, Selection, find_files
 from twobuckets.upload.initiator import find_initiator
-from twobuckets.upload.journal import Journal
+from twobuckets.upload.journal import UploadJournal
 from twobuckets.upload.listed import read_listed
 from twobuckets.upload.parts import count_parts_in_flight, require_part_bytes
 from twobuckets.upload.plan import plan
-from twobuckets.upload.run import Resume, Run, Uploaded, UploadOptions, Warned
+from twobuckets.upload.run import Resume, Uploaded, UploadOptions, UploadRun, Warned
 from twobuckets.upload.send import (
     Begun,
     Discarded,
@@ -267,9 +267,9 @@ class Uploads:
     def add(self, uploaded: Uploaded | SentBefore) -> None:
         """Wait for one more file, and show what is known of the others by now."""
         self._paths[uploaded.key] = uploaded.path
-        from twobuckets.logs.objects import Staged
+        from twobuckets.logs.objects import AwaitedVersion
 
-        staged = Staged(
+        staged = AwaitedVersion(
             uploaded.key,
             uploaded.version_id,
             uploaded.etag,
@@ -328,7 +328,7 @@ def _upload(
     if concurrency is not None:
         limits["most"] = concurrency
     with app.connect(**limits) as sender, upload_progress(app.out, counted_files) as progress:
-        run = Run(
+        run = UploadRun(
             options,
             _open_journal(app, options.bucket),
             initiator=lambda: find_initiator(app.aws.sts),
@@ -450,14 +450,14 @@ def _discard(app: App, files: Iterable[File | Failed], *, dry_run: bool) -> None
     app.finish(DiscardSummary(found, dropped, failed), attention=failed > 0)
 
 
-def _open_journal(app: App, bucket: str) -> Journal:
+def _open_journal(app: App, bucket: str) -> UploadJournal:
     endpoint = app.aws.s3_address.url
     directory = settings_.state_directory(app.environ, "uploads")
     try:
-        return Journal(directory, endpoint=endpoint, bucket=bucket)
+        return UploadJournal(directory, endpoint=endpoint, bucket=bucket)
     except OSError as error:
         app.out.warn(
             f"Interrupted uploads can't be remembered in {directory}: {error.strerror}; "
             "they may have to be sent again from the beginning"
         )
-        return Journal(None, endpoint=endpoint, bucket=bucket)
+        return UploadJournal(None, endpoint=endpoint, bucket=bucket)

@@ -8,7 +8,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from twobuckets.cli.views import View, Views
-from twobuckets.manual import Page, Topic
+from twobuckets.manual import ManualPage, Topic
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,15 +18,15 @@ def _topic(topic: Topic) -> Text:
     return Text(f"{topic.topic:<14}", style="bold").append(topic.says, style="not bold")
 
 
-def _page(page: Page) -> RenderableType:
+def _page(page: ManualPage) -> RenderableType:
     return Markdown(page.text, hyperlinks=False, code_theme="ansi_dark")
 
 
-def _page_text(page: Page) -> str:
+def _page_text(page: ManualPage) -> str:
     return page.text.rstrip("\n")
 
 
 VIEWS: Final[Views] = {
     Topic: View(_topic),
-    Page: View(_page, _page_text),
+    ManualPage: View(_page, _page_text),
 }

@@ -12,7 +12,7 @@ from twobuckets.cli.views import View, Views
 from twobuckets.prices import format_usd
 from twobuckets.reprocess.batch import BatchJob, BatchPermissions
 from twobuckets.reprocess.journal import Count, Item, Reprocessed, RunStatus, State
-from twobuckets.reprocess.run import Planned
+from twobuckets.reprocess.run import PlanTotals
 from twobuckets.reprocess.running import OutcomeGroup, RunSummary
 from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes
@@ -25,7 +25,7 @@ _WORDS = {
 }
 
 
-def _planned(plan: Planned) -> Text:
+def _planned(plan: PlanTotals) -> Text:
     lines = []
     if plan.copies:
         copies = counted(plan.copies, "is copied back", "are copied back")
@@ -124,7 +124,7 @@ def _summary(summary: RunSummary) -> Text:
 
 
 VIEWS: Final[Views] = {
-    Planned: View(_planned),
+    PlanTotals: View(_planned),
     Item: View(_item),
     Reprocessed: View(_reprocessed),
     BatchJob: View(_batch_job),

@@ -126,7 +126,7 @@ def describe_unloaded(error: BaseException, module: str, name: str) -> dict[str,
     return described | {"errorType": f"Runtime.{kind}", "errorMessage": said}
 
 
-class Server:
+class RequestLoop:
     """The other end: requests from stdin, replies to what was stdout."""
 
     def __init__(self, folder: str) -> None:
@@ -181,7 +181,7 @@ def main() -> None:
         stream.reconfigure(  # type: ignore[union-attr]
             encoding="utf-8", errors="backslashreplace", line_buffering=True
         )
-    server = Server(folder)
+    server = RequestLoop(folder)
     start = server.receive()
     log = LogHandler()
     logging.getLogger().addHandler(log)

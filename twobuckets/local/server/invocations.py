@@ -32,7 +32,7 @@ RETRY_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Invocation:
+class QueuedInvocation:
     """One event on its way to a function; `failures` counts attempts that ended in an error."""
 
     id: int
@@ -72,7 +72,7 @@ class InvocationQueue:
     def __init__(
         self,
         file: Path,
-        invoke: Callable[[Invocation], Attempt],
+        invoke: Callable[[QueuedInvocation], Attempt],
         *,
         retry_seconds: float = RETRY_SECONDS,
         throttle_seconds: float = THROTTLE_SECONDS,
@@ -82,7 +82,7 @@ class InvocationQueue:
         self._throttle_seconds = throttle_seconds
         self._lock = threading.Lock()
         self._ready = threading.Condition(self._lock)
-        self._due: list[tuple[float, int, Invocation]] = []
+        self._due: list[tuple[float, int, QueuedInvocation]] = []
         self._closed = False
         self._running = 0
         # Every statement runs under the lock, whichever thread it is in.
@@ -103,7 +103,7 @@ class InvocationQueue:
         ).fetchall()
         with self._ready:
             for row in rows:
-                self._schedule(Invocation(*row), time.time())
+                self._schedule(QueuedInvocation(*row), time.time())
         for number in range(concurrency):
             threading.Thread(target=self._work, name=f"invocation-{number}", daemon=True).start()
 
@@ -120,7 +120,7 @@ class InvocationQueue:
             )
             number = cursor.lastrowid
             assert number is not None
-            self._schedule(Invocation(number, function_arn, document, request_id, now), now)
+            self._schedule(QueuedInvocation(number, function_arn, document, request_id, now), now)
 
     def close(self) -> None:
         """Start no further invocation; what has not ended stays on disk for the next process."""
@@ -128,11 +128,11 @@ class InvocationQueue:
             self._closed = True
             self._ready.notify_all()
 
-    def _schedule(self, invocation: Invocation, due: float) -> None:
+    def _schedule(self, invocation: QueuedInvocation, due: float) -> None:
         heapq.heappush(self._due, (due, invocation.id, invocation))
         self._ready.notify()
 
-    def _next(self) -> Invocation | None:
+    def _next(self) -> QueuedInvocation | None:
         with self._ready:
             while not self._closed:
                 wait = self._due[0][0] - time.time() if self._due else None
@@ -157,7 +157,7 @@ class InvocationQueue:
                 return
             self._settle(invocation, attempt)
 
-    def _settle(self, invocation: Invocation, attempt: Attempt) -> None:
+    def _settle(self, invocation: QueuedInvocation, attempt: Attempt) -> None:
         now = time.time()
         age = now - invocation.received_at
         if attempt.ending is Ending.THROTTLED and age < attempt.event_age_seconds:
@@ -209,7 +209,7 @@ def install(file: Path) -> InvocationQueue:
     return queue
 
 
-def _attempt(invocation: Invocation) -> Attempt:
+def _attempt(invocation: QueuedInvocation) -> Attempt:
     """Run one attempt in the scope of the function's account and region."""
     from ministack.services import lambda_svc
 
@@ -220,7 +220,7 @@ def _attempt(invocation: Invocation) -> Attempt:
     return attempt
 
 
-def _attempt_in_scope(invocation: Invocation) -> Attempt:
+def _attempt_in_scope(invocation: QueuedInvocation) -> Attempt:
     from ministack.services import lambda_svc
 
     record, config, name = lambda_svc._get_func_record_for_ref(invocation.function_arn)

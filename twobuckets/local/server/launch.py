@@ -28,7 +28,7 @@ from twobuckets.local.server import (
 )
 from twobuckets.local.server.checkpoint import Checkpoint, save
 from twobuckets.local.state import (
-    Credentials,
+    RootKey,
     ServerRecord,
     StateDirectory,
     locked,
@@ -180,11 +180,11 @@ def _last_port(state: StateDirectory) -> int:
     return 0
 
 
-def _new_credentials(state: StateDirectory) -> Credentials:
+def _new_credentials(state: StateDirectory) -> RootKey:
     """Make the root key. Its id is as random as its secret, and no key of the real AWS."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
     identifier = "LOCA" + "".join(secrets.choice(alphabet) for _ in range(16))
-    credentials = Credentials(identifier, secrets.token_urlsafe(30))
+    credentials = RootKey(identifier, secrets.token_urlsafe(30))
     state.write_credentials(credentials)
     return credentials
 
@@ -237,7 +237,7 @@ def _concurrency() -> int:
     return min(8, 2 * (os.cpu_count() or 1))
 
 
-def _seed(credentials: Credentials) -> None:
+def _seed(credentials: RootKey) -> None:
     """Make the root key one of an administrator, whose signatures the emulator does check."""
     from ministack.services import iam
 

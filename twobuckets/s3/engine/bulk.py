@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from twobuckets.s3.engine.bodies import BLOCK_BYTES, FileChangedError
 from twobuckets.s3.engine.flight import Try
 from twobuckets.s3.engine.records import (
-    Origin,
     Response,
+    ServerAddress,
     SignedRequest,
     Signer,
 )
@@ -95,7 +95,7 @@ class Bulk:
 
     def _work(self) -> None:
         buffer = memoryview(bytearray(BLOCK_BYTES))
-        connections: dict[Origin, Connection] = {}
+        connections: dict[ServerAddress, Connection] = {}
         while (trying := self._jobs.get()) is not None and not self._stop.is_set():
             reused = False
             outcome: Response | Exception

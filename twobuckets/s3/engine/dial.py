@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from twobuckets.s3.engine.records import Origin
+from twobuckets.s3.engine.records import ServerAddress
 from twobuckets.s3.engine.wire import Address, Connection, Task
 
 _ADDRESSES_LIVE = 30.0
@@ -23,7 +23,7 @@ class Dial:
         self._ca_bundle = ca_bundle
         self._monotonic = monotonic
         self._context: ssl.SSLContext | None = None
-        self._addresses: dict[Origin, tuple[float, deque[Address]]] = {}
+        self._addresses: dict[ServerAddress, tuple[float, deque[Address]]] = {}
 
     def open(self, connection: Connection) -> Task[None]:
         """Open a connection to the next of its host's addresses that answers: S3 has many."""
@@ -50,7 +50,7 @@ class Dial:
                 return
 
 
-def _find_addresses(origin: Origin, proxy: str | None) -> list[Address]:
+def _find_addresses(origin: ServerAddress, proxy: str | None) -> list[Address]:
     """Return the addresses to connect to for an origin: its own ones, or those of the proxy."""
     host, port = origin.host, origin.port
     if proxy is not None:

@@ -16,9 +16,9 @@ from twobuckets.s3.engine.flight import Flight, Try
 from twobuckets.s3.engine.limit import Limit, Pace
 from twobuckets.s3.engine.records import (
     HollowAnswerError,
-    Origin,
     Response,
     SendError,
+    ServerAddress,
     SignedRequest,
     Signer,
 )
@@ -63,7 +63,7 @@ class Loop:
         self._retry = retry
         self._monotonic = monotonic
         self._jitter = jitter
-        self._idle: dict[Origin, list[_Lane]] = {}
+        self._idle: dict[ServerAddress, list[_Lane]] = {}
         self._busy = 0
         self._answers = 0
         self._limit = Limit(most, monotonic())

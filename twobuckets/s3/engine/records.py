@@ -40,7 +40,7 @@ class Credentials(Protocol):
         """Fetch new keys because S3 called these expired; True if they changed."""
 
 
-class Origin(NamedTuple):
+class ServerAddress(NamedTuple):
     """The server that a connection leads to."""
 
     tls: bool
@@ -58,7 +58,7 @@ class Endpoint:
     every body is signed.
     """
 
-    origin: Origin
+    origin: ServerAddress
     region: str
     path_style: bool = False
     ca_bundle: str | None = None
@@ -75,7 +75,7 @@ class Endpoint:
         """Say whether bodies need their SHA-256 signed: nothing else protects them on the way."""
         return self.hashes_payload or not (self.origin.tls or self.loopback)
 
-    def find_origin(self, bucket: str) -> tuple[Origin, str, str]:
+    def find_origin(self, bucket: str) -> tuple[ServerAddress, str, str]:
         """Return the origin, the Host header and the path prefix that address a bucket.
 
         A bucket name with a dot is always addressed by path over TLS: AWS's wildcard certificate
@@ -92,7 +92,7 @@ class Endpoint:
             host = f"{host}:{origin.port}"
         return origin, host, prefix
 
-    def find_redirected(self, location: str, bucket: str) -> tuple[Origin, str, str] | None:
+    def find_redirected(self, location: str, bucket: str) -> tuple[ServerAddress, str, str] | None:
         """Return, as find_origin does, where a redirect leads; None unless S3 itself is there.
 
         A bucket that is young is found at its region's own address for some hours (S3 user guide,
@@ -101,7 +101,7 @@ class Endpoint:
         """
         parts = urlsplit(location)
         host = parts.hostname or ""
-        origin = Origin(
+        origin = ServerAddress(
             parts.scheme == "https", host, parts.port or (443 if parts.scheme == "https" else 80)
         )
         is_aws = all(
@@ -148,7 +148,7 @@ def parse_endpoint(
     tls = parts.scheme == "https"
     if path_style is None:
         path_style = not parts.hostname.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    origin = Origin(tls, parts.hostname, parts.port or (443 if tls else 80))
+    origin = ServerAddress(tls, parts.hostname, parts.port or (443 if tls else 80))
     return Endpoint(origin, region, path_style, ca_bundle, proxy, hashes_payload)
 
 
@@ -205,7 +205,7 @@ class SignedRequest(NamedTuple):
     """
 
     method: str
-    origin: Origin
+    origin: ServerAddress
     target: str
     headers: tuple[tuple[str, str], ...]
     made_with: object = None

@@ -24,9 +24,9 @@ from twobuckets.s3.engine.records import (
     Credentials,
     Endpoint,
     Keys,
-    Origin,
     Request,
     Response,
+    ServerAddress,
     SignedRequest,
 )
 
@@ -60,7 +60,7 @@ _SAFE_QUERY = "-._~"
 class _Place(NamedTuple):
     """Where a bucket is, how its host is named, and the region that signatures are for."""
 
-    origin: Origin
+    origin: ServerAddress
     host: str
     prefix: str
     region: str

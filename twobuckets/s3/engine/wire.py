@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from twobuckets.s3.engine.bodies import FileSlice
 from twobuckets.s3.engine.checksums import Trailer
-from twobuckets.s3.engine.records import Origin, Response, SignedRequest
+from twobuckets.s3.engine.records import Response, ServerAddress, SignedRequest
 
 READ = select.POLLIN
 WRITE = select.POLLOUT
@@ -54,7 +54,7 @@ class Connection:
 
     __slots__ = ("opening", "origin", "sock", "used")
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: ServerAddress) -> None:
         self.origin = origin
         self.sock: socket.socket | None = None
         self.opening = False
