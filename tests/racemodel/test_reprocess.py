@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 
+from tests.racemodel.__main__ import draw
 from tests.racemodel.laws import LawBroken
 from tests.racemodel.mutants import mutant_of_processor
 from tests.racemodel.reprocessing import ReprocessWorld, Run, hasty_reprocess, naive_reprocess
@@ -149,6 +150,13 @@ HOLES = {
 @pytest.mark.parametrize(("scenario", "runs"), HOLES.values(), ids=HOLES)
 def test_what_was_archived_stays_archived(scenario: Scenario, runs: tuple[Run, ...]) -> None:
     ReprocessWorld(scenario, runs).run()
+
+
+def test_a_copy_of_what_was_damaged_does_not_replace_what_was_made_good() -> None:
+    # Found by a storm: reprocess reads the archived object before the function has verified it.
+    kind, world = draw(6003, 9185)
+    assert world.scenario.corrupt_copies, kind
+    world.run()
 
 
 @pytest.mark.parametrize("scenario", [REJECTED, UNDER_A_LATE_MARKER])

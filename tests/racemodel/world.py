@@ -156,9 +156,27 @@ class World:
         self.deliver(wake_event(self.staging, stored), name="wake")
 
     def _upload_again(self, stored: Stored) -> None:
-        """As the outcome of a version says whose place in the order cannot be known."""
+        """As the outcome of a version says whose place in the order cannot be known.
+
+        What no client ever sent was damaged: the outcome says to compare both with what was sent,
+        and the one that is not goes.
+        """
+        if self._is_damaged_copy(stored):
+            self.spawn("on call", lambda client: self._delete(client, stored))
+            return
         upload = Upload(stored.body)
         self.spawn("on call", lambda client: self._upload(client, stored.key, upload))
+
+    def _is_damaged_copy(self, stored: Stored) -> bool:
+        sent = {upload.body for upload in self.scenario.uploads}
+        return stored.body not in sent and any(
+            archived.key == stored.key and archived.body in sent
+            for archived in self.archive.visible()
+        )
+
+    def _delete(self, client: Client, stored: Stored) -> None:
+        version = {"VersionId": stored.version_id} if self.staging.versioned else {}
+        client.delete_object(Bucket=STAGING, Key=stored.key, **version)
 
     def _upload_all(self, client: Client, key: str) -> None:
         for upload in self.scenario.uploads:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from twobuckets.processor.comparing import Likeness
+from twobuckets.processor.comparing import Likeness, compare, content_of
 from twobuckets.processor.contract import ORIGIN, Origin, read_origin
 from twobuckets.processor.copies import Copy, StagedVersion, is_after, is_named, judge_copy
 from twobuckets.processor.proving import Described, is_equal
@@ -186,6 +186,13 @@ def require_wanted(arrival: Arrival, staged: Staged, place: Place, seen: Archive
     """Raise NotHere unless the version is the latest upload of its key."""
     if place.is_replaced:
         raise NotHere("superseded", _REPLACED)
+    if seen and seen.origin and _is_damaged(staged, seen):
+        raise NotHere(
+            "superseded",
+            "it was brought back from the archive and has other bytes than what the archive holds "
+            "of the same upload: one of the two was damaged when S3 copied it; compare both with "
+            "the file that was uploaded",
+        )
     if seen and seen.origin and not _is_later(arrival, staged, seen, seen.origin):
         raise NotHere(
             "superseded",
@@ -220,6 +227,17 @@ def _is_later(arrival: Arrival, staged: Staged, seen: Archived, origin: Origin) 
     # what came of it can be later: by the time it was archived at the latest.
     latest = format_time(seen.head["LastModified"]) if "-" in origin.etag else origin.staged_at
     return format_time(staged.last_modified_at) > latest
+
+
+def _is_damaged(staged: Staged, seen: Archived) -> bool:
+    """Whether a copy that was brought back differs from what is archived of the same upload.
+
+    It was made of an archived object that was not proven yet, and was made good meanwhile.
+    """
+    return (
+        origin_of(staged.head) == seen.origin
+        and compare(content_of(staged.head), content_of(seen.head)) is Likeness.DIFFERENT
+    )
 
 
 def _came_after(one: Origin, other: Origin) -> bool:
