@@ -178,23 +178,27 @@ def _blow(
                     running.send_signal(signal.SIGKILL)
                     running.wait()
             way.runs += 1
-            _read_report(way, said, reports)
+            has_ended = _read_report(way, said, reports)
             said_last = told.read_text("utf-8", "replace")
             assert "Traceback" not in said_last, said_last[-4000:]
-            if running.returncode == 0:
-                break
             if running.returncode == -signal.SIGKILL:
                 way.kills += 1
-            else:
-                # What eight tries could not do is done by the same command, run again.
-                way.failures.append(f"{running.returncode}: {said_last[-300:]}")
-                assert len(way.failures) < _MOST_FAILURES, way.failures
+            # The kill may come when all is done and said.
+            if running.returncode == 0 or (has_ended and running.returncode == -signal.SIGKILL):
+                break
+            if running.returncode == -signal.SIGKILL:
+                continue
+            # What eight tries could not do is done by the same command, run again.
+            way.failures.append(f"{running.returncode}: {said_last[-300:]}")
+            assert len(way.failures) < _MOST_FAILURES, way.failures
         way.requests, way.seconds = proxy.requests, time.monotonic() - began
         way.faults = Counter({fault.name: count for fault, count in proxy.counts.items()})
     return way
 
 
-def _read_report(way: Way, said: Path, reports: str) -> None:
+def _read_report(way: Way, said: Path, reports: str) -> bool:
+    """Take in what one run reported, and return whether it came to its summary."""
+    has_ended = False
     for line in said.read_bytes().splitlines():
         try:
             record = json.loads(line)
@@ -205,6 +209,8 @@ def _read_report(way: Way, said: Path, reports: str) -> None:
             way.reported[record["key"]] = record
         elif record["type"] == "summary":
             way.summary = record
+            has_ended = True
+    return has_ended
 
 
 def _judge(storm: Storm, aws: Aws, digests: dict[str, str], when: str) -> None:
