@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twobuckets.pipeline.console import ConsoleLinks, links_of, object_link
+from twobuckets.pipeline.console import ConsoleLinks, link_of_subject, links_of, object_link
 from twobuckets.settings import Pipeline
 
 BASE = "https://eu-central-1.console.aws.amazon.com"
@@ -27,6 +27,28 @@ def test_each_part_of_a_pipeline_has_its_page():
         log=f"{BASE}/cloudwatch/home?{WHERE}"
         "#logsV2:log-groups/log-group/$252Faws$252Flambda$252Fintake",
     )
+
+
+def test_what_a_finding_is_about_has_its_page_where_there_is_one():
+    function = "arn:aws:lambda:eu-central-1:123456789012:function:intake"
+    pipeline = Pipeline(
+        stack="intake",
+        staging="in-bucket",
+        archive="done-bucket",
+        function=function,
+        log_group="/aws/lambda/intake",
+    )
+    links = links_of(pipeline, "eu-central-1")
+    subjects = {
+        "s3://in-bucket": links.staging,
+        "s3://in-bucket/a b/c://d": object_link("in-bucket", "a b/c://d", "eu-central-1"),
+        "intake": links.function,
+        function: links.function,
+        "/aws/lambda/intake": links.log,
+        "https://sqs.eu-central-1.amazonaws.com/123456789012/failures": None,
+    }
+    for subject, link in subjects.items():
+        assert link_of_subject(subject, pipeline, "eu-central-1") == link, subject
 
 
 def test_what_is_not_known_has_none():

@@ -31,6 +31,7 @@ from twobuckets.doctor.findings import Check, Finder, Finding, Severity
 from twobuckets.doctor.remedies import FIXABLE
 from twobuckets.errors import UsageError
 from twobuckets.parallel import begin, map_ordered
+from twobuckets.pipeline.console import link_of_subject
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
 
 if TYPE_CHECKING:
@@ -178,12 +179,18 @@ class Diagnosis:
         try:
             for finding in finder(self._site):
                 if finding.check in self._checks:
-                    fixable = finding.check in FIXABLE
                     # One at a time: what was found is kept when the finder stops half-way.
-                    findings.append(replace(finding, fixable=fixable))
+                    fixable, url = finding.check in FIXABLE, self._console_url(finding.subject)
+                    findings.append(replace(finding, fixable=fixable, console_url=url))
         except CouldNotLook as stopped:
             return findings, stopped
         return findings, None
+
+    def _console_url(self, subject: str) -> str | None:
+        site = self._site
+        if site.aws.custom_endpoint_url is not None:
+            return None
+        return link_of_subject(subject, site.pipeline, site.aws.region)
 
     def _note(self, stopped: CouldNotLook | None, finder: Finder) -> None:
         """Keep a check that could not run from passing in silence."""

@@ -53,6 +53,8 @@ class Finding:
     objects: tuple[str, ...] = ()
     error: str | None = None
     permission: str | None = None
+    console_url: str | None = None
+    """Where AWS's console shows the subject; None on other endpoints, and where it has no page."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,23 @@ def links_of(pipeline: Pipeline, region: str) -> ConsoleLinks:
     )
 
 
+def link_of_subject(subject: str, pipeline: Pipeline, region: str) -> str | None:
+    """Return where the console shows what a finding is about, None where that is not known."""
+    scheme, _, place = subject.partition("://")
+    if scheme == "s3" and place:
+        bucket, _, key = place.partition("/")
+        return object_link(bucket, key, region) if key else bucket_link(bucket, region)
+    links = links_of(pipeline, region)
+    named = {
+        pipeline.stack: links.stack,
+        pipeline.function: links.function,
+        pipeline.log_group: links.log,
+    }
+    if pipeline.function is not None:
+        named[function_name_of(pipeline.function)] = links.function
+    return named.get(subject)
+
+
 def bucket_link(bucket: str, region: str) -> str:
     """Return where the console lists a bucket."""
     return _link(f"s3/buckets/{quote(bucket, '')}", region)
