@@ -49,7 +49,7 @@ def test_the_first_pipeline_works_as_it_stands_there(tmp_path: Path):
         "scans/b.csv",
         "curl --fail-with-body",
         "export AWS_SESSION_TOKEN=",
-        "moved back  report.csv",
+        "copied back report.csv",
     ):
         assert said in ran.stdout, said
     assert len(re.findall(r"^archived +report\.csv", ran.stdout, re.MULTILINE)) == 2
