@@ -170,8 +170,9 @@ def _blow(
                 # The start of a program takes longer on a busy machine than what is to be hit.
                 before = proxy.requests
                 while running.poll() is None and proxy.requests < before + _MOVING:
-                    time.sleep(0.05)
-                pause = wishes.kill_seconds * chance.uniform(0.3, 1.7)
+                    time.sleep(0.01)
+                # The first run is killed at once: on a quick machine it would be over by then.
+                pause = wishes.kill_seconds * chance.uniform(0.3, 1.7) if way.runs else 0.0
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     running.wait(pause)
                 if running.poll() is None:
