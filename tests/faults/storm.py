@@ -25,6 +25,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
 
 from tests.faults.proxy import FaultProxy
 from twobuckets.parallel import map_unordered
@@ -109,7 +110,8 @@ def run_storm(server: local.Server, aws: Aws, folder: Path, wishes: Wishes) -> S
         )  # fmt: skip
         _wait_until_empty(aws, STAGING, wishes.files)
     _judge(storm, aws, digests, "after the way back")
-    _judge_reports(storm, aws, digests, archived)
+    sizes = {key: (folder / "files" / key).stat().st_size for key in digests}
+    _judge_reports(storm, aws, digests, archived, sizes)
     return storm
 
 
@@ -224,7 +226,11 @@ def _judge(storm: Storm, aws: Aws, digests: dict[str, str], when: str) -> None:
 
 
 def _judge_reports(
-    storm: Storm, aws: Aws, digests: dict[str, str], archived: dict[str, list[str]]
+    storm: Storm,
+    aws: Aws,
+    digests: dict[str, str],
+    archived: dict[str, list[str]],
+    sizes: dict[str, int],
 ) -> None:
     up, back = storm.up, storm.back
     sent = up.summary.get("uploaded", 0) + up.summary.get("sent_before", 0)
@@ -234,6 +240,12 @@ def _judge_reports(
         storm.untrue.append(f"reprocess's summary says {back.summary}")
     for way in (up, back):
         storm.untrue += [f"{way.command} tells of {key}" for key in way.reported.keys() - digests]
+    for key, record in up.reported.items():
+        if record["size_bytes"] != sizes.get(key):
+            storm.untrue.append(f"upload says of {key}, which has {sizes.get(key)} bytes: {record}")
+    for key, record in back.reported.items():
+        if record["version_id"] not in archived.get(key, ()):
+            storm.untrue.append(f"reprocess tells of a version that was never archived: {record}")
     now = _versions(aws, ARCHIVE)
     for key, ids in archived.items():
         # What was archived lies under what its copy became: nothing is ever deleted there.
@@ -302,7 +314,6 @@ def play() -> None:
     import boto3
 
     from twobuckets.processor import handler
-    from twobuckets.processor.contract import wake_event
 
     ended = threading.Event()
 
@@ -313,17 +324,15 @@ def play() -> None:
     threading.Thread(target=wait_for_end, daemon=True).start()
     s3 = boto3.client("s3")
     under_way: set[tuple[str, str]] = set()
+    # Of one key a later upload is seen later: only what is its latest version is ever looked at.
+    arrived: dict[tuple[str, str], int] = {}
 
     def take(version: Any) -> None:
+        number = arrived[version["Key"], version["VersionId"]]
         try:
-            event = wake_event(
-                STAGING,
-                version["Key"],
-                version_id=version["VersionId"],
-                etag=version["ETag"].strip('"'),
-                size_bytes=version["Size"],
-            )
-            handler(event, SimpleNamespace(aws_request_id="storm"))
+            # As Lambda does, a retry keeps the request id.
+            context = SimpleNamespace(aws_request_id=f"storm-{number}")
+            handler(_created_event(version, number), context)
         except Exception as error:
             # As of an asynchronous invocation: it is tried again, here at the next look.
             print(f"{type(error).__name__}: {error}", flush=True)
@@ -337,8 +346,30 @@ def play() -> None:
                     mark = version["Key"], version["VersionId"]
                     if version["IsLatest"] and mark not in under_way:
                         under_way.add(mark)
+                        arrived.setdefault(mark, len(arrived) + 1)
                         pool.submit(take, version)
             ended.wait(0.5)
+
+
+def _created_event(version: Any, number: int) -> dict[str, Any]:
+    """Return S3's notification about a version, the so manieth that arrived.
+
+    Its sequencer is what tells a file that is sent again in the same second from its first sending.
+    """
+    item = {
+        "key": quote_plus(version["Key"]),
+        "size": version["Size"],
+        "eTag": version["ETag"].strip('"'),
+        "versionId": version["VersionId"],
+        "sequencer": f"{number:016X}",
+    }
+    record = {
+        "eventVersion": "2.5",
+        "eventSource": "aws:s3",
+        "eventName": "ObjectCreated:Put",
+        "s3": {"bucket": {"name": STAGING}, "object": item},
+    }
+    return {"Records": [record]}
 
 
 def describe(storm: Storm, note: Callable[[str], None] = print) -> None:
