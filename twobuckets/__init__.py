@@ -69,8 +69,8 @@ processor/looking.py finds what both buckets hold, `process` runs, processor/arc
 proves and deletes, and one outcome line goes to the log, as processor/contract.py has it.
 
 And back: logs/lines.py reads that line, logs/waiting.py makes a `Fate` of it, and the command shows
-it. What is stuck instead, doctor/stuck.py finds and doctor/causes.py explains. From the archive to
-staging again it goes by reprocess/plan.py and reprocess/moving.py, and stays archived meanwhile;
+it. What is stuck instead, doctor/grouping.py finds and doctor/causes.py explains. From the archive
+to staging again it goes by reprocess/plan.py and reprocess/moving.py, and stays archived meanwhile;
 what waits in staging is woken by pipeline/waking.py.
 
 

@@ -22,7 +22,7 @@ from tests.s3.scripted import Received, answer, refuse, serving
 from twobuckets.cli import cli
 from twobuckets.pipeline.waking import Waker
 from twobuckets.reprocess.batch import KINDS
-from twobuckets.reprocess.journal import require_unfinished
+from twobuckets.reprocess.journals import require_unfinished
 from twobuckets.settings import state_directory
 
 if TYPE_CHECKING:

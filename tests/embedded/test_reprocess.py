@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from twobuckets.cli import cli
 from twobuckets.reprocess.batch import KINDS
-from twobuckets.reprocess.journal import require_unfinished
+from twobuckets.reprocess.journals import require_unfinished
 from twobuckets.settings import state_directory
 
 if TYPE_CHECKING:

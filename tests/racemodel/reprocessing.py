@@ -26,7 +26,8 @@ from twobuckets.database import Database
 from twobuckets.pipeline.versions import Version
 from twobuckets.reprocess import moving as real_moving
 from twobuckets.reprocess import plan as real_plan
-from twobuckets.reprocess.journal import SCHEMA, Journal, State
+from twobuckets.reprocess.items import State
+from twobuckets.reprocess.journal import SCHEMA, Journal
 from twobuckets.reprocess.plan import Rules
 from twobuckets.reprocess.selection import Wanted
 from twobuckets.s3.engine import Request, Response, SendError

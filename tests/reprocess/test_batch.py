@@ -29,12 +29,15 @@ from twobuckets.reprocess.batch import (
     require_versions,
     submit,
 )
-from twobuckets.reprocess.journal import Journal, State, create
+from twobuckets.reprocess.items import State
+from twobuckets.reprocess.journals import create
 from twobuckets.reprocess.plan import Action, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from twobuckets.reprocess.journal import Journal
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 PLACE = JobPlace("123456789012", "aws", "in-bucket", "done-bucket", "jobs-bucket")

@@ -9,16 +9,15 @@ import sys
 import textwrap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twobuckets.errors import TwoBucketsError, UsageError
-from twobuckets.reprocess.journal import (
-    Change,
-    Journal,
-    State,
+from twobuckets.reprocess.items import Change, State
+from twobuckets.reprocess.journals import (
     create,
     find_process,
     find_unfinished,
@@ -27,6 +26,9 @@ from twobuckets.reprocess.journal import (
     require_unfinished,
 )
 from twobuckets.reprocess.plan import Action, Kind
+
+if TYPE_CHECKING:
+    from twobuckets.reprocess.journal import Journal
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 PLACE = "a pipeline"

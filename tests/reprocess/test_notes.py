@@ -11,7 +11,8 @@ import pytest
 from tests.s3.credentials import FixedCredentials
 from twobuckets.processor.contract import ORIGIN, Origin
 from twobuckets.reprocess import moving
-from twobuckets.reprocess.journal import State, create
+from twobuckets.reprocess.items import State
+from twobuckets.reprocess.journals import create
 from twobuckets.reprocess.plan import Action, Kind
 from twobuckets.s3.engine import Keys, connect, parse_endpoint
 

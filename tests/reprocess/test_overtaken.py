@@ -18,7 +18,8 @@ from tests.s3.credentials import FixedCredentials
 from twobuckets.pipeline.conversation import hold
 from twobuckets.processor.contract import ORIGIN, Origin
 from twobuckets.reprocess.batch import KINDS
-from twobuckets.reprocess.journal import Item, State, create
+from twobuckets.reprocess.items import Item, State
+from twobuckets.reprocess.journals import create
 from twobuckets.reprocess.moving import Mover
 from twobuckets.reprocess.overtaken import find_undisturbed
 from twobuckets.reprocess.plan import Action, Kind, Rules, iter_archived, plan_listed
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CopySourceTypeDef
 
-from twobuckets.reprocess.journal import Journal
+    from twobuckets.reprocess.journal import Journal
+
 
 STAGING, ARCHIVE, KEY = "in-bucket", "done-bucket", "a key & more"
 

@@ -45,7 +45,8 @@ def site_of(
 
 def iter_stuck(app: App, choice: Choice) -> Iterator[tuple[Version, str | None]]:
     """Yield what doctor finds stuck in staging, and why it should not be woken, None if it may."""
-    from twobuckets.doctor.stuck import examine, iter_findings
+    from twobuckets.doctor.grouping import examine
+    from twobuckets.doctor.stuck import iter_findings
     from twobuckets.pipeline.lookups import CouldNotLook, Gone
 
     site = site_of(app, older_than=choice.older_than)

@@ -10,7 +10,9 @@ function       checks of the processor: its state, settings and role, and where 
 wiring         checks of the way from staging to the processor
 buckets        checks of the buckets: private, encrypted, versioned, cleaned up by the right rules
 uploads        checks of incomplete multipart uploads
-stuck          checks of objects that stay in staging, grouped by why
+stuck          checks of objects that stay in staging, a finding for each cause
+grouping       which objects stay there, grouped by why: the order of the questions
+unlogged       why, for those of which the log says nothing
 staging        what lies there since when, and which of it is proven to be archived
 causes         why objects are stuck, as far as the processor's log tells
 fixing         `--fix`: plans all of it first, and says what was fixed in the end
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.doctor import buckets, function, stack, stuck, uploads, wiring
 from twobuckets.doctor.findings import Check, Finder, Finding, Severity
+from twobuckets.doctor.grouping import examine
 from twobuckets.doctor.remedies import FIXABLE
 from twobuckets.errors import UsageError
 from twobuckets.parallel import begin, map_ordered
@@ -166,7 +169,7 @@ class Diagnosis:
         yield from self._unseen.findings()
 
     def _look_into_staging(self, site: Site) -> Iterator[Finding]:
-        self.stuck = stuck.examine(site)
+        self.stuck = examine(site)
         yield from stuck.iter_findings(site, self.stuck)
 
     def _wanted(self, finder: Finder) -> list[Check]:

@@ -4,7 +4,9 @@ selection  which keys are meant: lists in the forms that people and tools write 
            only
 choice     what was asked for, and what that means in the pipeline
 plan       what to do with each; reads S3 only
+items      one object of a run: what to do, how far it is, what came of it
 journal    what was planned, begun and done; one local file
+journals   the folder of them: which run to go on with, and which are over
 run        one run: its plan in numbers, its steps in order, how fast it may go
 running    a run on its way: a canary first, then all
 moving     archive to staging; writes staging only

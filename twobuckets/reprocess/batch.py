@@ -23,7 +23,8 @@ from urllib.parse import quote, unquote_plus
 
 from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
 from twobuckets.errors import TwoBucketsError, UsageError
-from twobuckets.reprocess.journal import NOT_KNOWN, Change, State
+from twobuckets.reprocess.items import Change, State
+from twobuckets.reprocess.journal import NOT_KNOWN
 from twobuckets.reprocess.plan import Kind
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from twobuckets.pipeline.versions import (
 )
 from twobuckets.processor.comparing import ContentFacts, Likeness, compare, content_in_result
 from twobuckets.processor.refusals import reason_of_one
-from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
+from twobuckets.reprocess.items import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.overtaken import (
     CLOCK_SLACK,
     NEWER_WAITS,

@@ -36,7 +36,7 @@ from twobuckets.s3.operations import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from twobuckets.reprocess.journal import Item
+    from twobuckets.reprocess.items import Item
     from twobuckets.s3.answers import ListedVersion
 
 _FEWEST_A_PAGE: Final = 50

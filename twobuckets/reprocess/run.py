@@ -13,7 +13,7 @@ from twobuckets.aws import ClientError, attempt, explain
 from twobuckets.errors import AccessError, TwoBucketsError, UsageError
 from twobuckets.parallel import map_unordered
 from twobuckets.pipeline.waking import Waker, is_ours
-from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
+from twobuckets.reprocess.items import Change, Item, Reprocessed, State, result_of
 from twobuckets.reprocess.moving import Mover
 from twobuckets.reprocess.plan import Action, Kind
 from twobuckets.reprocess.waking import wake

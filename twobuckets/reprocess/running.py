@@ -11,7 +11,7 @@ from twobuckets.logs.ends import follow_ends
 from twobuckets.logs.objects import AwaitedVersion
 from twobuckets.logs.waiting import Fate
 from twobuckets.processor.contract import ARCHIVED
-from twobuckets.reprocess.journal import Reprocessed
+from twobuckets.reprocess.items import Reprocessed
 from twobuckets.reprocess.run import Brake, Rate, apply, count_throttles
 from twobuckets.units import counted
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twobuckets.aws import ClientError
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
 from twobuckets.parallel import map_unordered
-from twobuckets.reprocess.journal import Change, Item, Reprocessed, State, result_of
+from twobuckets.reprocess.items import Change, Item, Reprocessed, State, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -251,7 +251,7 @@ def _show(
 ) -> None:
     """Show what a run tells as it goes, and list what somebody has to look after."""
     from twobuckets.logs.ends import GOOD_ENDS
-    from twobuckets.reprocess.journal import Reprocessed
+    from twobuckets.reprocess.items import Reprocessed
     from twobuckets.reprocess.running import FailedObject, Waiting
 
     try:
@@ -297,7 +297,7 @@ def _open_run(
 
     `unnamed` gets the invocations that failed without naming a file.
     """
-    from twobuckets.reprocess import journal as journal_
+    from twobuckets.reprocess import journals
 
     directory = _journals(app)
     place = _place(app)
@@ -305,17 +305,17 @@ def _open_run(
         choice.require_one_source()
     fingerprint = choice.fingerprint(place)
     if not dry_run:
-        journal_.remove_old(directory, before=app.now() - _KEPT)
+        journals.remove_old(directory, before=app.now() - _KEPT)
     found = None
     if resume:
-        found = journal_.require_unfinished(directory, place=place)
+        found = journals.require_unfinished(directory, place=place)
     elif not dry_run:
-        found = journal_.find_unfinished(
+        found = journals.find_unfinished(
             directory,
             place=place,
             fingerprint=fingerprint,
             # Where everything is planned anew, it is enough to say what can't be gone on with.
-            unusable=(lambda error: app.out.warn(error.message)) if restart else journal_.refuse,
+            unusable=(lambda error: app.out.warn(error.message)) if restart else journals.refuse,
         )
     if found is not None and restart:
         with found:
@@ -326,7 +326,7 @@ def _open_run(
                 _say_going_on(app, found)
             yield found
         return
-    journal = journal_.create(
+    journal = journals.create(
         directory,
         fingerprint=fingerprint,
         description={
@@ -415,7 +415,7 @@ def _question(planned: PlanTotals) -> str:
 
 
 def _show_status(app: App) -> None:
-    from twobuckets.reprocess import journal as journal_
+    from twobuckets.reprocess import journals
     from twobuckets.reprocess.running import summarize_run
 
     try:
@@ -424,11 +424,11 @@ def _show_status(app: App) -> None:
         # What a run has come to stands in a file: that much is shown without AWS.
         app.out.warn(f"{error.message}. This is the last run of any pipeline:")
         place = None
-    journal = journal_.open_newest(_journals(app), place=place)
+    journal = journals.open_newest(_journals(app), place=place)
     if journal is None:
         raise NotFoundError("No reprocess run of this pipeline is on record here")
     with journal:
-        app.out.record(journal_.status_of(journal))
+        app.out.record(journals.status_of(journal))
         app.out.stream(journal.counts())
         app.finish(summarize_run(journal))
 

@@ -11,7 +11,8 @@ from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views
 from twobuckets.prices import format_usd
 from twobuckets.reprocess.batch import BatchJob, BatchPermissions
-from twobuckets.reprocess.journal import Count, Item, Reprocessed, RunStatus, State
+from twobuckets.reprocess.items import Count, Item, Reprocessed, State
+from twobuckets.reprocess.journals import RunStatus
 from twobuckets.reprocess.run import PlanTotals
 from twobuckets.reprocess.running import OutcomeGroup, RunSummary
 from twobuckets.text import visible
