@@ -20,7 +20,6 @@ from botocore.stub import ANY, Stubber
 from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.reprocess.batch import (
     KINDS,
-    NOT_KNOWN,
     BatchJob,
     JobPlace,
     collect,
@@ -30,6 +29,7 @@ from twobuckets.reprocess.batch import (
     submit,
 )
 from twobuckets.reprocess.items import State
+from twobuckets.reprocess.journal import NOT_KNOWN
 from twobuckets.reprocess.journals import create
 from twobuckets.reprocess.plan import Action, Kind
 

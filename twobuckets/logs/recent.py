@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from twobuckets.errors import AccessError, TwoBucketsError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.lines import (
     OUTCOME_OR_FAILURE_PATTERN,
@@ -16,6 +17,8 @@ from twobuckets.logs.lines import (
     Outcome,
     iter_entries,
 )
+from twobuckets.pipeline.lookups import CouldNotLook, Gone
+from twobuckets.pipeline.status import PartUnread
 from twobuckets.processor.contract import FAILED
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
 
     from twobuckets.logs.lines import Entry
+    from twobuckets.pipeline.facts import Facts
 
 SLOTS: Final = 12
 """Into how many equal slots the files of a period are counted."""
@@ -31,6 +35,7 @@ SLOTS: Final = 12
 SUCCEEDED: Final = "succeeded"
 """What became of an invocation of a processor that writes no outcome lines, and ended well."""
 
+_RECENT: Final = timedelta(hours=1)
 _MOST_ENTRIES: Final = 50_000
 """Where counting stops."""
 _ANY_END_PATTERN: Final = f'{OUTCOME_OR_FAILURE_PATTERN} ?"REPORT RequestId"'
@@ -72,6 +77,32 @@ def read_recent(
     pattern = OUTCOME_OR_FAILURE_PATTERN if is_ours else _ANY_END_PATTERN
     events = iter_events(logs, log_group, start_at=since, pattern=pattern)
     return count_outcomes(log_group, iter_entries(events), since=since, now=now)
+
+
+def describe_recent(facts: Facts) -> OutcomesStatus | PartUnread | None:
+    """Return what became of the last hour's files, or why that can't be told.
+
+    None where there is no log group or no function.
+    """
+    log_group = facts.pipeline.log_group
+    if log_group is None:
+        return None
+    is_ours = True
+    try:
+        is_ours = facts.function.is_ours
+    except Gone:
+        return None
+    except CouldNotLook:
+        # Outcome lines are looked for then: whatever else is there says too little.
+        pass
+    logs, since = facts.aws.logs, facts.now - _RECENT
+    try:
+        return read_recent(logs, log_group, since=since, now=facts.now, is_ours=is_ours)
+    except AccessError:
+        return PartUnread("Last hour", "access denied", "logs:FilterLogEvents")
+    except TwoBucketsError as error:
+        reason = error.message.removeprefix(f"Could not read the log group {log_group}: ")
+        return PartUnread("Last hour", reason, None)
 
 
 def count_outcomes(

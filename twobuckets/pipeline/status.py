@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
+from twobuckets.parallel import map_unordered
 from twobuckets.pipeline import policies
 from twobuckets.pipeline.lifecycle import days_until
 from twobuckets.pipeline.lookups import CouldNotLook, Gone, Unread
@@ -18,7 +20,7 @@ from twobuckets.pipeline.policies import Permission
 from twobuckets.processor.contract import stands_for_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from twobuckets.pipeline.facts import Facts
     from twobuckets.settings import Pipeline, Settings
@@ -193,6 +195,43 @@ class StatusSummary:
 
     unread: int
     missing: int = 0
+
+
+def iter_parts(
+    facts: Facts,
+    settings: Settings,
+    *,
+    built_sha256: str | None,
+    is_built_current: bool,
+    describe_recent: Callable[[], object | None],
+) -> Iterator[object]:
+    """Yield the parts in the order they are shown, all of them read at the same time.
+
+    `built_sha256` and `is_built_current` are of the artifact built here, see `FunctionStatus`;
+    `describe_recent` tells what became of the last files, None where nothing can.
+    """
+    pipeline = facts.pipeline
+    reads: list[Callable[[], object | None]] = [
+        partial(describe_bucket, facts, "staging", pipeline.staging),
+        partial(describe_staging, facts),
+        partial(describe_bucket, facts, "archive", pipeline.archive),
+    ]
+    if pipeline.function is not None:
+        reads += [
+            partial(
+                describe_function,
+                facts,
+                built_sha256=built_sha256,
+                is_built_current=is_built_current,
+            ),
+            partial(describe_wiring, facts),
+        ]
+    reads.append(describe_recent)
+    if pipeline.failure_queue_url is not None:
+        reads.append(partial(describe_failure_queue, facts, pipeline.failure_queue_url))
+    done = dict(map_unordered(lambda part: (part[0], part[1]()), enumerate(reads)))
+    yield from (part for number in sorted(done) if (part := done[number]) is not None)
+    yield describe_settings(settings, pipeline)
 
 
 def glance(read: Callable[[], T]) -> T | Unread:

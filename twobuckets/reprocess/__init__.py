@@ -7,6 +7,7 @@ plan       what to do with each; reads S3 only
 items      one object of a run: what to do, how far it is, what came of it
 journal    what was planned, begun and done; one local file
 journals   the folder of them: which run to go on with, and which are over
+opening    the run that a command is about: one to go on with, or a new one with its plan
 run        one run: its plan in numbers, its steps in order, how fast it may go
 running    a run on its way: a canary first, then all
 moving     archive to staging; writes staging only

@@ -28,25 +28,14 @@ from twobuckets.reprocess.journal import NOT_KNOWN
 from twobuckets.reprocess.plan import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3control import S3ControlClient
 
+    from twobuckets.aws.clients import Aws
     from twobuckets.reprocess.journal import Journal
-
-__all__ = [
-    "KINDS",
-    "NOT_KNOWN",
-    "BatchJob",
-    "JobPlace",
-    "collect",
-    "describe",
-    "permissions",
-    "require_versions",
-    "submit",
-]
 
 _PREFIX: Final = "reprocess/"
 _PRIORITY: Final = 10
@@ -55,6 +44,8 @@ _FORMAT: Final = "S3BatchOperations_CSV_20180820"
 _REPORT_FORMAT: Final = "Report_CSV_20180820"
 _NULL_VERSION: Final = "null"
 _SERVER_ERRORS: Final = 500
+_JOB_PAUSE: Final = 15.0
+"""Seconds between two looks at a job."""
 KINDS: Final = (Kind.COPY,)
 """What a job can do."""
 
@@ -152,6 +143,43 @@ def require_versions(s3: S3Client, place: JobPlace) -> None:
                 "versions, so what a copy has replaced could not be brought back",
                 hint="Leave --batch out: copies made from here are refused where a file waits.",
             )
+
+
+def needs_role(journal: Journal) -> bool:
+    """Tell whether a job has yet to be created for a run, as the role that is to copy."""
+    return journal.job_id == NOT_KNOWN or (journal.job_id is None and journal.has_planned(KINDS))
+
+
+def hand_over(
+    aws: Aws,
+    journal: Journal,
+    place: JobPlace,
+    *,
+    role_arn: str | None,
+    wait: bool,
+    now: Callable[[], datetime],
+    sleep: Callable[[float], None],
+) -> Iterator[BatchJob]:
+    """Let a job make a run's copies and yield how far it is, until it has ended if `wait`.
+
+    A job that has ended is read back once that was told. Yields nothing where there is nothing to
+    copy. `role_arn` may be None where `needs_role` says so. Raises what `submit` and `collect` do.
+    """
+    if needs_role(journal):
+        assert role_arn is not None
+        require_versions(aws.s3, place)
+        submit(aws.s3, aws.s3control, journal, place, role_arn=role_arn, now=now())
+    job_id = journal.job_id
+    if job_id is None:
+        return
+    while True:
+        job = describe(aws.s3control, place.account, job_id)
+        yield job
+        if job.has_ended:
+            collect(aws.s3, journal, place, job)
+        if job.has_ended or not wait:
+            return
+        sleep(_JOB_PAUSE)
 
 
 def submit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from twobuckets.errors import (
     UsageError,
 )
 from twobuckets.logs.errors import KINDS
-from twobuckets.units import counted, format_instant
+from twobuckets.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -37,17 +36,15 @@ if TYPE_CHECKING:
     from twobuckets.cli.app import App
     from twobuckets.lists import FailureList
     from twobuckets.reprocess.batch import JobPlace
-    from twobuckets.reprocess.choice import Choice, Chooser
+    from twobuckets.reprocess.choice import Choice
     from twobuckets.reprocess.journal import Journal
+    from twobuckets.reprocess.plan import Action
     from twobuckets.reprocess.run import PlanTotals
     from twobuckets.reprocess.running import Run, Said
     from twobuckets.s3.engine import Sender
 
 _WORKERS: Final = 32
 """Threads that wake the processor or ask Glacier; each waits for one answer."""
-_JOB_PAUSE: Final = 15.0
-_KEPT: Final = timedelta(days=30)
-"""How long the journal of an ended run is kept."""
 
 
 @command("reprocess")
@@ -171,6 +168,7 @@ def reprocess(
     from twobuckets.lists import FailureList
     from twobuckets.prices import US_EAST_1
     from twobuckets.reprocess.choice import Choice
+    from twobuckets.reprocess.opening import open_run
     from twobuckets.reprocess.run import BATCH_OBJECTS, Rate, summarize
     from twobuckets.reprocess.running import Run, summarize_run
 
@@ -200,8 +198,17 @@ def reprocess(
     with (
         FailureList(None if dry_run else failed_to, app.out.warn) as failures,
         app.connect(most=concurrency) as sender,
-        _open_run(
-            app, sender, choice, unnamed, resume=resume, restart=restart, dry_run=dry_run
+        open_run(
+            _journals(app),
+            choice,
+            place=_place(app),
+            plan=partial(_plan, app, sender, choice, unnamed),
+            now=app.now(),
+            note=app.out.note,
+            warn=app.out.warn,
+            resume=resume,
+            restart=restart,
+            dry_run=dry_run,
         ) as journal,
     ):
         planned = summarize(journal, US_EAST_1)
@@ -282,76 +289,15 @@ def _journals(app: App) -> Path:
     return settings_.state_directory(app.environ, "reprocess")
 
 
-@contextlib.contextmanager
-def _open_run(
-    app: App,
-    sender: Sender,
-    choice: Choice,
-    unnamed: set[str],
-    *,
-    resume: bool,
-    restart: bool,
-    dry_run: bool,
-) -> Iterator[Journal]:
-    """Yield the run to go on with, or a new one with its plan; forget a plan nobody agreed to.
+def _plan(app: App, sender: Sender, choice: Choice, unnamed: set[str]) -> Iterator[Action]:
+    """Yield what is to be done, showing that it is looked for.
 
     `unnamed` gets the invocations that failed without naming a file.
     """
-    from twobuckets.reprocess import journals
-
-    directory = _journals(app)
-    place = _place(app)
-    if not resume:
-        choice.require_one_source()
-    fingerprint = choice.fingerprint(place)
-    if not dry_run:
-        journals.remove_old(directory, before=app.now() - _KEPT)
-    found = None
-    if resume:
-        found = journals.require_unfinished(directory, place=place)
-    elif not dry_run:
-        found = journals.find_unfinished(
-            directory,
-            place=place,
-            fingerprint=fingerprint,
-            # Where everything is planned anew, it is enough to say what can't be gone on with.
-            unusable=(lambda error: app.out.warn(error.message)) if restart else journals.refuse,
-        )
-    if found is not None and restart:
-        with found:
-            _require_checked(found)
-    elif found is not None:
-        with found:
-            if not dry_run:
-                _say_going_on(app, found)
-            yield found
-        return
-    journal = journals.create(
-        directory,
-        fingerprint=fingerprint,
-        description={
-            "command": choice.words(),
-            "place": place,
-            "restores": choice.restore,
-        },
-        now=app.now(),
-    )
-    try:
-        with app.out.waiting("Looking for what is meant"):
-            journal.add(_chooser(app, sender).iter_actions(choice, unnamed))
-        yield journal
-    finally:
-        if journal.is_approved:
-            journal.close()
-        else:
-            journal.discard()
-
-
-def _chooser(app: App, sender: Sender) -> Chooser:
     from twobuckets.pipeline.facts import Facts
     from twobuckets.reprocess.choice import Chooser
 
-    return Chooser(
+    chooser = Chooser(
         aws=app.aws,
         sender=sender,
         pipeline=app.pipeline,
@@ -360,29 +306,14 @@ def _chooser(app: App, sender: Sender) -> Chooser:
         skips_folders=lambda: Facts(app.aws, app.pipeline, app.now()).function.skips_folders,
         warn=app.out.warn,
     )
+    with app.out.waiting("Looking for what is meant"):
+        yield from chooser.iter_actions(choice, unnamed)
 
 
 def _place(app: App) -> str:
-    """Return what tells the runs of one pipeline from those of others."""
-    return json.dumps([app.aws.s3_address.url, app.pipeline.staging, app.pipeline.archive])
+    from twobuckets.reprocess.opening import place_of
 
-
-def _require_checked(journal: Journal) -> None:
-    """Raise UsageError when a batch job has copied what nobody would look at any more."""
-    if not journal.has_unchecked_copies():
-        return
-    job = f" {journal.job_id}" if journal.job_id else ""
-    cancel = (
-        f"To stop its job first: aws s3control update-job-status --job-id{job} "
-        "--requested-job-status Cancelled --account-id …"
-        if journal.job_id
-        else "It ends when all is looked at."
-    )
-    raise UsageError(
-        f"Could not plan anew: the S3 Batch Operations job{job} of the run of "
-        f"{format_instant(journal.planned_at)} has made copies, and each has to be looked at first",
-        hint=f"The same command without --restart does that. {cancel}",
-    )
+    return place_of(app.aws.s3_address.url, app.pipeline)
 
 
 def _require_no_pace(canary: int | None, rate: float | None) -> None:
@@ -393,15 +324,6 @@ def _require_no_pace(canary: int | None, rate: float | None) -> None:
             "fast as it can, and each copy wakes the processor at once",
             hint="Reprocess a few first, with --limit and --wait, and then the rest with --batch.",
         )
-
-
-def _say_going_on(app: App, journal: Journal) -> None:
-    again = journal.reopen_failed()
-    app.out.note(
-        f"Going on with the run of {format_instant(journal.planned_at)}"
-        + (f", {again:,} that failed are tried again" if again else "")
-        + "; --restart plans anew"
-    )
 
 
 def _question(planned: PlanTotals) -> str:
@@ -448,32 +370,22 @@ def _batch_place(app: App, bucket: str | None) -> JobPlace:
 def _hand_over(
     app: App, journal: Journal, place: JobPlace, *, role_arn: str | None, wait: bool
 ) -> bool:
-    """Let a batch job make the copies; tell whether it has ended and was read back."""
+    """Show how far the batch job is that makes the copies; tell whether it was read back."""
     from twobuckets.reprocess import batch
 
-    if journal.job_id is None and not journal.has_planned(batch.KINDS):
-        return True
-    if journal.job_id in (None, batch.NOT_KNOWN):
-        if role_arn is None:
-            app.out.record(batch.permissions(place))
-            raise UsageError(
-                "S3 Batch Operations needs a role that may copy; its trust and permissions are "
-                "the documents above",
-                hint="Create it, then run the command again with --batch-role ARN.",
-            )
-        batch.require_versions(app.aws.s3, place)
-        batch.submit(
-            app.aws.s3, app.aws.s3control, journal, place, role_arn=role_arn, now=app.now()
+    if role_arn is None and batch.needs_role(journal):
+        app.out.record(batch.permissions(place))
+        raise UsageError(
+            "S3 Batch Operations needs a role that may copy; its trust and permissions are "
+            "the documents above",
+            hint="Create it, then run the command again with --batch-role ARN.",
         )
-    job_id = journal.job_id
-    assert job_id
-    while True:
-        job = batch.describe(app.aws.s3control, place.account, job_id)
+    job = None
+    for job in batch.hand_over(
+        app.aws, journal, place, role_arn=role_arn, wait=wait, now=app.now, sleep=app.sleep
+    ):
         app.out.record(job)
-        if job.has_ended:
-            batch.collect(app.aws.s3, journal, place, job)
-            return True
-        if not wait:
-            app.out.note("The same command, run again, reads the job back and goes on from there")
-            return False
-        app.sleep(_JOB_PAUSE)
+    if job is None or job.has_ended:
+        return True
+    app.out.note("The same command, run again, reads the job back and goes on from there")
+    return False

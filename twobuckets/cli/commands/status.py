@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from twobuckets.cli import command
-from twobuckets.errors import AccessError, ExitStatus, NotFoundError, TwoBucketsError
+from twobuckets.errors import ExitStatus, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from twobuckets.cli.app import App
-    from twobuckets.pipeline.facts import Facts
     from twobuckets.settings import Pipeline
-
-_RECENT = timedelta(hours=1)
 
 
 @command("status")
@@ -34,12 +28,23 @@ def status(app: App) -> None:
     \b
       twobuckets --stack intake status
     """
+    from twobuckets.artifact import find_built
+    from twobuckets.logs.recent import describe_recent
     from twobuckets.pipeline.console import links_of
-    from twobuckets.pipeline.status import PartMissing, StatusSummary, count_unread
+    from twobuckets.pipeline.facts import Facts
+    from twobuckets.pipeline.status import PartMissing, StatusSummary, count_unread, iter_parts
 
     pipeline = _require_pipeline(app)
+    facts = Facts(app.aws, pipeline, app.now(), runs_rules=not app.settings.is_local)
+    built = find_built(app.settings) if pipeline.function is not None else None
     unread = missing = 0
-    for record in _iter_parts(app, pipeline):
+    for record in iter_parts(
+        facts,
+        app.settings,
+        built_sha256=built.sha256 if built is not None else None,
+        is_built_current=built is None or built.is_current,
+        describe_recent=partial(describe_recent, facts),
+    ):
         unread += count_unread(record)
         missing += isinstance(record, PartMissing)
         app.out.record(record)
@@ -74,60 +79,3 @@ def _require_pipeline(app: App) -> Pipeline:
         if require_deployable(cloudformation, settings.stack) is not None:
             raise
         raise not_deployed(settings.stack) from None
-
-
-def _iter_parts(app: App, pipeline: Pipeline) -> Iterator[object]:
-    """Yield the parts in the order they are shown, all of them read at the same time."""
-    from twobuckets.artifact import find_built
-    from twobuckets.parallel import map_unordered
-    from twobuckets.pipeline import status as describe
-    from twobuckets.pipeline.facts import Facts
-
-    facts = Facts(app.aws, pipeline, app.now(), runs_rules=not app.settings.is_local)
-    reads: list[Callable[[], object | None]] = [
-        partial(describe.describe_bucket, facts, "staging", pipeline.staging),
-        partial(describe.describe_staging, facts),
-        partial(describe.describe_bucket, facts, "archive", pipeline.archive),
-    ]
-    if pipeline.function is not None:
-        built = find_built(app.settings)
-        reads += [
-            partial(
-                describe.describe_function,
-                facts,
-                built_sha256=built.sha256 if built is not None else None,
-                is_built_current=built is None or built.is_current,
-            ),
-            partial(describe.describe_wiring, facts),
-        ]
-    if pipeline.log_group is not None:
-        reads.append(partial(_read_outcomes, app, facts, pipeline.log_group))
-    if pipeline.failure_queue_url is not None:
-        reads.append(partial(describe.describe_failure_queue, facts, pipeline.failure_queue_url))
-    done = dict(map_unordered(lambda part: (part[0], part[1]()), enumerate(reads)))
-    yield from (part for number in sorted(done) if (part := done[number]) is not None)
-    yield describe.describe_settings(app.settings, pipeline)
-
-
-def _read_outcomes(app: App, facts: Facts, log_group: str) -> object | None:
-    """Return what became of the last hour's files; None of a function that does not exist."""
-    from twobuckets.logs.recent import read_recent
-    from twobuckets.pipeline.lookups import CouldNotLook, Gone
-    from twobuckets.pipeline.status import PartUnread
-
-    is_ours = True
-    try:
-        is_ours = facts.function.is_ours
-    except Gone:
-        return None
-    except CouldNotLook:
-        # Outcome lines are looked for then: whatever else is there says too little.
-        pass
-    since = facts.now - _RECENT
-    try:
-        return read_recent(app.aws.logs, log_group, since=since, now=facts.now, is_ours=is_ours)
-    except AccessError:
-        return PartUnread("Last hour", "access denied", "logs:FilterLogEvents")
-    except TwoBucketsError as error:
-        reason = error.message.removeprefix(f"Could not read the log group {log_group}: ")
-        return PartUnread("Last hour", reason, None)
