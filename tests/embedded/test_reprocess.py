@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,6 @@ from twobuckets.settings import state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from mypy_boto3_s3.type_defs import CopySourceTypeDef
 
@@ -316,9 +316,11 @@ def test_an_older_copy_is_never_archived_over_a_newer_file(pipeline: Aws):
     disconnect(pipeline)
     source: CopySourceTypeDef = {"Bucket": ARCHIVE, "Key": "k", "VersionId": older["VersionId"]}
     copied = pipeline.s3.copy_object(Bucket=STAGING, Key="k", CopySource=source)
-    woken = run("reprocess", "k", "--yes", "--wait", "--json")
+    arguments = ["--yes", "--wait", "--json", "--failed-to", "failed.jsonl"]
+    woken = run("reprocess", "k", *arguments)
     assert woken.exit_code == 3, woken.output
     assert records(woken)[-1]["outcomes"] == {"superseded": 1}
+    assert json.loads(Path("failed.jsonl").read_text("utf-8").splitlines()[0])["key"] == "k"
     assert (archived_body(pipeline), versions(pipeline, ARCHIVE)) == (b"newer", Counter({"k": 2}))
     pipeline.s3.delete_object(Bucket=STAGING, Key="k", VersionId=copied["VersionId"])
     # Whoever asks for that version means it.

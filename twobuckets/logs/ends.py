@@ -16,6 +16,7 @@ from twobuckets.pipeline.retries import (
     retries_of_arrivals,
     retries_of_wakes,
 )
+from twobuckets.processor.contract import ARCHIVED, SUPERSEDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from twobuckets.logs.waiting import Fate
     from twobuckets.settings import Pipeline
 
-GOOD_ENDS: Final = frozenset({"archived", "superseded"})
+GOOD_ENDS: Final = frozenset({ARCHIVED, SUPERSEDED})
 """What nobody has to look after once it was uploaded: a newer version has an end of its own."""
 
 
@@ -54,6 +55,10 @@ class Ends:
     def problems(self) -> tuple[TwoBucketsError, ...]:
         """What could not be read on the way, so that outcomes may be late or missing."""
         return tuple(self._tracker.problems)
+
+    def is_good(self, fate: Fate) -> bool:
+        """Tell whether nobody has to look after an object that came to this end."""
+        return fate.fate in self._good
 
     def add(self, staged: AwaitedVersion) -> Iterator[Fate]:
         """Wait for one more object, and yield what is known of the others by now."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from twobuckets.logs.errors import KINDS, error_line, kind_of, matches, pattern_of
 from twobuckets.logs.lines import EntryReader, FailedInvocation, Outcome
+from twobuckets.processor import contract
 from twobuckets.processor.contract import REJECTED
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def find_failed(
     for event in events:
         entry = reader.read(event)
         match entry:
-            case Outcome(outcome="failed" | "rejected"):
+            case Outcome(outcome=contract.FAILED | contract.REJECTED):
                 failed[entry.key] = entry
                 silent.discard(entry.request_id or "")
-            case Outcome(outcome="archived" | "superseded"):
+            case Outcome(outcome=contract.ARCHIVED | contract.SUPERSEDED):
                 failed.pop(entry.key, None)
                 # Lambda tries again under the same request id.
                 silent.discard(entry.request_id or "")

@@ -19,6 +19,7 @@ from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
 from twobuckets.logs.lines import FailedInvocation, Outcome
 from twobuckets.logs.objects import CLOCK_TOLERANCE, AwaitedVersion, Whereabouts, find_whereabouts
 from twobuckets.pipeline.retries import DEFAULT, Retries
+from twobuckets.processor import contract
 from twobuckets.processor.contract import ARCHIVED, FAILED, MISSING, REJECTED, SUPERSEDED, Failure
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Tracker:
             return
         pending.request_id = line.request_id
         match line.outcome:
-            case "archived":
+            case contract.ARCHIVED:
                 fate = self._fate(
                     pending,
                     ARCHIVED,
@@ -262,14 +263,14 @@ class Tracker:
                     detail=line.reason,
                 )
                 yield self._settle(pending, fate)
-            case "rejected":
+            case contract.REJECTED:
                 fate = self._fate(pending, REJECTED, error=line.error, detail=line.reason)
                 yield self._settle(pending, fate)
-            case "failed":
+            case contract.FAILED:
                 error = line.error or Failure("", line.reason or "")
                 began_at = line.logged_at - (line.duration or timedelta())
                 yield from self._fail(pending, error, began_at, line.logged_at, now)
-            case "superseded" | "missing":
+            case contract.SUPERSEDED | contract.MISSING:
                 fate = self._fate(pending, line.outcome, detail=line.reason)
                 self._expect(pending, fate, now + _SECOND_THOUGHT)
 

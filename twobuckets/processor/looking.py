@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from twobuckets.processor.comparing import Likeness, compare, content_of
-from twobuckets.processor.contract import ORIGIN, Origin, read_origin
+from twobuckets.processor.contract import MISSING, ORIGIN, SUPERSEDED, Origin, read_origin
 from twobuckets.processor.copies import Copy, StagedVersion, is_after, is_named, judge_copy
 from twobuckets.processor.proving import Described, is_equal
 from twobuckets.processor.refusals import ClosedError, ask_why, reason_of_error
@@ -120,9 +120,9 @@ def find_staged(s3: S3Client, arrival: Arrival) -> tuple[Staged, Place]:
     if arrival.version_id is None:
         if head is None:
             _require_unlisted(s3, arrival.bucket, arrival.key)
-            raise NotHere("missing", "there is no such object in staging")
+            raise NotHere(MISSING, "there is no such object in staging")
         if arrival.etag is not None and etag_of(head) != arrival.etag:
-            raise NotHere("superseded", _REPLACED)
+            raise NotHere(SUPERSEDED, _REPLACED)
         return _staged(arrival, head), Place()
     if head is not None and head.get("VersionId") == arrival.version_id:
         return _staged(arrival, head), Place()
@@ -130,7 +130,7 @@ def find_staged(s3: S3Client, arrival: Arrival) -> tuple[Staged, Place]:
     # Neither 404 is a proof that it is gone or hidden. The listing is.
     place = _listed_place(s3, arrival.bucket, arrival.key, arrival.version_id)
     if place is None:
-        raise NotHere("missing", "this version is no longer in staging")
+        raise NotHere(MISSING, "this version is no longer in staging")
     if pinned is None:
         raise NotReadableYetError(_UNREADABLE)
     return _staged(arrival, pinned), place
@@ -149,9 +149,9 @@ def find_place(s3: S3Client, staged: Staged) -> Place:
         head = head_of(s3, {"Bucket": staged.bucket, "Key": staged.key})
         if head is None:
             _require_unlisted(s3, staged.bucket, staged.key)
-            raise NotHere("missing", "it was deleted from staging while it was processed")
+            raise NotHere(MISSING, "it was deleted from staging while it was processed")
         if etag_of(head) != staged.etag:
-            raise NotHere("superseded", _REPLACED)
+            raise NotHere(SUPERSEDED, _REPLACED)
         return Place()
     place = _listed_place(s3, staged.bucket, staged.key, staged.version_id)
     if place is not None:
@@ -159,7 +159,7 @@ def find_place(s3: S3Client, staged: Staged) -> Place:
     head = head_of(s3, {"Bucket": staged.bucket, "Key": staged.key})
     if head is not None and head.get("VersionId") == staged.version_id:
         return Place()  # a listing that garbles the key: some servers do, with control characters
-    raise NotHere("missing", "this version was deleted from staging while it was processed")
+    raise NotHere(MISSING, "this version was deleted from staging while it was processed")
 
 
 def _listed_place(s3: S3Client, bucket: str, key: str, version_id: str) -> Place | None:
@@ -185,17 +185,17 @@ def _require_unlisted(s3: S3Client, bucket: str, key: str) -> None:
 def require_wanted(arrival: Arrival, staged: Staged, place: Place, seen: Archived | None) -> None:
     """Raise NotHere unless the version is the latest upload of its key."""
     if place.is_replaced:
-        raise NotHere("superseded", _REPLACED)
+        raise NotHere(SUPERSEDED, _REPLACED)
     if seen and seen.origin and _is_damaged(staged, seen):
         raise NotHere(
-            "superseded",
+            SUPERSEDED,
             "it was brought back from the archive and has other bytes than what the archive holds "
             "of the same upload: one of the two was damaged when S3 copied it; compare both with "
             "the file that was uploaded",
         )
     if seen and seen.origin and not _is_later(arrival, staged, seen, seen.origin):
         raise NotHere(
-            "superseded",
+            SUPERSEDED,
             "the archive holds a later upload of this key, or one that cannot be told from a "
             "later one: to have this one processed nevertheless, upload it again",
         )
@@ -203,7 +203,7 @@ def require_wanted(arrival: Arrival, staged: Staged, place: Place, seen: Archive
         # A marker of ours comes after archiving (see delete_staged) and its condition is an ETag:
         # an upload of the same bytes in that instant is covered by it, though nobody deleted it.
         # So where something of this key is archived, the marker does not count.
-        raise NotHere("missing", "it was deleted: this version is under a delete marker")
+        raise NotHere(MISSING, "it was deleted: this version is under a delete marker")
 
 
 def _is_later(arrival: Arrival, staged: Staged, seen: Archived, origin: Origin) -> bool:

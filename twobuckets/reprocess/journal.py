@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.database import damaged
 from twobuckets.reprocess.items import Change, Count, Item, State
+from twobuckets.reprocess.plan import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -127,7 +128,7 @@ class Journal:
                         action.version_id,
                         action.etag,
                         action.size,
-                        State.LEFT if action.kind == "skip" else State.PLANNED,
+                        State.LEFT if action.kind is Kind.SKIP else State.PLANNED,
                         action.reason,
                         action.is_chosen,
                     )

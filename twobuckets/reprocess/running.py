@@ -11,7 +11,8 @@ from twobuckets.logs.ends import follow_ends
 from twobuckets.logs.objects import AwaitedVersion
 from twobuckets.logs.waiting import Fate
 from twobuckets.processor.contract import ARCHIVED
-from twobuckets.reprocess.items import Reprocessed
+from twobuckets.reprocess.items import Reprocessed, State
+from twobuckets.reprocess.plan import Kind
 from twobuckets.reprocess.run import Brake, Rate, apply, count_throttles
 from twobuckets.units import counted
 
@@ -75,13 +76,13 @@ def summarize_run(journal: Journal, outcomes: Counter[str] | None = None) -> Run
     failures: Counter[str] = Counter()
     for count in journal.counts():
         states[count.state] += count.objects
-        if count.state == "failed":
+        if count.state is State.FAILED:
             failures[count.reason or ""] += count.objects
     return RunSummary(
-        done=states["done"],
-        failed=states["failed"],
-        left=states["left"],
-        planned=states["planned"] + states["begun"],
+        done=states[State.DONE],
+        failed=states[State.FAILED],
+        left=states[State.LEFT],
+        planned=states[State.PLANNED] + states[State.BEGUN],
         outcomes=dict(outcomes or ()),
         failures=dict(failures),
     )
@@ -152,6 +153,13 @@ class Run:
         bad = any(fate not in _GOOD_ENDS for fate in self.outcomes)
         return bool(summary.failed or summary.left or bad)
 
+    @staticmethod
+    def is_bad(record: Reprocessed | Fate) -> bool:
+        """Tell whether somebody has to look after one object."""
+        if isinstance(record, Reprocessed):
+            return record.state is State.FAILED
+        return record.is_final and record.fate not in _GOOD_ENDS
+
     def _pass(self, most: int | None, *, wait: bool) -> Generator[Said, None, int]:
         """Apply at most so many, and with `wait` their outcomes; return how many failed."""
         ends = None
@@ -169,9 +177,11 @@ class Run:
         with contextlib.closing(self._apply(most)) as results:
             for result in results:
                 yield result
-                if result.state == "failed":
+                if result.state is State.FAILED:
                     failed += 1
-                elif ends is not None and result.state == "done" and result.kind != "restore":
+                elif (
+                    ends is not None and result.state is State.DONE and result.kind != Kind.RESTORE
+                ):
                     yield from self._count(ends.add(self._staged(result)))
         if ends is None:
             return failed
@@ -233,7 +243,7 @@ class Run:
     def _count_end(self, fate: Fate) -> None:
         self.outcomes[fate.fate] += 1
         error = f"{fate.error.type}: {fate.error.message}" if fate.error else fate.detail
-        group = fate.fate, None if fate.fate == "archived" else error
+        group = fate.fate, None if fate.fate == ARCHIVED else error
         if group not in self._groups and len(self._groups) >= _MOST_GROUPS:
             group = fate.fate, "many different errors"
         self._groups[group] += 1

@@ -8,6 +8,7 @@ census         how much there is to upload, counted beside the upload
 parts          S3's limits as arithmetic
 send           one run over files, all over one sender
 run            what the files of one run share
+following      what was uploaded, on its way through the pipeline
 small          a file that goes in one request
 large          a file that goes in parts, and goes on from what an earlier run left
 stream         standard input

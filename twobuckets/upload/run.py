@@ -66,6 +66,14 @@ class UploadOptions:
     resume: Resume = Resume.CONTINUE
     prices: Prices = US_EAST_1
 
+    @property
+    def most_bulk(self) -> int:
+        """How many large bodies may be in flight at once.
+
+        One more than there are parts, so that small files never wait for parts of large ones.
+        """
+        return self.most_parts + 1
+
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:

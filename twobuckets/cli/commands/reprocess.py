@@ -257,7 +257,6 @@ def _show(
     app: App, run: Run, said: Generator[Said, None, None], failures: FailureList, *, many: bool
 ) -> None:
     """Show what a run tells as it goes, and list what somebody has to look after."""
-    from twobuckets.logs.ends import GOOD_ENDS
     from twobuckets.reprocess.items import Reprocessed
     from twobuckets.reprocess.running import FailedObject, Waiting
 
@@ -271,9 +270,7 @@ def _show(
                     continue
                 if isinstance(record, Reprocessed):
                     live.close()
-                    is_bad = record.state == "failed"
-                else:
-                    is_bad = record.is_final and record.fate not in GOOD_ENDS
+                is_bad = run.is_bad(record)
                 app.out.record(record, went_well=not is_bad, many=many)
                 if is_bad:
                     failures.add(FailedObject(record.key))

@@ -189,7 +189,7 @@ def upload(
         FailureList(failed_to, app.out.warn) as failures,
         _remembering(app, command_words, remember, options.resume) as sent,
     ):
-        outcomes = Uploads(app, timeout, failures, many=many) if wait else None
+        fates = Fates(app, failures, many=many) if wait else None
         # A list on standard input can be read once only.
         counted_files = find() if from_file != STDIN else None
         summary = _upload(
@@ -200,12 +200,12 @@ def upload(
             concurrency,
             bandwidth_limit,
             failures,
-            outcomes,
+            fates,
             sent,
             many=many,
         )
-        if outcomes is not None:
-            summary = replace(summary, outcomes=outcomes.wait())
+        if fates is not None:
+            summary = replace(summary, outcomes=fates.wait(timeout))
         failures.complete()
         if not summary.failed:
             sent.forget()
@@ -217,7 +217,7 @@ def upload(
         )
     if not summary.uploaded and not summary.failed and not summary.sent_before:
         _tell_nothing_found(app, include, exclude)
-    unhappy = outcomes is not None and outcomes.bad > 0
+    unhappy = fates is not None and fates.ends.bad > 0
     app.finish(summary, attention=summary.failed > 0 or unhappy)
 
 
@@ -242,68 +242,52 @@ class Twins:
         )
 
 
-class Uploads:
-    """Follows uploaded files until each is archived or has failed, and lists what failed."""
+class Fates:
+    """Shows what becomes of uploaded files, and lists what failed."""
 
-    def __init__(self, app: App, timeout: timedelta, failures: FailureList, *, many: bool) -> None:
-        self._app = app
-        self._timeout = timeout
-        self._failures = failures
-        self._many = many
-        self._paths: dict[str, str] = {}
+    def __init__(self, app: App, failures: FailureList, *, many: bool) -> None:
         # Only who waits pays for all that reads the log.
-        from twobuckets.logs.ends import GOOD_ENDS, follow_ends
+        from twobuckets.logs.ends import follow_ends
 
-        self._good_ends = GOOD_ENDS
-        self._ends = follow_ends(
+        self.ends = follow_ends(
             app.aws, app.pipeline, now=app.now, sleep=app.sleep, tells_retries=True
         )
+        self._app = app
+        self._failures = failures
+        self._many = many
 
-    @property
-    def bad(self) -> int:
-        """How many files somebody has to look after."""
-        return self._ends.bad
+    def follow(self, uploading: Upload) -> Iterator[Uploaded | Failed | Warned | SentBefore]:
+        """Yield what the upload tells, and show what the processor made of it meanwhile."""
+        from twobuckets.upload.following import Followed
 
-    def add(self, uploaded: Uploaded | SentBefore) -> None:
-        """Wait for one more file, and show what is known of the others by now."""
-        self._paths[uploaded.key] = uploaded.path
-        from twobuckets.logs.objects import AwaitedVersion
+        self._followed = Followed(uploading, self.ends)
+        for record in self._followed:
+            if isinstance(record, Uploaded | Failed | Warned | SentBefore):
+                yield record
+            else:
+                self._show(record)
 
-        staged = AwaitedVersion(
-            uploaded.key,
-            uploaded.version_id,
-            uploaded.etag,
-            uploaded.uploaded_at,
-            uploaded.size_bytes,
-        )
-        self._show(self._ends.add(staged))
-
-    def wait(self) -> dict[str, int]:
+    def wait(self, timeout: timedelta) -> dict[str, int]:
         """Show the rest as it comes; return how many files had each fate."""
-        files = counted(self._ends.waiting, "file")
+        files = counted(self.ends.waiting, "file")
         try:
             with self._app.out.waiting(f"Waiting for the processor: {files}"):
-                self._show(self._ends.wait(self._timeout))
+                for fate in self.ends.wait(timeout):
+                    self._show(fate)
         except KeyboardInterrupt:
-            files = counted(self._ends.waiting, "uploaded file is", "uploaded files are")
+            files = counted(self.ends.waiting, "uploaded file is", "uploaded files are")
             self._app.out.note(f"Stopped waiting. {files} in S3 all the same; what comes of it:")
             self._app.out.note(f"{self._app.program} logs --follow")
             raise
-        for problem in self._ends.problems:
+        for problem in self.ends.problems:
             self._app.out.warn(f"{problem.message}; outcomes may be late or missing")
-        return dict(self._ends.counts)
+        return dict(self.ends.counts)
 
-    def _show(self, fates: Iterable[Fate]) -> None:
-        for fate in fates:
-            self._app.out.record(
-                fate, went_well=fate.fate in self._good_ends or not fate.is_final, many=self._many
-            )
-            if not fate.is_final:
-                continue
-            path = self._paths.pop(fate.key, "")
-            if fate.fate not in self._good_ends:
-                reason = fate.error.message if fate.error is not None else fate.detail or fate.fate
-                self._failures.add(Failed(path, fate.key, f"{fate.fate}: {reason}"))
+    def _show(self, fate: Fate) -> None:
+        went_well = not fate.is_final or self.ends.is_good(fate)
+        self._app.out.record(fate, went_well=went_well, many=self._many)
+        if fate.is_final and (failed := self._followed.end(fate)) is not None:
+            self._failures.add(failed)
 
 
 def _upload(
@@ -314,17 +298,14 @@ def _upload(
     concurrency: int | None,
     bandwidth_limit: int | None,
     failures: FailureList,
-    outcomes: Uploads | None,
+    fates: Fates | None,
     sent: Sent,
     *,
     many: bool,
 ) -> UploadSummary:
+    """Send the files, and show what comes of each."""
     started_at = app.now()
-    limits = {
-        # One more than there are parts, so that small files never wait for parts of large ones.
-        "most_bulk": options.most_parts + 1,
-        "bytes_per_second": bandwidth_limit,
-    }
+    limits = {"most_bulk": options.most_bulk, "bytes_per_second": bandwidth_limit}
     if concurrency is not None:
         limits["most"] = concurrency
     with app.connect(**limits) as sender, upload_progress(app.out, counted_files) as progress:
@@ -345,24 +326,18 @@ def _upload(
             stdin=sys.stdin.buffer if hasattr(sys.stdin, "buffer") else None,
         )
         try:
-            for record in uploading:
+            for record in uploading if fates is None else fates.follow(uploading):
                 if isinstance(record, Warned):
                     app.out.warn(record.message)
                     continue
+                if progress is not None:
+                    progress.done(record)
                 if isinstance(record, SentBefore):
-                    if progress is not None:
-                        progress.skipped(record.size_bytes)
-                    if outcomes is not None:
-                        outcomes.add(record)
                     continue
                 if isinstance(record, Failed):
                     failures.add(record)
-                if progress is not None:
-                    progress.done(record)
                 went_well = isinstance(record, Uploaded) and not record.replaced
                 app.out.record(record, went_well=went_well, many=many)
-                if isinstance(record, Uploaded) and outcomes is not None:
-                    outcomes.add(record)
         except KeyboardInterrupt:
             count = uploading.summary(app.now() - started_at).uploaded
             app.out.note(f"Interrupted: {counted(count, 'file')} uploaded")

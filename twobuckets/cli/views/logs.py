@@ -21,6 +21,7 @@ from twobuckets.logs.lines import (
     Outcome,
     PlatformLine,
 )
+from twobuckets.processor.contract import ARCHIVED, FAILED, MISSING, REJECTED, SUPERSEDED
 from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes
 
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
     from twobuckets.processor.contract import Failure
 
 _STYLES: Final = {
-    "archived": "green",
-    "failed": "bold red",
-    "rejected": "magenta",
-    "superseded": "yellow",
-    "missing": "yellow",
+    ARCHIVED: "green",
+    FAILED: "bold red",
+    REJECTED: "magenta",
+    SUPERSEDED: "yellow",
+    MISSING: "yellow",
 }
 _LEVEL_STYLES: Final = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow", "WARN": "yellow"}
 _WIDTH: Final = 10

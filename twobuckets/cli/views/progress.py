@@ -16,6 +16,7 @@ from twobuckets.units import counted, format_bytes, format_duration
 from twobuckets.upload.census import Census
 from twobuckets.upload.files import STDIN, Failed, File
 from twobuckets.upload.parts import THRESHOLD_BYTES
+from twobuckets.upload.sent import SentBefore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -54,20 +55,15 @@ class Bars:
                     self._large[file.key] = task
             self._progress.advance(task, count)
 
-    def done(self, record: Uploaded | Failed) -> None:
+    def done(self, record: Uploaded | Failed | SentBefore) -> None:
         """Count a file, and take it off the display."""
         with self._lock:
             self._done += 1
             task = self._large.pop(record.key, None)
         if task is not None:
             self._progress.remove_task(task)
-        self._update()
-
-    def skipped(self, size_bytes: int) -> None:
-        """Count a file that was sent before."""
-        with self._lock:
-            self._done += 1
-        self._progress.advance(self._all, size_bytes)
+        if isinstance(record, SentBefore):
+            self._progress.advance(self._all, record.size_bytes)
         self._update()
 
     def _update(self) -> None:
@@ -108,15 +104,12 @@ class Ticks:
             self._told_at = now
             self._out.record(Progressed(self._sent_bytes, self._total_bytes, self._done))
 
-    def done(self, record: Uploaded | Failed) -> None:
+    def done(self, record: Uploaded | Failed | SentBefore) -> None:
         """Count a file that is over."""
-        self._done += 1
-
-    def skipped(self, size_bytes: int) -> None:
-        """Count a file that was sent before."""
         with self._lock:
             self._done += 1
-            self._sent_bytes += size_bytes
+            if isinstance(record, SentBefore):
+                self._sent_bytes += record.size_bytes
 
 
 @contextlib.contextmanager

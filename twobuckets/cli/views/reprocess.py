@@ -10,9 +10,11 @@ from rich.text import Text
 from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views
 from twobuckets.prices import format_usd
+from twobuckets.processor.contract import ARCHIVED
 from twobuckets.reprocess.batch import BatchJob, BatchPermissions
 from twobuckets.reprocess.items import Count, Item, Reprocessed, State
 from twobuckets.reprocess.journals import RunStatus
+from twobuckets.reprocess.plan import Kind
 from twobuckets.reprocess.run import PlanTotals
 from twobuckets.reprocess.running import OutcomeGroup, RunSummary
 from twobuckets.text import visible
@@ -53,7 +55,7 @@ def _planned(plan: PlanTotals) -> Text:
 
 
 def _item(item: Item) -> Text:
-    line = Text(f"{item.kind:8}", style="yellow" if item.kind == "skip" else "")
+    line = Text(f"{item.kind:8}", style="yellow" if item.kind == Kind.SKIP else "")
     line.append(visible(item.key))
     if item.reason:
         line.append(f"  {visible(item.reason)}", style="dim")
@@ -102,7 +104,7 @@ def _count(count: Count) -> Text:
 
 def _outcome_group(group: OutcomeGroup) -> Text:
     line = Text(f"{group.objects:>10,} × {group.fate:12}")
-    line.stylize("green" if group.fate == "archived" else "red")
+    line.stylize("green" if group.fate == ARCHIVED else "red")
     if group.error is not None:
         line.append(visible(group.error))
         line.append(f"  such as {visible(group.example)}", style="dim")

@@ -27,6 +27,7 @@ from twobuckets.pipeline.status import (
     StatusSummary,
     WiringStatus,
 )
+from twobuckets.processor.contract import FAILED
 from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes, format_duration
 
@@ -237,7 +238,7 @@ def _outcome_count(outcomes: OutcomesStatus, kind: str, count: int) -> Text:
     said = f"{invocations if outcomes.counts_invocations else f'{count:,} '}{visible(kind)}"
     if kind != SUCCEEDED and tries > count:
         said += f" ({tries:,} tries)"
-    return Text(said, _BAD if kind == "failed" else "")
+    return Text(said, _BAD if kind == FAILED else "")
 
 
 def _failure_queue_status(queue: FailureQueueStatus) -> Text:

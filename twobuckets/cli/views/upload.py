@@ -9,6 +9,7 @@ from rich.text import Text
 from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views, remote
 from twobuckets.prices import format_usd
+from twobuckets.processor.contract import ARCHIVED
 from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes, format_duration
 from twobuckets.upload.files import Failed
@@ -124,7 +125,7 @@ def _summary(record: UploadSummary) -> Text:
         text += f", {format_bytes(record.resumed_bytes)} of it were there already"
     line = _with_failures(Text(text, style="bold"), record.failed)
     for fate, count in sorted((record.outcomes or {}).items()):
-        line.append(f", {count:,} {fate}", style="bold" if fate == "archived" else "bold red")
+        line.append(f", {count:,} {fate}", style="bold" if fate == ARCHIVED else "bold red")
     return line
 
 

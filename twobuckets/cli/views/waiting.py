@@ -8,10 +8,11 @@ from rich.text import Text
 
 from twobuckets.cli.views import View, Views
 from twobuckets.logs.waiting import Fate
+from twobuckets.processor.contract import ARCHIVED, FAILED, REJECTED
 from twobuckets.text import visible
 from twobuckets.units import format_duration
 
-_STYLES = {"archived": "green", "failed": "bold red", "rejected": "red"}
+_STYLES = {ARCHIVED: "green", FAILED: "bold red", REJECTED: "red"}
 
 
 def _fate(fate: Fate) -> Text:
