@@ -291,7 +291,11 @@ class Settings:
     """Invocations that may run at once, reserved for the processor."""
     record_concurrency: int = _setting("processor.record_concurrency", _whole(1, 64), default=1)
     """Files of one event that are processed side by side."""
-    folders: str = _setting("processor.folders", _one_of("skip", "process"), default="skip")
+    folders: str = _setting(
+        "processor.folders",
+        _one_of(contract.SKIP_FOLDERS, contract.PROCESS_FOLDERS),
+        default=contract.SKIP_FOLDERS,
+    )
     """What becomes of the empty objects that consoles make for folders: they stay, or are files."""
     policies: tuple[str, ...] = _setting("processor.policies", _policies, default=())
     """ARNs of managed policies for what the function does beside archiving."""

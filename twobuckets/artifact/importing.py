@@ -44,7 +44,6 @@ class _Report:
     message: str = ""
     file: str | None = None
     line: int | None = None
-    is_syntax: bool = False
     is_import: bool = False
     absent: str | None = None
     names: Sequence[str] | None = ()

@@ -110,7 +110,6 @@ def _describe(error: BaseException, task: str) -> dict[str, Any]:
         "message": message,
         "file": file,
         "line": line,
-        "is_syntax": isinstance(error, SyntaxError),
         "is_import": isinstance(error, ImportError),
         "absent": error.name if isinstance(error, ModuleNotFoundError) else None,
     }

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
 
-from twobuckets.s3.xmltext import unescape
+from twobuckets.s3.xmltext import FORBIDDEN, unescape
 
 if TYPE_CHECKING:
     from xml.etree import ElementTree as ET
@@ -241,7 +241,6 @@ def _parse(body: bytes) -> "ET.Element":
 
 
 _CHARACTER = re.compile(rb"&#(?:x([0-9a-fA-F]+)|([0-9]+));")
-_ALLOWED = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _allowed(reference: re.Match[bytes]) -> bytes:
@@ -250,7 +249,7 @@ def _allowed(reference: re.Match[bytes]) -> bytes:
     S3 writes a key with an escape character so, where nothing encodes keys: in ListParts.
     """
     number = int(reference[1], 16) if reference[1] else int(reference[2])
-    is_allowed = number <= sys.maxunicode and _ALLOWED.fullmatch(chr(number))
+    is_allowed = number <= sys.maxunicode and not FORBIDDEN.fullmatch(chr(number))
     return reference[0] if is_allowed else b"&#xfffd;"
 
 

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from twobuckets.s3.xmltext import FORBIDDEN
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 # What `encoding-type=url` encodes (S3 API reference, ListObjectVersions).
 _ENCODED = ("Delimiter", "Key", "KeyMarker", "NextKeyMarker", "Prefix")
 _is_encoding: ContextVar[bool] = ContextVar("is_encoding", default=False)
-
-# What no XML 1.0 document can hold (XML 1.0, "Char").
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def install() -> None:
@@ -86,7 +85,7 @@ def _write_characters_that_xml_cannot_hold() -> None:
                     element.text = quote(element.text or "", safe="/")
             SubElement(root, "EncodingType").text = "url"
         text = tostring(root, encoding="unicode")
-        referred = _NOT_XML.sub(lambda found: f"&#x{ord(found[0]):x};", text)
+        referred = FORBIDDEN.sub(lambda found: f"&#x{ord(found[0]):x};", text)
         return b'<?xml version="1.0" encoding="UTF-8"?>\n' + referred.encode("utf-8")
 
     s3._xml_body = write
