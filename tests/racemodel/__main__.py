@@ -3,9 +3,10 @@
     python -m tests.racemodel --schedules 100000 --seed 7
 
 A third of them are the processor alone; the others have one, two or three runs of reprocess. In a
-quarter of either somebody runs `doctor --fix` as well. Every
-breach is printed with what makes it happen again; the exit status is 1 if there was any. Ctrl-C
-ends the storm early and says how far it was.
+quarter of either somebody runs `doctor --fix` as well. Every breach is printed with what makes it
+happen again; the exit status is 1 if there was any. Ctrl-C ends the storm early and says how far it
+was. At the end stands how many schedules of each kind there were, and in how many of them each
+misfortune struck.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 from tests.racemodel.actors import SameThread
 from tests.racemodel.laws import LawBroken
@@ -39,6 +41,7 @@ def main() -> int:
     concurrent.futures.ThreadPoolExecutor = SameThread  # type: ignore[misc, assignment]
     began_at = time.monotonic()
     kinds: Counter[str] = Counter()
+    struck: Counter[str] = Counter()
     breaches = 0
     with contextlib.suppress(KeyboardInterrupt):
         for number in range(options.schedules):
@@ -53,8 +56,10 @@ def main() -> int:
                         flush=True,
                     )
             kinds[kind] += 1
-    for kind in sorted(kinds):
-        print(f"{kinds[kind]:>9,} {kind}")
+            struck.update(misfortunes_of(world))
+    for counts in (kinds, struck):
+        for name in sorted(counts):
+            print(f"{counts[name]:>9,} {name}")
     seconds = time.monotonic() - began_at
     print(
         f"{kinds.total():,} schedules with seed {options.seed}: {breaches:,} breaches, "
@@ -69,9 +74,8 @@ def draw(seed: int, number: int) -> tuple[str, World]:
     thrown = dice.randbytes(SCENARIO_BYTES)
     runs: tuple[Run, ...] = ()
     if dice.random() < 2 / 3:
-        runs = read_runs(dice.randbytes(RUNS_BYTES), most=3)
-    # What comes back of repeated bytes has no order that could be told: only the processor's has.
-    scenario = read_scenario(thrown, repeats_bodies=None if not runs else False)
+        runs = read_runs(dice.randbytes(RUNS_BYTES))
+    scenario = read_scenario(thrown)
     world = ReprocessWorld(scenario, runs) if runs else World(scenario)
     has_doctor = dice.random() < 1 / 4
     if has_doctor:
@@ -83,7 +87,27 @@ def kind_of(scenario: Scenario, runs: int, *, has_doctor: bool) -> str:
     staging = "versions" if scenario.staging_versioned else "no versions"
     archive = "versions" if scenario.archive_versioned else "no versions"
     doctor = " and doctor --fix" if has_doctor else ""
-    return f"{runs} runs of reprocess{doctor}, {staging} in staging, {archive} in the archive"
+    reprocess = "1 run" if runs == 1 else f"{runs} runs"
+    return f"{reprocess} of reprocess{doctor}, {staging} in staging, {archive} in the archive"
+
+
+def misfortunes_of(world: World) -> Iterator[str]:
+    """Name what went wrong in a world that has run, and what made it hard to tell its files."""
+    scenario = world.scenario
+    killed = [line for line in world.scheduler.trace if ": killed before" in line]
+    happened = {
+        "an event came twice": any(upload.events > 1 for upload in scenario.uploads),
+        "the same bytes came again": (
+            len({upload.body for upload in scenario.uploads}) < len(scenario.uploads)
+        ),
+        "the function died": any(not line.startswith("reprocess") for line in killed),
+        "a run of reprocess died": any(line.startswith("reprocess") for line in killed),
+        "the function failed": any(upload.failures for upload in scenario.uploads),
+        "a file was rejected": any(upload.rejects for upload in scenario.uploads),
+        "a copy was damaged": bool(scenario.corrupt_copies) and not world.s3.corrupt_copies,
+        "a delete marker was removed": scenario.undelete,
+    }
+    return (f"with: {name}" for name, has_happened in happened.items() if has_happened)
 
 
 def describe(world: World) -> str:

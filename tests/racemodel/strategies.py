@@ -134,15 +134,15 @@ def _run(dice: _Dice) -> Run:
     )
 
 
-def read_runs(thrown: bytes, *, most: int = 2) -> tuple[Run, ...]:
-    """Return the runs of reprocess, one to `most`, that RUNS_BYTES bytes mean."""
+def read_runs(thrown: bytes) -> tuple[Run, ...]:
+    """Return the runs of reprocess, one to three, that RUNS_BYTES bytes mean."""
     dice = _Dice(thrown)
-    return tuple(_run(dice) for _ in range(1 + dice.below(most)))
+    return tuple(_run(dice) for _ in range(1 + dice.below(3)))
 
 
 RUNS_BYTES = 1 + 3 * 7
 RUNS = _thrown(RUNS_BYTES).map(read_runs)
-"""One run of reprocess over the key, or two."""
+"""One run of reprocess over the key, or two, or three."""
 
 
 def find_breach(

@@ -24,7 +24,7 @@ __all__ = ["function_environment", "mutants"]
 
 
 @run_settings(150)
-@given(scenarios(repeats_bodies=False), RUNS)
+@given(scenarios(), RUNS)
 def test_no_interleaving_with_reprocess_loses_a_version(
     scenario: Scenario, runs: tuple[Run, ...]
 ) -> None:
@@ -40,7 +40,6 @@ def test_none_of_8_000_interleavings_with_reprocess_loses_a_version(
     pair = scenarios(
         staging_versioned=staging == "versioned",
         archive_versioned=archive == "versioned",
-        repeats_bodies=False,
     )
 
     @run_settings(2_000)
