@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.faults.proxy import FaultProxy
+from tests.faults.storm import environment_of
 from twobuckets.cli import cli
 from twobuckets.reprocess.batch import KINDS
 from twobuckets.reprocess.journals import require_unfinished
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3.type_defs import CopySourceTypeDef
 
+    from tests.faults.proxy import Asked
+    from twobuckets import local
     from twobuckets.aws.clients import Aws
 
 STAGING = "local-staging-000000000000-us-east-1"
@@ -329,6 +334,65 @@ def test_an_older_copy_is_never_archived_over_a_newer_file(pipeline: Aws):
     result = run("reprocess", "k", *chosen, "--yes", "--wait", "--json")
     assert result.exit_code == 0, result.output
     assert archived_body(pipeline) == b"older"
+
+
+def test_a_second_run_s_slow_copy_is_not_archived_over_a_newer_file(
+    pipeline: Aws, embedded_server: local.Server, tmp_path: Path
+):
+    """Two runs have planned one version; the second one copies what the first one's copy became.
+
+    S3 reads a copy's source when the copy begins, and the destination's condition counts when it
+    ends. The embedded S3 copies in one instant, so the proxy makes the two of it.
+    """
+    pipeline.s3.put_object(Bucket=STAGING, Key="k", Body=b"older")
+    wait_until_archived(pipeline, Counter(["k"]))
+    asked, begins, ends = threading.Event(), threading.Event(), threading.Event()
+
+    def copy_slowly(request: Asked) -> bytes | None:
+        if request.method != "PUT" or b"x-amz-copy-source:" not in request.fields:
+            return None
+        asked.set()
+        assert begins.wait(60)
+        version_id = pipeline.s3.head_object(Bucket=ARCHIVE, Key="k")["VersionId"]
+        begins.clear()
+        assert ends.wait(60)
+        source: CopySourceTypeDef = {"Bucket": ARCHIVE, "Key": "k", "VersionId": version_id}
+        copied = pipeline.s3.copy_object(
+            Bucket=STAGING, Key="k", CopySource=source, IfNoneMatch="*"
+        )
+        etag = copied["CopyObjectResult"]["ETag"].replace('"', "&quot;")
+        body = f"<CopyObjectResult><ETag>{etag}</ETag></CopyObjectResult>".encode()
+        return (
+            f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n"
+            f"x-amz-version-id: {copied['VersionId']}\r\n"
+            f"x-amz-copy-source-version-id: {version_id}\r\n\r\n"
+        ).encode() + body
+
+    with FaultProxy(rate=0, refuses=copy_slowly) as proxy:
+        environ = environment_of(embedded_server, tmp_path, staging=STAGING, archive=ARCHIVE)
+        command = [sys.executable, "-m", "twobuckets", "reprocess", "k", "--yes", "--json"]
+        second = subprocess.Popen(
+            command,
+            env=environ | {"HTTP_PROXY": proxy.url, "http_proxy": proxy.url, "no_proxy": ""},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert asked.wait(60)
+        first = run("reprocess", "k", "--yes", "--wait", "--json")
+        assert first.exit_code == 0, first.output
+        wait_until_archived(pipeline, Counter({"k": 2}))
+        begins.set()
+        while begins.is_set():
+            time.sleep(0.01)
+        pipeline.s3.put_object(Bucket=STAGING, Key="k", Body=b"newer")
+        wait_until_archived(pipeline, Counter({"k": 3}))
+        ends.set()
+        said, _ = second.communicate(timeout=60)
+    assert second.returncode == 3, said
+    moved = next(record for record in map(json.loads, said.splitlines()) if "state" in record)
+    assert moved["state"] == "left", moved
+    wait_until_archived(pipeline, Counter({"k": 3}))
+    assert archived_body(pipeline) == b"newer"
 
 
 def give_to_a_job(place: str) -> None:

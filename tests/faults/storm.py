@@ -94,7 +94,7 @@ def run_storm(server: local.Server, aws: Aws, folder: Path, wishes: Wishes) -> S
     for bucket in (STAGING, ARCHIVE):
         aws.s3.create_bucket(Bucket=bucket)
         aws.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    environ = _environment(server, folder)
+    environ = environment_of(server, folder)
     with _processor(server, folder):
         up = _blow(
             ["upload", str(folder / "files"), "--recursive", "--json", "--quiet"],
@@ -130,11 +130,14 @@ def _write_files(folder: Path, wishes: Wishes) -> dict[str, str]:
     return digests
 
 
-def _environment(server: local.Server, folder: Path) -> dict[str, str]:
+def environment_of(
+    server: local.Server, folder: Path, *, staging: str = STAGING, archive: str = ARCHIVE
+) -> dict[str, str]:
+    """Return the environment in which programs work on a pair, and keep their state in a folder."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "TWOBUCKETS_"))}
     return inherited | {
-        "TWOBUCKETS_STAGING": STAGING,
-        "TWOBUCKETS_ARCHIVE": ARCHIVE,
+        "TWOBUCKETS_STAGING": staging,
+        "TWOBUCKETS_ARCHIVE": archive,
         "TWOBUCKETS_ENDPOINT_URL": server.endpoint_url,
         "AWS_ACCESS_KEY_ID": server.access_key,
         "AWS_SECRET_ACCESS_KEY": server.secret_key,
@@ -282,7 +285,7 @@ def _wait_until_empty(aws: Aws, bucket: str, files: int) -> None:
 @contextlib.contextmanager
 def _processor(server: local.Server, folder: Path) -> Iterator[None]:
     """Run the processor beside the storm, on whatever is in staging."""
-    environ = _environment(server, folder) | {
+    environ = environment_of(server, folder) | {
         "ARCHIVE_BUCKET": ARCHIVE,
         "TWOBUCKETS_PROCESS": "tests.faults.storm:process",
         "AWS_ENDPOINT_URL": server.endpoint_url,
