@@ -43,64 +43,67 @@ def packed() -> set[str]:
         return {name for name in read.namelist() if is_own(name)}
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("credentials", ""),
-        ("credentials.json", ""),
-        ("Credentials.CSV", ""),
-        ("sub/secrets.yaml", ""),
-        ("prod.env", ""),
-        ("id_rsa", ""),
-        ("id_ed25519.pub", ""),
-        ("terraform.tfstate", ""),
-        ("terraform.tfstate.backup", ""),
-        ("store.p12", ""),
-        ("store.jks", ""),
-        ("server.key", ""),
-        ("server.pem", KEY),
-        ("notes.txt", "as agreed:\n" + KEY),
-    ],
-)
-def test_what_looks_like_a_secret_is_refused_unless_it_is_meant(source, name, text):
-    (source / name).parent.mkdir(exist_ok=True)
-    (source / name).write_text(text)
+SECRETS = {
+    "credentials": "",
+    "credentials.json": "",
+    "Credentials.CSV": "",
+    "sub/secrets.yaml": "",
+    "prod.env": "",
+    "id_rsa": "",
+    "id_ed25519.pub": "",
+    "terraform.tfstate": "",
+    "terraform.tfstate.backup": "",
+    "store.p12": "",
+    "store.jks": "",
+    "server.key": "",
+    "server.pem": KEY,
+    "notes.txt": "as agreed:\n" + KEY,
+}
+HARMLESS = {
+    "credentials.py": "",
+    "secrets_test.py": f"KEY = '''{KEY}'''",
+    "id_numbers.csv": "",
+    "ca.pem": CERTIFICATE,
+}
+
+
+def write(source: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(text)
+
+
+# A message names ten at most.
+@pytest.mark.parametrize("names", [list(SECRETS)[:7], list(SECRETS)[7:]], ids=["names", "contents"])
+def test_what_looks_like_a_secret_is_refused_unless_it_is_meant(source, names):
+    """All are named at once, and when all but one are meant, the one."""
+    write(source, {name: SECRETS[name] for name in names})
     result = build()
     assert result.exit_code == 2
-    assert f"{name} looks like" in result.stderr
-    assert f'include = ["{name}"]' in result.stderr
+    for name in names:
+        assert f"{name} looks like" in result.stderr
     assert not Path(".twobuckets/processor.zip").exists()
-    result = build(include=f'"{name}"')
+    *meant, left = (json.dumps(name) for name in names)
+    result = build(include=", ".join(meant))
+    assert result.exit_code == 2
+    assert result.stderr.count(" looks like ") == 1
+    assert f"include = [{left}]" in result.stderr
+    result = build(include=", ".join([*meant, left]))
     assert result.exit_code == 0, result.stderr
-    assert name in packed()
+    assert packed() >= set(names)
     assert "looks like" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("credentials.py", ""),
-        ("secrets_test.py", f"KEY = '''{KEY}'''"),
-        ("id_numbers.csv", ""),
-        ("ca.pem", CERTIFICATE),
-    ],
-)
-def test_what_may_be_harmless_is_packed_and_told(source, name, text):
-    (source / name).write_text(text)
+def test_what_may_be_harmless_is_packed_and_told(source):
+    write(source, HARMLESS)
     result = build()
     assert result.exit_code == 0, result.stderr
-    assert f"Note: {name} of" in result.stderr
+    for name in HARMLESS:
+        assert f"Note: {name} of" in result.stderr
     assert "looks like" in result.stderr
-    assert name in packed()
-    assert "looks like" not in build(include=f'"{name}"').stderr
-
-
-def test_all_that_is_refused_is_named_at_once(source):
-    for name in ("credentials", "id_rsa", "a.p12"):
-        (source / name).touch()
-    result = build()
-    for name in ("credentials", "id_rsa", "a.p12"):
-        assert name in result.stderr
+    assert packed() >= HARMLESS.keys()
+    meant = ", ".join(json.dumps(name) for name in HARMLESS)
+    assert "looks like" not in build(include=meant).stderr
 
 
 def test_hidden_files_stay_out_unless_they_are_meant(source):
