@@ -219,12 +219,13 @@ _SHOWN_BY: Final = {
     "status": "status",
     "": "ls",
     "logs": "logs",
+    "trace": "trace",
     "doctor": "doctor",
     "reprocess": "reprocess",
     "local": "local",
     "manual": "help",
 }
-_TOLD_BY: Final = {"Progressed": "upload"}
+_TOLD_BY: Final = {"Progressed": "upload", "TracedKey": "trace"}
 
 
 def records() -> str:

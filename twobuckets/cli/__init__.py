@@ -52,6 +52,7 @@ COMMANDS: Final = {
     "cat": "Write the bytes of a file to standard output.",
     "get": "Write a staged or archived file into a file.",
     "logs": "Show what the processor logged.",
+    "trace": "Show the whole life of a file, and what happens next.",
     "doctor": "Find what is stuck, orphaned or broken, and why.",
     "reprocess": "Get objects processed again.",
     "local": "Run the embedded AWS on this machine.",

@@ -143,6 +143,29 @@ class LogsSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class TracedKey:
+    """A key whose life follows: its events, and what is true of it now."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSummary:
+    """How many keys were traced, how many of them need you, and how many events that took.
+
+    The log was searched from `log_start_at` on, which is null where there is none. `has_more` says
+    that more keys have the prefix.
+    """
+
+    type_name: ClassVar[str] = "summary"
+    keys: int
+    needs_you: int
+    events: int
+    log_start_at: datetime | None
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HelpSummary:
     """How many topics, or pages, `help` showed."""
 

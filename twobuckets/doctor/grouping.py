@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.doctor import function
 from twobuckets.doctor.causes import Cause, Evidence, LastWord, read_evidence
 from twobuckets.doctor.findings import Finding, Severity
-from twobuckets.doctor.site import DELIVERY
 from twobuckets.doctor.staging import is_archived, iter_staged, version_staged
 from twobuckets.doctor.stuck import (
     FAILURES,
@@ -29,6 +28,7 @@ from twobuckets.doctor.summary import StagedTotals
 from twobuckets.doctor.unlogged import explain_nameless, explain_unlogged, match_nameless
 from twobuckets.parallel import map_ordered, map_unordered
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
+from twobuckets.pipeline.retries import DELIVERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

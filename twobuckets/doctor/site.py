@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from twobuckets.settings import Pipeline, Settings
 
 ORPHANED_AFTER: Final = timedelta(days=1)
-# What S3 may need to tell Lambda, and Lambda to start: S3 user guide, NotificationHowTo,
-# "typically seconds, but can sometimes take a minute or longer".
-DELIVERY: Final = timedelta(minutes=2)
-# A message that a queue brings back without end is called stuck after so many receipts.
-_RECEIPTS: Final = 3
 # What one request gets out of S3 (S3 user guide, "Performance design patterns": "one concurrent
 # request for each 85-90 MB/s of desired network throughput").
 READ_BYTES_A_SECOND: Final = 90_000_000
@@ -144,16 +139,12 @@ class Site:
 
         By default the time that delivery, every try and the pauses between them can take.
         """
-        if self.older_than is not None:
-            return self.older_than
-        if self.retries.attempts is None:
-            return DELIVERY + self.retries.pause * _RECEIPTS
-        return self.may_take
+        return self.retries.stuck_after if self.older_than is None else self.older_than
 
     @property
     def may_take(self) -> timedelta:
         """The longest time from an object's arrival to the end of its last try."""
-        return DELIVERY + self.retries.lasts
+        return self.retries.may_take
 
     @property
     def readable_bytes(self) -> float:

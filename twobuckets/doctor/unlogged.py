@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twobuckets.doctor import function, wiring
 from twobuckets.doctor.causes import MOST_EVENTS, Cause, Evidence, Nameless
-from twobuckets.doctor.site import DELIVERY
 from twobuckets.doctor.stuck import WHY
 from twobuckets.pipeline.lookups import CouldNotLook
+from twobuckets.pipeline.retries import DELIVERY
 from twobuckets.units import format_duration
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 events     log events across all streams: a range of time, or what is still to come
 lines      what an event says: an outcome, Lambda's own words, or text
 selection  which entries are asked for
+naming     what the log says of a few keys, in few requests however long it is
 recent     files by what became of them lately, for a glance
 failures   what failed and was not made good since
 waiting    what became of objects that were put into staging, told once for each

@@ -208,7 +208,7 @@ def iter_selected(
     read. Raises NotFoundError when the group does not exist, and AccessError.
     """
     streams: tuple[str, ...] = ()
-    term = selection.request_id or (_term_of(selection.key) if selection.key is not None else None)
+    term = selection.request_id or (term_of(selection.key) if selection.key is not None else None)
     if term is not None:
         found = _find_streams(logs, group, term, start_at=start_at, end_at=end_at)
         if found is None:
@@ -268,7 +268,7 @@ def _find_streams(
     return _Streams(streams, first_at, last_at)
 
 
-def _term_of(key: str) -> str | None:
+def term_of(key: str) -> str | None:
     """Return the longest part of the key that looks the same in every encoding, if it says much."""
     runs = re.findall(r"[A-Za-z0-9._-]+", key)
     longest = max(runs, key=len, default="")

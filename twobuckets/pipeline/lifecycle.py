@@ -84,9 +84,31 @@ def end_of_upload(
     ]
     if not days:
         return UploadEnd(Clearing.NONE)
-    over_at = initiated_at.astimezone(UTC) + timedelta(days=min(days))
+    return UploadEnd(Clearing.BY_RULE, _midnight_after(initiated_at, min(days)))
+
+
+def end_of_noncurrent(
+    rules: Iterable[Mapping[str, Any]], key: str, noncurrent_at: datetime
+) -> datetime | None:
+    """Return when rules remove a version of a key that is noncurrent since an instant, if any do.
+
+    Rules that choose by tags or sizes, or keep a number of versions, are left out.
+    """
+    days = [
+        int(rule["NoncurrentVersionExpiration"]["NoncurrentDays"])
+        for rule in rules
+        if rule.get("Status") == "Enabled"
+        and rule.get("NoncurrentVersionExpiration", {}).keys() == {"NoncurrentDays"}
+        and not (rule.get("Filter") or {}).keys() - {"Prefix"}
+        and key.startswith(_prefix_of(rule))
+    ]
+    return _midnight_after(noncurrent_at, min(days)) if days else None
+
+
+def _midnight_after(instant: datetime, days: int) -> datetime:
+    over_at = instant.astimezone(UTC) + timedelta(days=days)
     midnight = over_at.replace(hour=0, minute=0, second=0, microsecond=0)
-    return UploadEnd(Clearing.BY_RULE, midnight + timedelta(days=midnight != over_at))
+    return midnight + timedelta(days=midnight != over_at)
 
 
 def _prefix_of(rule: Mapping[str, Any]) -> str:

@@ -24,6 +24,11 @@ _PAUSES: Final = (timedelta(minutes=1), timedelta(minutes=2))
 _LAMBDA_ATTEMPTS: Final = 1 + len(_PAUSES)
 _QUEUE_VISIBILITY: Final = timedelta(seconds=30)
 _QUEUE_RETENTION: Final = timedelta(days=4)
+# A message that a queue brings back without end is called stuck after so many receipts.
+_RECEIPTS: Final = 3
+DELIVERY: Final = timedelta(minutes=2)
+"""What S3 may need to tell Lambda, and Lambda to start (S3 user guide, NotificationHowTo:
+"typically seconds, but can sometimes take a minute or longer")."""
 LONGEST_TIMEOUT: Final = timedelta(minutes=30)
 """What Lambda allows a function at most (Lambda API reference, CreateFunction, Timeout), except on
 Managed Instances."""
@@ -47,6 +52,21 @@ class Retries:
     def is_last(self, attempt: int) -> bool:
         """Tell whether no other try follows this one, the first being 1."""
         return self.attempts is not None and attempt >= self.attempts
+
+    def pause_after(self, attempt: int) -> timedelta:
+        """Return the longest time from the end of this try, the first being 1, to the next."""
+        is_lambda = self.by == "Lambda" and 0 < attempt <= len(_PAUSES)
+        return _PAUSES[attempt - 1] if is_lambda else self.pause
+
+    @property
+    def may_take(self) -> timedelta:
+        """The longest time from an object's arrival to the end of its last try."""
+        return DELIVERY + self.lasts
+
+    @property
+    def stuck_after(self) -> timedelta:
+        """The age from which a staged object counts as stuck, unless somebody says otherwise."""
+        return DELIVERY + self.pause * _RECEIPTS if self.attempts is None else self.may_take
 
 
 def asynchronous(timeout: timedelta, retries: int = _LAMBDA_ATTEMPTS - 1) -> Retries:

@@ -284,6 +284,11 @@ class Journal:
         """Tell whether anything of these kinds has not been begun."""
         return next(self.iter_items(State.PLANNED, kinds=kinds), None) is not None
 
+    def items_of(self, key: str) -> list[Item]:
+        """Return the items of a key, in the plan's order."""
+        rows = self.db.rows(f"{_SELECT_ITEMS} WHERE key = ? ORDER BY id", key)
+        return [_item(row) for row in rows]
+
     def find(self, key: str, version_id: str | None) -> Item | None:
         """Return the item of one version, or None."""
         row = self.db.row(f"{_SELECT_ITEMS} WHERE key = ? AND version_id IS ?", key, version_id)

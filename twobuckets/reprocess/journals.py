@@ -27,7 +27,9 @@ from twobuckets.errors import TwoBucketsError, UsageError
 from twobuckets.reprocess.journal import FORMAT, LOCK_SUFFIX, SCHEMA, Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from twobuckets.reprocess.items import Item
 
 _SUFFIX: Final = ".journal"
 
@@ -162,6 +164,34 @@ def open_newest(directory: Path, *, place: str | None) -> Journal | None:
                 stack.pop_all()
                 return journal
     return None
+
+
+def find_items(
+    directory: Path,
+    keys: Collection[str],
+    *,
+    place: str,
+    unusable: Callable[[JournalError], None],
+) -> Iterator[tuple[RunStatus, Item]]:
+    """Yield what the runs about a pipeline did with each of some keys, the oldest run first.
+
+    Plans that nobody agreed to are left out. `unusable` hears of each journal that can't be read,
+    or has the form of another release.
+    """
+    for path in _paths(directory):
+        try:
+            with _open_to_read(path) as journal:
+                row = _run_of(journal)
+                if row is None or not row.approved or row.place != place:
+                    continue
+                if row.format != FORMAT:
+                    raise _of_another_release(path, row)
+                status = status_of(journal)
+                items = [item for key in keys for item in journal.items_of(key)]
+        except JournalError as error:
+            unusable(error)
+            continue
+        yield from ((status, item) for item in items)
 
 
 def find_process(path: Path) -> int | None:

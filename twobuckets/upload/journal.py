@@ -6,6 +6,7 @@ user began, so that nobody else's is continued, and its lock keeps two runs off 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -115,6 +116,21 @@ class UploadJournal:
                 os.close(fd)
                 raise
             os.close(fd)
+
+
+def find_begun(directory: Path) -> dict[str, BegunFile]:
+    """Return the incomplete uploads that were begun from here, by their ids.
+
+    Entries of every endpoint and bucket lie together; an upload id is of one only.
+    """
+    begun = {}
+    for entry in directory.glob("*.json"):
+        # An upload that goes on in another process may end between listing and reading.
+        with contextlib.suppress(OSError), entry.open("rb") as file:
+            one = _read(file.fileno())
+            if one is not None:
+                begun[one.upload_id] = one
+    return begun
 
 
 def _read(fd: int) -> BegunFile | None:

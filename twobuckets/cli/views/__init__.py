@@ -30,6 +30,7 @@ FILES: Final = {
     "twobuckets.pipeline": "status",
     "twobuckets.reprocess": "reprocess",
     "twobuckets.stack": "stack",
+    "twobuckets.trace": "trace",
     "twobuckets.upload": "upload",
     "twobuckets.upload.credentials": "presign",
     "twobuckets.upload.presign": "presign",

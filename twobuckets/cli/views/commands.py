@@ -15,6 +15,8 @@ from twobuckets.cli.records import (
     LogsSummary,
     PresignSummary,
     ReadSummary,
+    TracedKey,
+    TraceSummary,
 )
 from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views, nothing
@@ -47,6 +49,13 @@ def _read_summary(summary: ReadSummary) -> Text | None:
     return text.append(f"{visible(summary.key)} in {visible(summary.bucket)}")
 
 
+def _trace_summary(summary: TraceSummary) -> Text | None:
+    if summary.keys < 2:
+        return None
+    needs = counted(summary.needs_you, "needs you", "need you")
+    return Text(f"{counted(summary.keys, 'key')}, of which {needs}.", style="dim")
+
+
 VIEWS: Final[Views] = {
     BuildSummary: View(nothing),
     CompletionSummary: View(nothing),
@@ -56,4 +65,6 @@ VIEWS: Final[Views] = {
     LogsSummary: View(_logs_summary, nothing),
     PresignSummary: View(nothing),
     ReadSummary: View(_read_summary),
+    TracedKey: View(lambda traced: Text(visible(traced.key), style="bold")),
+    TraceSummary: View(_trace_summary),
 }
