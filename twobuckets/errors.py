@@ -68,3 +68,7 @@ class AccessError(TwoBucketsError):
     """Credentials are missing, expired or lack a permission."""
 
     exit_code = ExitStatus.ACCESS
+
+
+class CredentialsError(AccessError):
+    """AWS does not take the credentials, or there are none: nothing else would be answered."""

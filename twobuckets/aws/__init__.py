@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from twobuckets.aws.codes import HOPELESS, Meaning, meaning_of
 from twobuckets.errors import (
     AccessError,
+    CredentialsError,
     NotFoundError,
     TwoBucketsError,
     UnreachableError,
@@ -118,7 +119,7 @@ def explain(error: Exception, what: str) -> TwoBucketsError:
         case ClientError():
             return _explain_answer(error, failed)
         case botocore.exceptions.NoCredentialsError():
-            return AccessError(
+            return CredentialsError(
                 failed + "no AWS credentials were found",
                 hint="Sign in (aws sso login), set AWS_PROFILE or --profile, or try it without an "
                 "account: --stack local.",
@@ -141,7 +142,9 @@ def explain(error: Exception, what: str) -> TwoBucketsError:
             | botocore.exceptions.SSOError()
             | botocore.exceptions.UnauthorizedSSOTokenError()
         ):
-            return AccessError(f"{failed}{error}", hint="Sign in again, for example: aws sso login")
+            return CredentialsError(
+                f"{failed}{error}", hint="Sign in again, for example: aws sso login"
+            )
         case botocore.exceptions.HTTPClientError() | botocore.exceptions.ConnectionError():
             return UnreachableError(f"{failed}{error}")
         case botocore.exceptions.ParamValidationError():
@@ -186,12 +189,12 @@ def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
                 hint="Set the clock, then run the command again.",
             )
         case Meaning.EXPIRED:
-            return AccessError(
+            return CredentialsError(
                 f"{failed}the AWS credentials have expired",
                 hint="Sign in again (for example: aws sso login), then run the command again.",
             )
         case Meaning.NOT_ACCEPTED:
-            return AccessError(
+            return CredentialsError(
                 f"{failed}AWS does not accept these credentials ({code}): {reason}",
                 hint="Check which identity is in use: aws sts get-caller-identity",
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
+from twobuckets.errors import NotFoundError
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -57,10 +57,7 @@ def iter_stuck(app: App, choice: Choice) -> Iterator[tuple[Version, str | None]]
             f"Could not look for what is stuck: {gone.what} does not exist"
         ) from None
     except CouldNotLook as unseen:
-        if unseen.permission is None:
-            raise TwoBucketsError(str(unseen)) from None
-        needs = f"The identity in use needs {unseen.permission}."
-        raise AccessError(str(unseen), hint=needs) from None
+        raise unseen.explained from None
     try:
         for finding in iter_findings(site, stuck):
             app.out.note(f"{finding.check}: {finding.count:,}. {finding.detail}")

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote_plus
 
-from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
+from twobuckets.errors import AccessError, CredentialsError, NotFoundError, TwoBucketsError
 from twobuckets.logs.errors import (
     error_line,
     first_line,
@@ -233,6 +233,8 @@ def read_evidence(site: Site, staged: Mapping[str, Version]) -> Evidence:
             _look_up_names(site, staged, evidence, is_ours=is_ours)
     except NotFoundError:
         pass
+    except CredentialsError:
+        raise
     except AccessError as error:
         what = f"the log {site.function.log_group}"
         raise CouldNotLook(what, "access denied", "logs:FilterLogEvents") from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from twobuckets.doctor import remedies
 from twobuckets.doctor.stuck import WOKEN
+from twobuckets.pipeline.lookups import CouldNotLook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +46,14 @@ def plan_fixes(
     asked: frozenset[str],
     wake: Wake,
 ) -> Fixes:
-    """Return what to do about findings; `asked` are the checks, or families, that were named."""
-    planned = tuple(remedies.plan(site, findings, stuck, asked, wake))
+    """Return what to do about findings; `asked` are the checks, or families, that were named.
+
+    Raises AccessError or TwoBucketsError when what was found can't be looked at once more.
+    """
+    try:
+        planned = tuple(remedies.plan(site, findings, stuck, asked, wake))
+    except CouldNotLook as reason:
+        raise reason.explained from reason
     fixable = {finding.check for finding in findings if finding.fixable}
     unasked = {check for check in fixable - asked if remedies.needs_asking(site, check)}
     checks = {fix.action.check for fix in planned}

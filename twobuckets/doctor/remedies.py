@@ -8,6 +8,7 @@ its parts are what they were when the plan was made.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from twobuckets.doctor import buckets, uploads
 from twobuckets.doctor.configuration import CHANGES
 from twobuckets.doctor.staging import is_archived
 from twobuckets.doctor.stuck import WOKEN, WOKEN_UNASKED, WOKEN_WHEN_ASKED
-from twobuckets.errors import TwoBucketsError
+from twobuckets.errors import CredentialsError, TwoBucketsError
 from twobuckets.parallel import map_unordered
 from twobuckets.pipeline.deleting import delete_archived
 from twobuckets.pipeline.lookups import CouldNotLook
@@ -122,13 +123,25 @@ def plan(
         yield from _plan_objects(site, stuck.groups, asked, wake, can_wake=can_wake)
 
 
-def apply(planned: PlannedFix) -> Applied:
-    """Apply one action and return what came of it; a step that fails does not stop the others.
+def apply(planned: PlannedFix) -> Iterator[Applied]:
+    """Apply one action and yield what came of it; a step that fails does not stop the others.
 
-    Raises AccessError when credentials stop working.
+    Raises CredentialsError, after that, when AWS takes the credentials no longer: no more steps are
+    begun then.
     """
+    over: CredentialsError | None = None
     done, left, failed = 0, [], []
-    for subject, reason, error in map_unordered(_run, planned.steps()):
+
+    def iter_steps() -> Iterator[_Step]:
+        nonlocal over
+        try:
+            yield from itertools.takewhile(lambda _: over is None, planned.steps())
+        except CredentialsError as error:
+            over = error
+
+    for subject, reason, error in map_unordered(_run, iter_steps()):
+        if isinstance(error, CredentialsError):
+            over = error
         if error is not None:
             failed.append(f"{subject}: {error}")
         elif reason is not None:
@@ -136,7 +149,7 @@ def apply(planned: PlannedFix) -> Applied:
         else:
             done += 1
     action = planned.action
-    return Applied(
+    yield Applied(
         check=action.check,
         subject=action.subject,
         says=action.says,
@@ -146,15 +159,15 @@ def apply(planned: PlannedFix) -> Applied:
         failed=tuple(failed[:_TOLD]),
         failed_count=len(failed),
     )
+    if over is not None:
+        raise over
 
 
-def _run(step: _Step) -> tuple[str, str | None, str | None]:
+def _run(step: _Step) -> tuple[str, str | None, TwoBucketsError | CouldNotLook | None]:
     try:
         return step.subject, step.run(), None
-    except TwoBucketsError as error:
-        return step.subject, None, error.message
-    except CouldNotLook as reason:
-        return step.subject, None, str(reason)
+    except (TwoBucketsError, CouldNotLook) as error:
+        return step.subject, None, error
 
 
 # Objects and uploads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.errors import TwoBucketsError
+from twobuckets.errors import CredentialsError, TwoBucketsError
 from twobuckets.logs.waiting import Policy, Tracker
 from twobuckets.pipeline.facts import Facts
 from twobuckets.pipeline.lookups import CouldNotLook
@@ -114,6 +114,8 @@ def _read_retries(facts: Facts, *, wakes: bool) -> Retries:
     try:
         arrivals = retries_of_arrivals(facts)
         return most_patient(arrivals, retries_of_wakes(facts)) if wakes else arrivals
+    except CredentialsError:
+        raise
     except (CouldNotLook, TwoBucketsError):
         # Without the permission, Lambda's own number is right unless somebody changed it.
         return DEFAULT

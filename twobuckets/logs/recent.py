@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.errors import AccessError, TwoBucketsError
+from twobuckets.errors import AccessError, CredentialsError, TwoBucketsError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.lines import (
     OUTCOME_OR_FAILURE_PATTERN,
@@ -98,6 +98,8 @@ def describe_recent(facts: Facts) -> OutcomesStatus | PartUnread | None:
     logs, since = facts.aws.logs, facts.now - _RECENT
     try:
         return read_recent(logs, log_group, since=since, now=facts.now, is_ours=is_ours)
+    except CredentialsError:
+        raise
     except AccessError:
         return PartUnread("Last hour", "access denied", "logs:FilterLogEvents")
     except TwoBucketsError as error:

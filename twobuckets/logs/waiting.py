@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.errors import AccessError, TwoBucketsError
+from twobuckets.errors import AccessError, CredentialsError, TwoBucketsError
 from twobuckets.logs.events import Follower
 from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
 from twobuckets.logs.lines import FailedInvocation, Outcome
@@ -166,7 +166,8 @@ class Tracker:
     def poll(self) -> Iterator[Fate]:
         """Yield what is known by now, asking AWS only where that is due.
 
-        What AWS can't be asked is put into `problems`; it is not an error here.
+        What AWS can't be asked is put into `problems`; it is not an error here. Raises
+        CredentialsError when AWS takes the credentials no longer.
         """
         now = self._now()
         for line in self._take_in(now):
@@ -238,6 +239,8 @@ class Tracker:
                         yield from self._hear_failure(heard, now)
                     case EndedWell():
                         self._hear_end(heard, now)
+        except CredentialsError:
+            raise
         except AccessError as error:
             self.problems.append(error)
             self._log_group = None
@@ -360,6 +363,8 @@ class Tracker:
             places = find_whereabouts(
                 self._s3, self._staging, self._archive, [p.staged for p in open_]
             )
+        except CredentialsError:
+            raise
         except AccessError as error:
             self.problems.append(error)
             self._looks_at_s3 = False

@@ -12,10 +12,13 @@ from twobuckets.aws import (
     attempt,
     error_code,
     explain,
+    explain_refusal,
     is_hopeless,
     meaning,
 )
+from twobuckets.aws.codes import HOPELESS, meaning_of
 from twobuckets.errors import AccessError, TwoBucketsError, UnreachableError, UsageError
+from twobuckets.s3.engine import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -47,6 +50,13 @@ class CouldNotLook(Exception):
         self.what = what
         self.reason = reason
         self.permission = permission
+
+    @property
+    def explained(self) -> TwoBucketsError:
+        """Return what to end with where nothing can be done without the fact."""
+        if self.permission is None:
+            return TwoBucketsError(str(self))
+        return AccessError(str(self), hint=f"The identity in use needs {self.permission}.")
 
     @property
     def unread(self) -> Unread:
@@ -162,7 +172,14 @@ def _reason(error: TwoBucketsError, what: str) -> str:
 
 
 def listing_stopped(what: str, error: ListingError, permission: str) -> CouldNotLook:
-    """Return what a listing that failed means for checks."""
+    """Return what a listing that failed means for checks.
+
+    Raises CredentialsError, or TwoBucketsError for a wrong clock, when no other look-up would get
+    an answer either.
+    """
+    if isinstance(error.reason, Response) and meaning_of(error.reason.code) in HOPELESS:
+        operation = permission.partition(":")[2]
+        raise explain_refusal(error.reason, operation, f"read {what}") from error
     status = getattr(error.reason, "status", None)
     if status is not None and not getattr(error.reason, "code", ""):
         return CouldNotLook(what, _not_aws(status), None)

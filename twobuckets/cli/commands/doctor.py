@@ -137,8 +137,9 @@ def _fix(
     applied = []
     for item in fixes.planned:
         with app.out.waiting(f"Applying {item.action.check} to {item.action.count:,}"):
-            applied.append(remedies.apply(item))
-        app.out.record(applied[-1])
+            for outcome in remedies.apply(item):
+                applied.append(outcome)
+                app.out.record(outcome)
     mended = mended_by(applied)
     if mended.woken:
         app.out.note(
