@@ -166,7 +166,7 @@ def from_page(origin: str = PAGE, **more: str) -> dict[str, str]:
 
 
 def preflight(method: str, origin: str = PAGE) -> dict[str, str]:
-    wanted = ",".join([*cors.SIGNED_HEADERS, "authorization", "x-amz-date"])
+    wanted = ",".join(cors.SIGNED_HEADERS)
     return from_page(
         origin,
         Access_Control_Request_Method=method,
@@ -201,6 +201,18 @@ def test_a_page_of_a_configured_origin_lists_and_aborts_an_upload_in_parts(
         assert (status, answered["access-control-allow-origin"]) == (expected, PAGE)
 
 
+def test_a_page_of_a_configured_origin_asks_what_became_of_a_key(
+    with_page: Aws, embedded_server: Server
+):
+    with_page.s3.put_object(Bucket=BUCKET, Key="k", Body=b"1")
+    url = with_page.s3.generate_presigned_url("list_objects_v2", {"Bucket": BUCKET, "Prefix": "k"})
+    path = url.partition(str(embedded_server.port))[2]
+    assert ask(embedded_server, "OPTIONS", path, b"", **preflight("GET"))[0] == 200
+    status, answered, body = ask(embedded_server, "GET", path, b"", **from_page())
+    assert (status, answered["access-control-allow-origin"]) == (200, PAGE)
+    assert b"<Key>k</Key>" in body
+
+
 def test_a_page_of_a_configured_origin_posts_its_form(with_page: Aws, embedded_server: Server):
     form = with_page.s3.generate_presigned_post(BUCKET, "form")
     assert ask(embedded_server, "OPTIONS", f"/{BUCKET}", b"", **preflight("POST"))[0] == 200
@@ -217,6 +229,9 @@ def test_a_page_of_a_configured_origin_gets_nothing_else(with_page: Aws, embedde
     elsewhere = signed(with_page, server, "put_object", "other")
     listing = with_page.s3.generate_presigned_url("list_objects_v2", {"Bucket": BUCKET})
     listing = listing.partition(str(server.port))[2]
+    versions = listing.replace("list-type=2", "versions=")
+    policy = with_page.s3.generate_presigned_url("get_bucket_policy", {"Bucket": BUCKET})
+    policy = policy.partition(str(server.port))[2]
     tried = [
         ("PUT", put, from_page(EVIL)),
         ("PUT", put, from_page("null")),
@@ -228,7 +243,11 @@ def test_a_page_of_a_configured_origin_gets_nothing_else(with_page: Aws, embedde
         ("PATCH", put, from_page()),
         ("PUT", put, {"Sec_Fetch_Site": "cross-site"}),
         ("PUT", elsewhere, from_page()),
-        ("GET", listing, from_page()),
+        ("PUT", put, from_page(Authorization=f"AWS {server.access_key}:x")),
+        ("PUT", put.replace("X-Amz-Signature=", "X-Amz-Other="), from_page()),
+        ("PUT", put.replace("X-Amz-Credential=", "X-Amz-Other="), from_page()),
+        ("GET", versions, from_page()),
+        ("GET", policy, from_page()),
         ("GET", "/", from_page()),
         ("POST", "/", from_page()),
         ("POST", f"/{BUCKET}", from_page()),
@@ -236,7 +255,9 @@ def test_a_page_of_a_configured_origin_gets_nothing_else(with_page: Aws, embedde
         ("POST", "/_ministack/reset", from_page()),
         ("OPTIONS", "/", preflight("POST")),
         ("OPTIONS", f"/{BUCKET}", preflight("GET")),
+        ("OPTIONS", f"/{BUCKET}/k", preflight("PUT")),
         ("OPTIONS", "/other/k", preflight("PUT")),
+        ("OPTIONS", elsewhere, preflight("PUT")),
         ("OPTIONS", put, preflight("PATCH")),
         ("OPTIONS", put, preflight("PUT", EVIL)),
     ]

@@ -6,8 +6,8 @@ Lambda function. So a request must be meant for this server (`Host`), must not c
 (`Origin`, `Sec-Fetch-Site`), must not ask for the emulator's own paths, and must name a key that is
 known here. Whether its signature is that key's is then checked by the emulator.
 
-The one thing that a page may do is what S3 lets it do: ask for the objects of a bucket whose CORS
-rules name the page's origin, with what somebody signed for it.
+The one thing that a page may do is what S3 lets it do: send what somebody signed into the URL, or
+into a form, for the objects of a bucket whose CORS rules name the page's origin.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

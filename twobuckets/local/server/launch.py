@@ -343,7 +343,7 @@ class Gate:
 
 
 def _is_admitted(scope: Scope, origin: str) -> bool:
-    """Tell whether a bucket's CORS rules let pages of an origin send this request for an object.
+    """Tell whether a page of an origin may send this: signed in the URL, and allowed by a bucket.
 
     A rule counts that names the origin letter by letter: what `*` lets in on AWS would be every
     page that is open on this machine.
@@ -356,16 +356,19 @@ def _is_admitted(scope: Scope, origin: str) -> bool:
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
     }
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    if "x-amz-target" in headers or "Action" in query:
-        # What leads the emulator to other services, whatever the path says.
+    if "authorization" in headers or "x-amz-target" in headers or "Action" in query:
+        # The last two lead the emulator to other services, whatever the path says.
         return False
     method = scope["method"]
     wanted = method if method != "OPTIONS" else headers.get("access-control-request-method", "")
     bucket, _, key = scope["path"].lstrip("/").partition("/")
-    if not key and wanted != "POST":
-        # A form is posted to the bucket; everything else there is not about an object.
-        return False
-    if not key and method == "POST" and not _is_form_upload(method, headers):
+    if "X-Amz-Signature" not in query or "X-Amz-Credential" not in query:
+        # A form is signed in its policy, and posted to the bucket.
+        is_form = method == "OPTIONS" or _is_form_upload(method, headers)
+        if key or wanted != "POST" or not is_form:
+            return False
+    elif not key and not (wanted == "GET" and query.get("list-type") == ["2"]):
+        # Of all that is about a bucket, only a listing tells what became of an object.
         return False
     return any(
         origin in (allowed.lower() for allowed in rule.get("AllowedOrigin", []))
