@@ -29,7 +29,7 @@ LEVELS = (
     # What AWS's error codes mean is asked by whoever talks to it.
     {"aws"},
     {"records"},
-    {"units", "text", "errors", "prices", "manual"},
+    {"units", "text", "errors", "prices", "manual", "page"},
     {"processor"},
 )
 # Top-level packages that only these places import (a prefix of the dotted module's name).

@@ -49,6 +49,7 @@ Plain values
     text.py          what is safe to show, and to paste into a shell
     units.py         sizes, durations and instants as text
     prices.py        what storage and requests cost
+    page/            the web page that uploads files: HTML, style and script
     manual/          the manual's pages, for the web and `help`
 
 Inside Lambda

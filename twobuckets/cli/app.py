@@ -188,14 +188,22 @@ class App:
         keys = self.aws.require_s3_keys()
         return engine.connect(self._s3_endpoint, _SessionCredentials(keys), **limits)
 
-    def signer(self, keys: S3Keys) -> SigV4Signer:
-        """Return what signs requests for somebody else to send."""
+    def signer(self, keys: S3Keys, *, path_style: bool = False) -> SigV4Signer:
+        """Return what signs requests for somebody else to send.
+
+        With `path_style`, all buckets of a region have one origin.
+        """
+        from dataclasses import replace
+
         from twobuckets.s3.engine import SigV4Signer
 
         def clock() -> float:
             return self.now().timestamp()
 
-        return SigV4Signer(self._s3_endpoint, _SessionCredentials(keys), clock=clock)
+        endpoint = self._s3_endpoint
+        if path_style:
+            endpoint = replace(endpoint, path_style=True)
+        return SigV4Signer(endpoint, _SessionCredentials(keys), clock=clock)
 
     @cached_property
     def _s3_endpoint(self) -> Endpoint:

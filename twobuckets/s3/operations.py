@@ -190,6 +190,11 @@ def head_object(bucket: str, key: str, version_id: str | None = None) -> Request
     )
 
 
+def get_object(bucket: str, key: str) -> Request:
+    """Return a GetObject of all of the current version."""
+    return Request("GET", bucket, key, expects=Expects.BODY)
+
+
 def get_first_byte(bucket: str, key: str, version_id: str | None = None) -> Request:
     """Return a GetObject of one byte of the current or one exact version.
 

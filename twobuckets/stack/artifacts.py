@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
     from mypy_boto3_sts import STSClient
 
     from twobuckets.stack.template import Location
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 # Every region but this one has to be named to CreateBucket (S3 API reference, CreateBucket).
 _UNNAMED_REGION: Final = "us-east-1"
 _OLD_VERSIONS_DAYS: Final = 90
+_PAGES: Final = "pages/"
+# A day longer than the longest signature in a page lives.
+_PAGES_DAYS: Final = 8
+_PAGES_RULE: Final[LifecycleRuleTypeDef] = {
+    "ID": f"{OUR_RULES}pages",
+    "Status": "Enabled",
+    "Filter": {"Prefix": _PAGES},
+    "Expiration": {"Days": _PAGES_DAYS},
+}
 
 
 def find_account(sts: STSClient) -> tuple[str, str]:
@@ -65,6 +76,42 @@ def upload(s3: S3Client, place: Location, path: Path, sha256: str) -> bool:
                 ExpectedBucketOwner=place.account,
             )
     return True
+
+
+def put_page(s3: S3Client, place: Location, html: str) -> tuple[str, str]:
+    """Put an upload page into the artifact bucket for a week, and return bucket and key.
+
+    Nobody can read it without a signature. Raises what `upload` raises.
+    """
+    bucket = artifact_bucket(place)
+    key = f"{_PAGES}{hashlib.sha256(html.encode()).hexdigest()}.html"
+    _require_bucket(s3, bucket, place)
+    with attempt(f"put the page at s3://{bucket}/{key}"):
+        _require_rule_for_pages(s3, bucket, place)
+        s3.put_object(
+            Bucket=bucket,
+            Key=key,
+            Body=html.encode(),
+            ContentType="text/html; charset=utf-8",
+            CacheControl="no-store",
+            ExpectedBucketOwner=place.account,
+        )
+    return bucket, key
+
+
+def _require_rule_for_pages(s3: S3Client, bucket: str, place: Location) -> None:
+    """Have S3 expire pages, in buckets that were made before there were any as well."""
+    owned: dict[str, Any] = {"Bucket": bucket, "ExpectedBucketOwner": place.account}
+    try:
+        rules = list(s3.get_bucket_lifecycle_configuration(**owned)["Rules"])
+    except ClientError as error:
+        if meaning(error) is not Meaning.NOT_CONFIGURED:
+            raise
+        rules = []
+    if all(rule.get("ID") != _PAGES_RULE["ID"] for rule in rules):
+        s3.put_bucket_lifecycle_configuration(
+            **owned, LifecycleConfiguration={"Rules": [*rules, _PAGES_RULE]}
+        )
 
 
 def _is_there(s3: S3Client, bucket: str, key: str, place: Location, checksum: str) -> bool:

@@ -19,6 +19,7 @@ journal        which incomplete uploads are ours
 resume         what S3 keeps of them, and which a file may go on with
 initiator      who S3 says began an upload, if it was us
 presign        signed uploads for somebody else
+page           a web page with everything signed in it that uploads one file
 shell          what command lines that send them have to do
 curl           the lines for a POSIX shell
 powershell     the lines for PowerShell

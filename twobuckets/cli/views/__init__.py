@@ -33,6 +33,7 @@ FILES: Final = {
     "twobuckets.trace": "trace",
     "twobuckets.upload": "upload",
     "twobuckets.upload.credentials": "presign",
+    "twobuckets.upload.page": "presign",
     "twobuckets.upload.presign": "presign",
 }
 """The module, or package, that defines a record → the file here that shows it."""

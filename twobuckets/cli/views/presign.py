@@ -12,6 +12,7 @@ from twobuckets.cli.views import View, Views, remote
 from twobuckets.text import shell_word, visible
 from twobuckets.units import counted, format_bytes, format_instant
 from twobuckets.upload.credentials import ScopedCredentials
+from twobuckets.upload.page import UploadPage
 from twobuckets.upload.presign import PresignedRequest, StartedUpload
 
 
@@ -55,6 +56,14 @@ def _started(record: StartedUpload) -> Text:
     return Text.assemble(comment, record.split or "")
 
 
+def _page(record: UploadPage) -> Text:
+    # A link is printed alone, for a pipe or a message.
+    if record.url is not None:
+        return Text(record.url)
+    what = f"uploads {_word(f's3://{record.bucket}/{record.key}')}, until "
+    return Text.assemble(_word(record.file or ""), "  ", _comment(what, record.expires_at, end=""))
+
+
 def _credentials(record: ScopedCredentials) -> Text:
     variables = {
         "AWS_ACCESS_KEY_ID": record.access_key_id,
@@ -83,5 +92,6 @@ def _comment(text: str, expires_at: datetime, end: str = "\n") -> Text:
 VIEWS: Final[Views] = {
     PresignedRequest: View(_request),
     StartedUpload: View(_started),
+    UploadPage: View(_page),
     ScopedCredentials: View(_credentials),
 }
