@@ -34,9 +34,8 @@ def playwright() -> Iterator[Playwright]:
     """What drives browsers. It takes the thread's event loop, so it ends with the module."""
     if shutil.which("chromium") is None:
         pytest.skip(f"no chromium is installed: {INSTALL}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as started:
+    library = pytest.importorskip("playwright.sync_api")
+    with library.sync_playwright() as started:
         yield started
 
 

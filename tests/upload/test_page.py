@@ -63,7 +63,7 @@ def signed_headers(url: str) -> set[str]:
     return set(parse_qs(urlsplit(url).query)["X-Amz-SignedHeaders"][0].split(";"))
 
 
-def uploads(s3) -> list[dict[str, Any]]:
+def uploads(s3) -> Any:
     return s3.list_multipart_uploads(Bucket=STAGING).get("Uploads", [])
 
 
