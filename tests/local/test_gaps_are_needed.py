@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 # In a process of its own: the emulator reads its settings when it is imported.
 ASK = r"""
 import importlib, inspect, json, sys, time
-from ministack.core import iam_evaluator
-from ministack.services import cloudwatch_logs, iam, lambda_svc, s3
+from ministack.core import iam_actions, iam_evaluator
+from ministack.services import cloudwatch, cloudwatch_logs, iam, lambda_svc, s3, sqs
 from ministack.services.cloudformation import changesets, provisioners
 
+measure = lambda: None
 for name in sys.argv[1:]:
-    importlib.import_module(f"twobuckets.local.server.{name}").install()
+    module = importlib.import_module(f"twobuckets.local.server.{name}")
+    if name == "queue_gaps":
+        module.install(lambda: None)
+        measure = module.measure
+    else:
+        module.install()
 B = "bucket"
 s3._create_bucket(B, b"", {})
 s3._put_bucket_versioning(
@@ -84,7 +90,28 @@ simulated = iam._simulate_principal_policy({
     "ActionNames.member.1": ["s3:GetObject"],
     "ResourceArns.member.1": ["arn:aws:s3:::bucket/*"],
 })[2]
+queues = [sqs._act_create_queue({"QueueName": name}, "")["QueueUrl"] for name in ("dead", "busy")]
+sqs._act_send_message({"QueueUrl": queues[1], "MessageBody": "m"}, queues[1])
+depth = {"Namespace": "AWS/SQS", "MetricName": "ApproximateNumberOfMessagesVisible"}
+alarm = depth | {
+    "AlarmName": "dead", "StateValue": "INSUFFICIENT_DATA", "Period": 300, "Threshold": 0,
+    "Statistic": "Maximum", "ComparisonOperator": "GreaterThanThreshold",
+    "Dimensions": [{"Name": "QueueName", "Value": "dead"}],
+}
+cloudwatch._alarms["dead"] = alarm
+measure()
+is_measured = any(key[0] == "AWS/SQS" for key, _ in cloudwatch._metrics.items())
+for name, value in (("dead", 0), ("busy", 1)):
+    cloudwatch.record_metric(*depth.values(), value, dimensions={"QueueName": name})
+cloudwatch._evaluate_all_alarms()
 print(json.dumps({
+    "queues are measured": is_measured,
+    "an alarm compares its own queue's values": alarm["StateValue"] == "OK",
+    "a FIFO queue feeds functions group by group":
+        lambda_svc._sqs_esm_concurrency({}, {}, {}, {"is_fifo": True}) > 1,
+    "batches of messages ask for IAM's actions": iam_actions.extract_iam_action(
+        "sqs", "POST", "/", {"x-amz-target": "AmazonSQS.SendMessageBatch"}, b"{}", {}
+    ) == "sqs:SendMessage",
     "SimulatePrincipalPolicy knows roles by their path": b"allowed" in simulated,
     "ListObjectVersions encodes": b"EncodingType" in versions,
     "ListMultipartUploads encodes": b"EncodingType" in uploads,
@@ -151,6 +178,6 @@ def test_the_emulator_fills_none_of_the_gaps_itself(tmp_path: Path):
 
 
 def test_each_gap_is_filled_here(tmp_path: Path):
-    modules = ("template_gaps", "log_gaps", "bodies", "multipart_gaps", "s3_gaps")
+    modules = ("template_gaps", "log_gaps", "bodies", "multipart_gaps", "s3_gaps", "queue_gaps")
     found = ask(tmp_path, *modules)
     assert {name for name, is_filled in found.items() if not is_filled} == READ

@@ -31,6 +31,10 @@ What the emulator does otherwise than AWS, and what is done about it:
   `server/multipart_gaps.py` |
 | keys that XML can't hold; destination `IfNoneMatch` on copies; line ends and wildcards of
   policies | as on AWS, by `server/s3_gaps.py` |
+| a FIFO queue feeds a function one batch at a time; SQS has no metrics; alarms compare values of
+  other queues; batches ask for actions that IAM lacks | as on AWS, by `server/queue_gaps.py` |
+| S3 takes a FIFO queue for its notification | not refused as on AWS |
+| a failed file of `deploy.trigger`'s queue is seen again after a minute | after a second |
 | `delimiter` of `ListMultipartUploads` | ignored |
 | `FilterLogEvents` cuts at `limit` without a token and ignores most patterns | pages, and the
   patterns that we send, by `server/log_gaps.py` |

@@ -23,6 +23,7 @@ from twobuckets.local.server import (
     invocations,
     log_gaps,
     multipart_gaps,
+    queue_gaps,
     s3_gaps,
     template_gaps,
 )
@@ -109,10 +110,12 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     bodies.install()
     multipart_gaps.install()
     s3_gaps.install()
+    measure_queues = queue_gaps.install(checkpoint.touch)
 
     def ready() -> None:
         _seed(credentials)
         checkpoint.start()
+        measure_queues()
         workers.start()
         queue.start(_concurrency())
         write_private(state.port, str(chosen))

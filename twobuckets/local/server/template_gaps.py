@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 REPLACING = {
     "AWS::CloudWatch::Alarm": ("AlarmName",),
     "AWS::Lambda::EventInvokeConfig": ("FunctionName", "Qualifier"),
+    "AWS::Lambda::EventSourceMapping": (
+        *("EventSourceArn", "StartingPosition", "StartingPositionTimestamp"),
+        "SelfManagedEventSource",
+    ),
     "AWS::Lambda::Permission": (
         *("Action", "EventSourceToken", "FunctionName", "FunctionUrlAuthType", "Principal"),
         *("PrincipalOrgID", "SourceAccount", "SourceArn"),
