@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
-from typing import Final
+from typing import Any, Final
 
 import click
 from cfnlint.decode import cfn_yaml
@@ -188,11 +188,18 @@ def processor_permissions() -> str:
     (policy,) = resources["ProcessorRole"]["Properties"]["Policies"]
     lines = [""]
     for statement in policy["PolicyDocument"]["Statement"]:
+        statement = where_it_holds(statement)
         actions, places = statement["Action"], statement["Resource"]
         shown = ", ".join(f"`{a}`" for a in ([actions] if isinstance(actions, str) else actions))
         places = places if isinstance(places, list) else [places]
         lines.append(f"- on {' and '.join(map(_place, places))}: {shown}")
     return "\n".join([*lines, ""])
+
+
+def where_it_holds(statement: dict[str, Any]) -> dict[str, Any]:
+    """Return what a policy's statement is where its condition, if it has one, holds."""
+    held: dict[str, Any] = statement["Fn::If"][1] if "Fn::If" in statement else statement
+    return held
 
 
 _PLACES = {
@@ -202,6 +209,8 @@ _PLACES = {
     "ArchiveBucketName}": "the archive bucket",
     "ProcessorLog": "its log group",
     "FailureQueue": "the failure queue",
+    "ArrivalQueue": "the queue that feeds it, if there is one",
+    "OrderedQueue": "the queue that feeds it in order",
 }
 
 

@@ -38,6 +38,8 @@ _SET_BY_THE_TEMPLATE: Final = frozenset(
         contract.PROCESS,
         contract.RECORD_CONCURRENCY,
         contract.STORAGE_CLASS,
+        contract.QUEUE_URL,
+        contract.RETRY_SECONDS,
     }
 )
 
@@ -313,6 +315,12 @@ class Settings:
     """The storage class of archived files."""
 
     # The stack: what `deploy` gives the template.
+    trigger: str = _setting(
+        "deploy.trigger", _one_of("notification", "queue", "ordered"), default="notification"
+    )
+    """What wakes the processor: S3 itself, a queue, or one that keeps a key's files in order."""
+    maximum_concurrency: int | None = _setting("deploy.maximum_concurrency", _whole(2, 1_000))
+    """Invocations that the queue may cause at once."""
     cors_origins: tuple[str, ...] = _setting("deploy.cors_origins", _texts, default=())
     """Origins whose web pages may upload."""
     abort_incomplete_uploads_days: int = _setting(

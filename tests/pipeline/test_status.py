@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,10 +20,12 @@ from twobuckets.pipeline.status import (
     BucketStatus,
     FunctionStatus,
     PartMissing,
+    QueuesStatus,
     WiringStatus,
     count_unread,
     describe_bucket,
     describe_function,
+    describe_queues,
     describe_staging,
     describe_wiring,
 )
@@ -321,3 +323,38 @@ def test_an_answer_that_is_not_of_aws_is_no_missing_permission(moto: Aws, status
     assert isinstance(found.versioning, Unread)
     assert f"not AWS (HTTP status {status}" in found.versioning.reason
     assert found.versioning.action is None
+
+
+def test_the_queue_that_feeds_the_function_is_counted_with_what_it_gave_up(aws: Aws):
+    dead = f"{QUEUE}-dead"
+    counts = {
+        "ApproximateNumberOfMessages": "12",
+        "ApproximateNumberOfMessagesNotVisible": "3",
+        "ApproximateNumberOfMessagesDelayed": "1",
+    }
+    redrive = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": 3})}
+    at = datetime.now(UTC)
+    with (
+        Stubber(aws.functions) as functions,
+        Stubber(aws.sqs) as sqs,
+        Stubber(aws.cloudwatch) as cloudwatch,
+    ):
+        functions.add_response("get_function_configuration", {"FunctionArn": ARN})
+        mappings: Any = [{"EventSourceArn": QUEUE}]
+        functions.add_response("list_event_source_mappings", {"EventSourceMappings": mappings})
+        sqs.add_response("get_queue_url", {"QueueUrl": "https://sqs/1/arrivals"})
+        sqs.add_response("get_queue_attributes", {"Attributes": counts | redrive})
+        cloudwatch.add_response(
+            "get_metric_statistics", {"Datapoints": [{"Timestamp": at, "Maximum": 240.0}]}
+        )
+        sqs.add_client_error("get_queue_url", "AccessDenied")
+        found = describe_queues(facts_of(aws))
+    assert isinstance(found, QueuesStatus)
+    assert isinstance(found.queues, tuple)
+    [queue] = found.queues
+    assert (queue.waiting, queue.taken, queue.delayed) == (12, 3, 1)
+    assert queue.oldest == timedelta(minutes=4)
+    assert queue.dead_letter_queue == dead.rpartition(":")[2]
+    assert isinstance(queue.given_up, Unread)
+    assert queue.given_up.action == "sqs:GetQueueUrl"
+    assert count_unread(found) == 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs import where_it_holds
 from twobuckets.stack.template import template_text
 
 
@@ -25,7 +26,9 @@ def statements() -> list[tuple[str, dict[str, Any]]]:
             for kind in ("PolicyDocument", "AssumeRolePolicyDocument")
             if kind in properties
         ]
-        found += [(name, s) for document in documents for s in document["Statement"]]
+        found += [
+            (name, where_it_holds(s)) for document in documents for s in document["Statement"]
+        ]
     return found
 
 

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.docs import where_it_holds
 from twobuckets.cli import cli
-from twobuckets.doctor.function import _OUR_PROCESSOR
+from twobuckets.doctor.function import _ITS_ORDERING_QUEUE, _ITS_QUEUE, _OUR_PROCESSOR
 from twobuckets.errors import UsageError
 from twobuckets.pipeline import cors
 from twobuckets.settings import load
@@ -177,7 +178,7 @@ def test_no_policy_allows_every_action_or_every_resource(template):
         statement
         for resource in template["Resources"].values()
         for policy in resource["Properties"].get("Policies", [])
-        for statement in policy["PolicyDocument"]["Statement"]
+        for statement in map(where_it_holds, policy["PolicyDocument"]["Statement"])
     ]
     assert len(statements) > 4
     for statement in statements:
@@ -192,7 +193,7 @@ def test_no_policy_allows_every_action_or_every_resource(template):
 def granted_to_the_processor(template) -> dict[str, set[str]]:
     granted: dict[str, set[str]] = {}
     role = template["Resources"]["ProcessorRole"]["Properties"]
-    for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
+    for statement in map(where_it_holds, role["Policies"][0]["PolicyDocument"]["Statement"]):
         resources, actions = statement["Resource"], statement["Action"]
         for arn in resources if isinstance(resources, list) else [resources]:
             place = (
@@ -202,6 +203,8 @@ def granted_to_the_processor(template) -> dict[str, set[str]]:
                     arn["Fn::Sub"],
                 )
                 if "Fn::Sub" in arn
+                else "its queue"
+                if "Fn::If" in arn
                 else arn["Fn::GetAtt"][0]
             )
             granted.setdefault(place, set()).update(
@@ -214,6 +217,8 @@ def test_doctor_asks_for_the_permissions_that_the_processor_gets(template):
     granted = granted_to_the_processor(template)
     assert granted.pop("FailureQueue") == {"sqs:SendMessage"}  # Lambda's, on the role's behalf
     granted["log"] = granted.pop("ProcessorLog")
+    assert granted["its queue"] == set(_ITS_QUEUE)
+    assert granted.pop("its queue") | granted.pop("OrderedQueue") == set(_ITS_ORDERING_QUEUE)
     assert {place: set(actions) for place, actions in _OUR_PROCESSOR.items()} == granted
 
 
@@ -284,3 +289,33 @@ def test_a_stack_name_too_long_for_its_function_is_refused_before_aws_is_asked()
 def test_names_made_of_a_stack_name_are_bucket_names(stack: str):
     name = filled(stack)["StagingBucketName"]
     assert load({"stack": stack, "staging": name}, {}, Path("/nowhere")).staging == name
+
+
+def test_a_message_is_hidden_for_six_time_outs_and_no_longer_than_sqs_can():
+    assert filled()["VisibilityTimeout"] == str(6 * 300)
+    assert tuned(timeout="2h")["VisibilityTimeout"] == "43200"
+
+
+def tuned(**settings: str) -> dict[str, str]:
+    loaded = load({"stack": "intake", **settings}, {}, Path("/nowhere"))
+    return parameters(loaded, "intake", PLACE, deployed={}, artifact_bucket="b", artifact_key="k")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"maximum_concurrency": "4"}, "there is none"),
+        (
+            {"maximum_concurrency": "4", "trigger": "queue", "reserved_concurrency": "3"},
+            "would be throttled",
+        ),
+    ],
+)
+def test_a_limit_that_would_do_nothing_or_throttle_is_refused(settings: dict[str, str], says: str):
+    with pytest.raises(UsageError, match=says):
+        tuned(**settings)
+
+
+def test_a_queue_may_cause_what_is_reserved():
+    settings = {"maximum_concurrency": "4", "trigger": "ordered", "reserved_concurrency": "4"}
+    assert tuned(**settings)["MaximumConcurrency"] == "4"

@@ -92,6 +92,14 @@ _OUR_PROCESSOR: Final = {
     "archive": ("s3:ListBucket", "s3:ListBucketVersions"),
     "log": ("logs:CreateLogStream", "logs:PutLogEvents"),
 }
+# What ours, and Lambda on its behalf, needs on the queue that wakes it.
+_ITS_QUEUE: Final = (
+    "sqs:ReceiveMessage",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ChangeMessageVisibility",
+)
+_ITS_ORDERING_QUEUE: Final = (*_ITS_QUEUE, "sqs:SendMessage")
 _CLOSE_TO_TIMEOUT: Final = 0.8
 
 
@@ -218,7 +226,9 @@ def find_missing_actions(site: Site) -> Iterator[Finding]:
     """Yield a finding for each resource on which IAM's simulation denies the role an action."""
     function = site.function.configuration()
     role_arn, partition = function["Role"], str(function["FunctionArn"]).split(":")[1]
-    needs = _OUR_PROCESSOR if site.function.is_ours else _EVERY_PROCESSOR
+    needs = dict(_OUR_PROCESSOR if site.function.is_ours else _EVERY_PROCESSOR)
+    if site.function.is_ours and (url := site.function.queue_url):
+        needs["queue"] = _ITS_ORDERING_QUEUE if contract.orders(url) else _ITS_QUEUE
     for place, actions in needs.items():
         resource = _resource(site, place, partition)
         decisions = site.function.allowed(role_arn, actions, resource)
@@ -244,6 +254,10 @@ def _resource(site: Site, place: str, partition: str) -> str:
     if place == "log":
         region, account = str(site.function.configuration()["FunctionArn"]).split(":")[3:5]
         return f"arn:{partition}:logs:{region}:{account}:log-group:{site.function.log_group}:*"
+    if place == "queue":
+        region = str(site.function.configuration()["FunctionArn"]).split(":")[3]
+        account, name = str(site.function.queue_url).split("/")[-2:]
+        return f"arn:{partition}:sqs:{region}:{account}:{name}"
     which, _, objects = place.partition("/")
     bucket = site.staging if which == "staging" else site.archive
     return f"arn:{partition}:s3:::{bucket}" + (f"/{objects}" if objects else "")

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from twobuckets.aws.clients import Aws
     from twobuckets.pipeline.lookups import Lookups
 
 _MISSING: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
+
+
+class Depth(NamedTuple):
+    """How many messages a queue holds, as SQS counts them, which is approximately.
+
+    `waiting` are visible, `taken` are with somebody, `delayed` are not visible yet.
+    """
+
+    waiting: int
+    taken: int
+    delayed: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+def depth_of(attributes: Mapping[str, str]) -> Depth:
+    """Return how many messages a queue with these attributes holds."""
+    name = "ApproximateNumberOfMessages"
+    kinds = (name, f"{name}NotVisible", f"{name}Delayed")
+    return Depth(*(int(attributes.get(kind, 0)) for kind in kinds))
+
+
+def redrive_of(attributes: Mapping[str, str]) -> dict[str, Any]:
+    """Return a queue's redrive policy; empty without one."""
+    redrive: dict[str, Any] = json.loads(attributes.get("RedrivePolicy") or "{}")
+    return redrive
+
+
+def dead_letter_queue_of(attributes: Mapping[str, str]) -> str | None:
+    """Return the ARN of the queue that gets what this one gives up on."""
+    return redrive_of(attributes).get("deadLetterTargetArn")
 
 
 class QueueFacts:

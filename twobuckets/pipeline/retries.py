@@ -6,12 +6,13 @@ with Amazon SQS"; SQS developer guide, "Amazon SQS dead-letter queues" and "visi
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twobuckets.pipeline.notifications import leads_to, routes_of
+from twobuckets.pipeline.queues import redrive_of
+from twobuckets.processor.contract import orders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +94,7 @@ def of_queue(attributes: Mapping[str, str]) -> Retries:
     visible_after = timedelta(
         seconds=int(attributes.get("VisibilityTimeout", _QUEUE_VISIBILITY.total_seconds()))
     )
-    redrive: dict[str, Any] = json.loads(attributes.get("RedrivePolicy") or "{}")
+    redrive = redrive_of(attributes)
     attempts = int(redrive["maxReceiveCount"]) if "maxReceiveCount" in redrive else None
     kept = timedelta(
         seconds=int(attributes.get("MessageRetentionPeriod", _QUEUE_RETENTION.total_seconds()))
@@ -103,11 +104,18 @@ def of_queue(attributes: Mapping[str, str]) -> Retries:
 
 
 def retries_of_wakes(facts: Facts) -> Retries:
-    """Return how an asynchronous invocation of the function is retried. Raises CouldNotLook."""
+    """Return how an asynchronous invocation of the function is retried. Raises CouldNotLook.
+
+    A processor that puts files into order only sends them to its queue then.
+    """
     config = facts.function.invoke_config() or {}
-    return asynchronous(
+    wakes = asynchronous(
         facts.function.timeout(), config.get("MaximumRetryAttempts", _LAMBDA_ATTEMPTS - 1)
     )
+    url = facts.function.queue_url
+    if url is not None and orders(url) and (attributes := facts.queues.attributes(url)):
+        return most_patient(wakes, of_queue(attributes))
+    return wakes
 
 
 def retries_of_arrivals(facts: Facts) -> Retries:

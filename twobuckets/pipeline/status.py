@@ -17,6 +17,7 @@ from twobuckets.pipeline.lifecycle import days_until
 from twobuckets.pipeline.lookups import CouldNotLook, Gone, Unread
 from twobuckets.pipeline.notifications import targets_of
 from twobuckets.pipeline.policies import Permission
+from twobuckets.pipeline.queues import dead_letter_queue_of, depth_of
 from twobuckets.processor.contract import stands_for_folder
 
 if TYPE_CHECKING:
@@ -146,6 +147,31 @@ class WiringStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """A queue that feeds the processor, as SQS counts it, which is approximately.
+
+    `waiting` messages are visible, `taken` ones are being processed or come back later, `delayed`
+    ones are not visible yet; `oldest` is the age of the oldest. `given_up` counts those in its
+    dead-letter queue, None without one.
+    """
+
+    queue: str
+    waiting: int | Unread
+    taken: int
+    delayed: int
+    oldest: timedelta | Unread | None
+    dead_letter_queue: str | None
+    given_up: int | Unread | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuesStatus:
+    """The queues that feed the processor."""
+
+    queues: tuple[QueueStatus, ...] | Unread
+
+
+@dataclass(frozen=True, slots=True)
 class FailureQueueStatus:
     """How many events the processor gave up on; `waiting` is visible, `taken` is being read."""
 
@@ -225,6 +251,7 @@ def iter_parts(
                 is_built_current=is_built_current,
             ),
             partial(describe_wiring, facts),
+            partial(describe_queues, facts),
         ]
     reads.append(describe_recent)
     if pipeline.failure_queue_url is not None:
@@ -252,7 +279,9 @@ def count_unread(record: object) -> int:
         return 1
     if not is_dataclass(record):
         return 0
-    return sum(count_unread(getattr(record, f.name)) for f in fields(record))
+    values = [getattr(record, f.name) for f in fields(record)]
+    listed = [item for value in values if isinstance(value, tuple) for item in value]
+    return sum(map(count_unread, values + listed))
 
 
 def describe_settings(settings: Settings, pipeline: Pipeline) -> SettingsStatus:
@@ -362,6 +391,42 @@ def describe_wiring(facts: Facts) -> WiringStatus | None:
     )
 
 
+def describe_queues(facts: Facts) -> QueuesStatus | None:
+    """Return the queues that feed the processor; None where there is none, or no processor."""
+    if _is_gone(facts.function.configuration):
+        return None
+    arns = glance(facts.function.event_source_arns)
+    if isinstance(arns, Unread):
+        return QueuesStatus(arns)
+    queues = tuple(_describe_queue(facts, arn) for arn in arns if ":sqs:" in arn)
+    return QueuesStatus(queues) if queues else None
+
+
+def _describe_queue(facts: Facts, arn: str) -> QueueStatus:
+    name = arn.rpartition(":")[2]
+    read = glance(lambda: facts.queues.attributes_at(arn))
+    if read is None:
+        read = Unread("it does not exist", None)
+    if isinstance(read, Unread):
+        return QueueStatus(name, read, 0, 0, None, None, None)
+    depth = depth_of(read)
+    dead = dead_letter_queue_of(read)
+
+    def count_given_up() -> int | None:
+        found = facts.queues.attributes_at(dead) if dead is not None else None
+        return None if found is None else depth_of(found).total
+
+    return QueueStatus(
+        queue=name,
+        waiting=depth.waiting,
+        taken=depth.taken,
+        delayed=depth.delayed,
+        oldest=glance(lambda: facts.queues.oldest_message(name)) if depth.total else None,
+        dead_letter_queue=dead.rpartition(":")[2] if dead is not None else None,
+        given_up=glance(count_given_up),
+    )
+
+
 def describe_failure_queue(facts: Facts, queue_url: str) -> FailureQueueStatus:
     """Return how many events the processor gave up on (SQS counts approximately)."""
     read = glance(lambda: facts.queues.attributes(queue_url))
@@ -369,9 +434,8 @@ def describe_failure_queue(facts: Facts, queue_url: str) -> FailureQueueStatus:
         return FailureQueueStatus(queue_url, read, 0)
     if read is None:
         return FailureQueueStatus(queue_url, Unread("it does not exist", None), 0)
-    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-    waiting, taken = (int(read.get(name, 0)) for name in names)
-    return FailureQueueStatus(queue_url, waiting, taken)
+    depth = depth_of(read)
+    return FailureQueueStatus(queue_url, depth.waiting, depth.taken)
 
 
 def _is_gone(read: Callable[[], object]) -> bool:

@@ -5,6 +5,7 @@ contract     what the processor and the rest of the tool agree on; the rest impo
 runtime      one invocation: its records, each with its own outcome line
 events       every shape of event, as one list of records
 answers      what is returned to senders that read it: SQS, Pipes, Batch Operations
+ordering     the queue that wakes the function: one file of a key at a time, failed ones again
 file         what `process` gets, and Reject
 stream       an object version as a binary stream
 compressed   what a compressed file holds, as a stream

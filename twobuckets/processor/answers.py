@@ -57,8 +57,10 @@ def task_results(job: BatchInvocation, settled: Sequence[Settled]) -> dict[str, 
 def _result(record: Record, outcome: Outcome | None) -> tuple[str, str]:
     if isinstance(record, Unreadable):
         return "PermanentFailure", record.reason
-    if isinstance(record, Ignored) or outcome is None:
+    if isinstance(record, Ignored):
         return "Succeeded", "ignored"
+    if outcome is None:
+        return "Succeeded", "put into order: it is processed when its key's turn comes"
     said = outcome.reason or ""
     if outcome.error is not None:
         said = f"{outcome.error.type}: {outcome.error.message}"

@@ -35,6 +35,21 @@ COPY_CONCURRENCY: Final = "TWOBUCKETS_COPY_CONCURRENCY"
 DEADLINE_MARGIN: Final = "TWOBUCKETS_DEADLINE_MARGIN"
 """Seconds before the function's time-out at which unfinished records are written down as failed,
 by default 3 (at most a quarter of the time there is)."""
+QUEUE_URL: Final = "TWOBUCKETS_QUEUE_URL"
+"""The queue that wakes the function. A FIFO queue, whose name ends in `.fifo`, orders: whatever
+else wakes the function is sent there first, and processed when its turn comes."""
+RETRY_SECONDS: Final = "TWOBUCKETS_RETRY_SECONDS"
+"""Seconds until a message of that queue that failed is seen again, doubled each time; by default
+DEFAULT_RETRY_SECONDS."""
+DEFAULT_RETRY_SECONDS: Final = 60
+
+
+def orders(queue_url: str | None) -> bool:
+    """Tell whether a queue of the function's puts files into order.
+
+    A FIFO queue's name ends so (SQS API reference, CreateQueue, QueueName).
+    """
+    return queue_url is not None and queue_url.endswith(".fifo")
 
 
 def stands_for_folder(key: str, size_bytes: int | None) -> bool:
@@ -181,9 +196,18 @@ def read_origin(note: str | None) -> Origin | None:
 
 
 def wake_event(
-    bucket: str, key: str, *, version_id: str | None, etag: str | None, size_bytes: int | None
+    bucket: str,
+    key: str,
+    *,
+    version_id: str | None,
+    etag: str | None,
+    size_bytes: int | None,
+    sequencer: str | None = None,
 ) -> dict[str, Any]:
-    """Return the event that asks the processor for exactly one staged version."""
+    """Return the event that asks the processor for exactly one staged version.
+
+    `sequencer` is the one of S3's own event, for whom passes that on.
+    """
     wanted = {
         "bucket": bucket,
         "key": key,
@@ -191,6 +215,8 @@ def wake_event(
         "etag": etag,
         "size": size_bytes,
     }
+    if sequencer is not None:
+        wanted["sequencer"] = sequencer
     return {"twobuckets": _FORMAT, "wake": [wanted]}
 
 

@@ -72,12 +72,30 @@ class BatchInvocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """A message of SQS: `receipt` names this receipt of it, `queue_arn` where it came from."""
+
+    id: str
+    queue_arn: str | None = None
+    receipt: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """All that one invocation brought; `from_sqs` and `job` say how failures are to be reported."""
+    """All that one invocation brought.
+
+    `messages` of SQS, and `job`, say how failures are to be reported.
+    """
 
     records: tuple[Record, ...]
-    from_sqs: bool = False
+    messages: tuple[Message, ...] = ()
     job: BatchInvocation | None = None
+
+    @property
+    def from_sqs(self) -> bool:
+        """Tell whether the records came in messages of SQS."""
+        return bool(self.messages)
 
 
 def parse_event(event: object) -> Batch:
@@ -97,25 +115,35 @@ def parse_event(event: object) -> Batch:
 
 def _from_items(items: list[object]) -> Batch:
     """Read messages of SQS, or what a pipe makes of them: a failed one fails alone."""
-    from_sqs = any(_source_of(item) == "aws:sqs" for item in items)
-    read = _from_message if from_sqs else _from_element
-    return Batch(tuple(record for item in items for record in read(item)), from_sqs)
+    messages = tuple(
+        _message(item) for item in items if isinstance(item, dict) and _source_of(item) == "aws:sqs"
+    )
+    read = _from_message if messages else _from_element
+    return Batch(tuple(record for item in items for record in read(item)), messages)
+
+
+def _message(item: Mapping[str, Any]) -> Message:
+    attributes = item.get("attributes")
+    counts = attributes if isinstance(attributes, dict) else {}
+    received = str(counts.get("ApproximateReceiveCount"))
+    return Message(
+        id=str(item.get("messageId")),
+        queue_arn=item.get("eventSourceARN"),
+        receipt=item.get("receiptHandle"),
+        attempt=int(received) if received.isdecimal() else None,
+    )
 
 
 def _from_message(item: object) -> Iterator[Record]:
     if not isinstance(item, dict) or _source_of(item) != "aws:sqs":
         yield Unreadable(f"expected an SQS message, got {_described(item)}")
         return
-    message_id = str(item.get("messageId"))
-    attributes = item.get("attributes")
-    counts = attributes if isinstance(attributes, dict) else {}
-    received = str(counts.get("ApproximateReceiveCount"))
-    attempt = int(received) if received.isdecimal() else None
-    for record in _guarded(f"SQS message {message_id}", item.get("body")):
+    message = _message(item)
+    for record in _guarded(f"SQS message {message.id}", item.get("body")):
         if isinstance(record, Arrival):
-            yield replace(record, item_id=message_id, attempt=attempt)
+            yield replace(record, item_id=message.id, attempt=message.attempt)
         else:
-            yield replace(record, item_id=message_id)
+            yield replace(record, item_id=message.id)
 
 
 def _from_element(item: object) -> Iterator[Record]:

@@ -7,14 +7,14 @@ import os
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from twobuckets.processor import answers, contract, looking
+from twobuckets.processor import answers, contract, looking, ordering
 from twobuckets.processor import archive as archive_
 from twobuckets.processor.contract import Failure, Outcome
 from twobuckets.processor.copying import Destination
@@ -22,6 +22,7 @@ from twobuckets.processor.events import (
     Arrival,
     Batch,
     Ignored,
+    Message,
     Record,
     Unreadable,
     parse_event,
@@ -34,6 +35,7 @@ from twobuckets.processor.stream import ROOM_BYTES, RangeReader, find_expected, 
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
 Process = Callable[[File], object]
 
@@ -58,6 +60,8 @@ class Settings:
     deadline_margin_seconds: float
     room_bytes: int
     """What a stream over a file may hold."""
+    queue_url: str | None
+    retry_seconds: int
 
 
 def find_settings(environ: Mapping[str, str]) -> Settings:
@@ -80,6 +84,10 @@ def find_settings(environ: Mapping[str, str]) -> Settings:
         storage_class=environ.get(contract.STORAGE_CLASS) or None,
         deadline_margin_seconds=_whole_number(environ, contract.DEADLINE_MARGIN, 3, 300),
         room_bytes=min(ROOM_BYTES, room_bytes) // record_concurrency,
+        queue_url=environ.get(contract.QUEUE_URL) or None,
+        retry_seconds=_whole_number(
+            environ, contract.RETRY_SECONDS, contract.DEFAULT_RETRY_SECONDS, 3_600
+        ),
     )
 
 
@@ -155,6 +163,8 @@ class Invocation:
     process: Callable[[], Process]
     request_id: str | None
     attempt: int
+    messages: Sequence[Message] = ()
+    queue: ordering.Queue | None = None
 
     def run(self, progress: Progress) -> Outcome:
         """Process one record, write its outcome line and return the outcome; raise nothing."""
@@ -185,6 +195,24 @@ class Invocation:
                 _close(stream)
             progress.streams.clear()
         write_line(outcome.line(now_text()))
+        return outcome
+
+    def put_into_order(
+        self, progress: Progress, queue: ordering.Queue, once: str
+    ) -> Outcome | None:
+        """Send one record to the queue that orders; write and return an outcome if that fails.
+
+        `once` tells the message from all others, and is the same when this is tried again.
+        """
+        progress.started = time.monotonic()
+        progress.stage = "being put into order"
+        outcome = None
+        try:
+            queue.put(progress.arrival, once)
+        except Exception as error:  # noqa: BLE001 - botocore's classes are those of the service
+            outcome = self._outcome(progress, contract.FAILED, error=failure_of(error))
+            write_line(outcome.line(now_text()))
+        progress.is_settled = True
         return outcome
 
     def _settle(self, progress: Progress) -> Outcome:
@@ -326,10 +354,19 @@ class Invocation:
                 error = Failure("TimeoutForeseen", message)
                 foretold = self._outcome(progress, contract.FAILED, error=error)
                 write_line(foretold.line(now_text()))
+        unsettled = {p.arrival.item_id for p in records if not p.is_settled}
+        # The function may still run until then, and no other one beside it.
+        self.show_again(unsettled, not_before=remaining_seconds + 1)
+
+    def show_again(self, message_ids: Collection[str | None], *, not_before: float = 0) -> None:
+        """Let messages of the function's queue that failed be seen again before long."""
+        if self.queue is not None and self.queue.sent(self.messages):
+            failed = [message for message in self.messages if message.id in message_ids]
+            self.queue.show_again(failed, not_before=not_before)
 
 
 def handler(event: object, context: object) -> dict[str, Any]:
-    """Process and archive every object that the event names.
+    """Process and archive every object that the event names, or put it into order first.
 
     Returns the counts of the outcomes, `batchItemFailures` for messages of SQS, or results for the
     tasks of S3 Batch Operations. Raises UnknownEventError, and RecordsFailedError after all records
@@ -340,19 +377,29 @@ def handler(event: object, context: object) -> dict[str, Any]:
     arrivals = [record for record in batch.records if isinstance(record, Arrival)]
     unreadable = [record for record in batch.records if isinstance(record, Unreadable)]
     ignored = Counter(record.name for record in batch.records if isinstance(record, Ignored))
-    outcomes: list[Outcome] = []
+    outcomes: list[Outcome | None] = []
+    invocation = None
     if arrivals:
         settings = find_settings(os.environ)
+        queue = _queue(settings)
         invocation = Invocation(
             s3=_client(settings),
             settings=settings,
             process=lambda: _process(settings.process),
             request_id=request_id,
             attempt=_count_attempt(request_id),
+            messages=batch.messages,
+            queue=queue,
         )
         records = [Progress(arrival) for arrival in arrivals]
         with _deadline(context, settings, invocation, records):
-            outcomes = _run_all(invocation, records)
+            if queue is not None and queue.wants(batch.messages):
+                outcomes = [
+                    invocation.put_into_order(record, queue, ordering.once_of(request_id, number))
+                    for number, record in enumerate(records)
+                ]
+            else:
+                outcomes = _run_all(invocation, records)
     for record in unreadable:
         write_line(_plain_line("ERROR", record.reason, request_id))
     if ignored:
@@ -366,11 +413,15 @@ def handler(event: object, context: object) -> dict[str, Any]:
         ]
         if batch.job is not None:
             return answers.task_results(batch.job, settled)
-        return answers.batch_item_failures(settled)
-    failed = [outcome for outcome in outcomes if outcome.outcome == contract.FAILED]
+        answer = answers.batch_item_failures(settled)
+        if invocation is not None:
+            failed_ids = {item["itemIdentifier"] for item in answer["batchItemFailures"]}
+            invocation.show_again(failed_ids)
+        return answer
+    failed = [outcome for outcome in outcomes if outcome and outcome.outcome == contract.FAILED]
     if failed or unreadable:
         raise RecordsFailedError(_summary(failed, unreadable, len(batch.records)))
-    counts = Counter(outcome.outcome for outcome in outcomes)
+    counts = Counter("ordered" if outcome is None else outcome.outcome for outcome in outcomes)
     counts["ignored"] = ignored.total()
     return dict(+counts)
 
@@ -392,14 +443,25 @@ def _without_folders(batch: Batch) -> Batch:
     return replace(batch, records=tuple(map(read, batch.records)))
 
 
-def _run_all(invocation: Invocation, records: list[Progress]) -> list[Outcome]:
-    workers = min(invocation.settings.record_concurrency, len(records))
+def _run_all(invocation: Invocation, records: list[Progress]) -> list[Outcome | None]:
+    """Run the records side by side, those of one key one after the other, as they came."""
+    by_key: dict[tuple[str, str], list[int]] = {}
+    for number, record in enumerate(records):
+        by_key.setdefault((record.arrival.bucket, record.arrival.key), []).append(number)
+    workers = min(invocation.settings.record_concurrency, len(by_key))
     if workers == 1:
         return [invocation.run(record) for record in records]
     from concurrent.futures import ThreadPoolExecutor
 
+    outcomes: dict[int, Outcome] = {}
+
+    def run_key(numbers: list[int]) -> None:
+        for number in numbers:
+            outcomes[number] = invocation.run(records[number])
+
     with ThreadPoolExecutor(workers, thread_name_prefix="twobuckets-record") as pool:
-        return list(pool.map(invocation.run, records))
+        list(pool.map(run_key, by_key.values()))
+    return [outcomes[number] for number in range(len(records))]
 
 
 def _summary(failed: list[Outcome], unreadable: list[Unreadable], total: int) -> str:
@@ -449,15 +511,41 @@ def _close(stream: BinaryIO) -> None:
 # --- once per environment ------------------------------------------------------------------------
 
 _once = threading.Lock()
-_clients: dict[str, S3Client] = {}
+_clients: dict[str, Any] = {}
 _processes: dict[str, Process] = {}
 _failed_early: dict[str, ConfigurationError] = {}
 _attempts: OrderedDict[str, int] = OrderedDict()
 
 
 def _client(settings: Settings) -> S3Client:
+    per_record = settings.copy_concurrency + 4
+    client: S3Client = _client_of(
+        "s3",
+        max_pool_connections=settings.record_concurrency * per_record,
+        retries={"mode": "standard", "max_attempts": 5},
+        signature_version="s3v4",
+    )
+    return client
+
+
+def _queue(settings: Settings) -> ordering.Queue | None:
+    if settings.queue_url is None:
+        return None
+
+    def client() -> SQSClient:
+        # Failed files wait for this while the function's time is running out.
+        patience = {"connect_timeout": 3, "read_timeout": 5}
+        found: SQSClient = _client_of(
+            "sqs", retries={"mode": "standard", "max_attempts": 3}, **patience
+        )
+        return found
+
+    return ordering.Queue(client, settings.queue_url, settings.retry_seconds)
+
+
+def _client_of(service: Literal["s3", "sqs"], **options: Any) -> Any:
     with _once:
-        if "s3" not in _clients:
+        if service not in _clients:
             import boto3
             from botocore.config import Config
 
@@ -465,16 +553,8 @@ def _client(settings: Settings) -> S3Client:
             if botocore_log.level == logging.NOTSET:
                 # At INFO it says where it found its credentials: noise in every log.
                 botocore_log.setLevel(logging.WARNING)
-            per_record = settings.copy_concurrency + 4
-            _clients["s3"] = boto3.client(
-                "s3",
-                config=Config(
-                    max_pool_connections=settings.record_concurrency * per_record,
-                    retries={"mode": "standard", "max_attempts": 5},
-                    signature_version="s3v4",
-                ),
-            )
-        return _clients["s3"]
+            _clients[service] = boto3.client(service, config=Config(**options))
+        return _clients[service]
 
 
 def _process(name: str) -> Process:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _HOLD_DATA: Final = frozenset({"AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::Logs::LogGroup"})
-_KEPT: Final = frozenset({"StagingBucket", "ArchiveBucket", "FailureQueue", "ProcessorLog"})
+_QUEUES: Final = frozenset({"FailureQueue", "ArrivalQueue", "OrderedQueue", "OrderedFailures"})
+_KEPT: Final = frozenset({"StagingBucket", "ArchiveBucket", "ProcessorLog"}) | _QUEUES
 """What the template keeps in the account when something else takes its place."""
 _BUCKET_PARAMETERS: Final = ("StagingBucketName", "ArchiveBucketName")
 _DEPLOYED: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})

@@ -25,6 +25,10 @@ _ENVIRONMENT_MARK: Final = "# processor.environment of the settings comes here."
 _LONGEST_BUCKET_NAME: Final = 63
 _LONGEST_FUNCTION_NAME: Final = 64
 _FUNCTION_SUFFIX: Final = "-processor"
+_VISIBILITY_TIMEOUTS: Final = 6
+"""Time-outs of the function for which a message is hidden (Lambda developer guide, "Using Lambda
+with Amazon SQS": at least six)."""
+_LONGEST_VISIBILITY: Final = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,29 @@ def parameters(
             hint="deploy.log_retention_days is one of "
             + ", ".join(str(days) for days in LOG_RETENTION_DAYS),
         )
-    reserved = settings.reserved_concurrency
+    reserved, most = settings.reserved_concurrency, settings.maximum_concurrency
+    if most is not None and settings.trigger == "notification":
+        raise UsageError(
+            "deploy.maximum_concurrency limits what a queue causes, and there is none",
+            hint="Set deploy.trigger to queue or ordered, or reserve concurrency instead: "
+            "processor.reserved_concurrency.",
+        )
+    if most is not None and reserved is not None and reserved < most:
+        raise UsageError(
+            f"deploy.maximum_concurrency is {most} and processor.reserved_concurrency {reserved}: "
+            "the queue would be throttled",
+            hint="Reserve more than the queue may cause at once"
+            + (
+                ", for the processor routes files beside it."
+                if settings.trigger == "ordered"
+                else "."
+            ),
+        )
+    # Lambda counts in whole seconds; half a second more is better than one too few.
+    timeout_seconds = -(-settings.timeout // timedelta(seconds=1))
+    visible_after = min(
+        timedelta(seconds=timeout_seconds) * _VISIBILITY_TIMEOUTS, _LONGEST_VISIBILITY
+    )
     return {
         "StagingBucketName": settings.staging
         or deployed.get("StagingBucketName")
@@ -92,11 +118,15 @@ def parameters(
         "Architecture": settings.architecture,
         "MemorySize": str(settings.memory_mb),
         "EphemeralStorage": str(settings.ephemeral_storage_mb),
-        # Lambda counts in whole seconds; half a second more is better than one too few.
-        "Timeout": str(-(-settings.timeout // timedelta(seconds=1))),
+        "Timeout": str(timeout_seconds),
         "ReservedConcurrency": str(-1 if reserved is None else reserved),
         "RecordConcurrency": str(settings.record_concurrency),
         "Folders": settings.folders,
+        "Trigger": settings.trigger,
+        "VisibilityTimeout": f"{visible_after.total_seconds():.0f}",
+        "MaximumConcurrency": str(most or 0),
+        # The embedded AWS, the only one without TLS, doesn't let anybody wait for minutes.
+        "RetrySeconds": "60" if place.uses_tls else "1",
         "ProcessorPolicies": ",".join(settings.policies),
         "Layers": ",".join(settings.layers),
         "StorageClass": settings.storage_class,

@@ -21,6 +21,8 @@ from twobuckets.pipeline.status import (
     FunctionStatus,
     PartMissing,
     PartUnread,
+    QueuesStatus,
+    QueueStatus,
     SettingsStatus,
     StackStatus,
     StagingStatus,
@@ -241,6 +243,41 @@ def _outcome_count(outcomes: OutcomesStatus, kind: str, count: int) -> Text:
     return Text(said, _BAD if kind == FAILED else "")
 
 
+def _queues_status(status: QueuesStatus) -> Text:
+    if isinstance(status.queues, Unread):
+        return _line("Queue", _unread(status.queues))
+    return _lines(map(_queue, status.queues))
+
+
+def _queue(queue: QueueStatus) -> Text:
+    name = visible(queue.queue)
+    if isinstance(queue.waiting, Unread):
+        return _line("Queue", name, _unread(queue.waiting))
+    counts = [
+        f"{count:,} {words}"
+        for count, words in (
+            (queue.waiting, "waiting"),
+            (queue.taken, "being processed"),
+            (queue.delayed, "delayed"),
+        )
+        if count
+    ]
+    parts: list[Text | str] = [*counts] or [Text("empty", _OK)]
+    if isinstance(queue.oldest, Unread):
+        parts.append(Text("oldest ").append_text(_unread(queue.oldest)))
+    elif queue.oldest is not None:
+        parts.append(f"oldest {format_duration(queue.oldest)}")
+    lines = [_line("Queue", name, *parts)]
+    if isinstance(queue.given_up, Unread):
+        lines.append(_line("", Text("given up ").append_text(_unread(queue.given_up))))
+    elif queue.dead_letter_queue is None:
+        lines.append(_line("", Text("gives nothing up: it has no dead-letter queue", "yellow")))
+    elif queue.given_up:
+        given_up = Text(f"{counted(queue.given_up, 'message')} given up", _BAD)
+        lines.append(_line("", given_up.append(f" in {visible(queue.dead_letter_queue)}")))
+    return _lines(lines)
+
+
 def _failure_queue_status(queue: FailureQueueStatus) -> Text:
     if isinstance(queue.waiting, Unread):
         return _line("Given up", _unread(queue.waiting))
@@ -340,6 +377,7 @@ VIEWS: Final[Views] = {
     FunctionStatus: View(_function_status),
     WiringStatus: View(_wiring_status),
     OutcomesStatus: View(_outcomes_status),
+    QueuesStatus: View(_queues_status),
     FailureQueueStatus: View(_failure_queue_status),
     PartUnread: View(_part_unread),
     PartMissing: View(_part_missing),
