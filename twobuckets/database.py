@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _NOTHING_CHANGED: Final = "Nothing was changed"
 _GOES_ON: Final = (
-    "What is done is done, and nothing is lost: the same command goes on where it was once that is "
-    "mended"
+    "What is done is done, and nothing is lost: the same command continues where it stopped "
+    "once that is put right"
 )
 _ROOM: Final = "Free some room there"
 _ELSEWHERE: Final = "Or point XDG_STATE_HOME to another folder."

@@ -367,7 +367,7 @@ class Settings:
         What the stack says of its own bucket or function is left out where another one is named.
         Raises NotFoundError when a bucket is named nowhere.
         """
-        outputs = self._without_what_is_of_others(outputs)
+        outputs = self._relevant_outputs(outputs)
         values: dict[str, str | None] = {}
         origins: dict[str, str] = {}
         for name, output in _OUTPUTS.items():
@@ -387,7 +387,8 @@ class Settings:
         stack = None if self.is_local and not outputs else self.stack
         return Pipeline(stack=stack, origins=origins, **values)  # type: ignore[arg-type]
 
-    def _without_what_is_of_others(self, outputs: Mapping[str, str]) -> Mapping[str, str]:
+    def _relevant_outputs(self, outputs: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what the stack says of the bucket and the function that are in use."""
         is_other_bucket = self.staging not in (None, outputs.get("StagingBucket"))
         if is_other_bucket and self.names_pair:
             return {}

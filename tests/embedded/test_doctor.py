@@ -369,7 +369,7 @@ def test_the_healthy_pipeline_is_silent_also_when_files_went_through(pipeline: P
 
 
 @pytest.mark.parametrize("name", WITHOUT_FILES)
-def test_each_breakage_is_named_alone_and_mended_by_its_remedy(pipeline: Pipeline, name: str):
+def test_each_breakage_is_named_alone_and_fixed_by_its_remedy(pipeline: Pipeline, name: str):
     break_it, expected = WITHOUT_FILES[name]
     break_it(pipeline)
     run = doctor()

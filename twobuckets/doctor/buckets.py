@@ -216,7 +216,7 @@ def aborts_uploads(rules: Sequence[dict[str, Any]]) -> bool:
     Check("lifecycle-uploads", "No rule clears a bucket's incomplete multipart uploads."),
 )
 def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
-    """Yield a finding for each bucket whose incomplete uploads are kept, and paid, for ever."""
+    """Yield a finding for each bucket whose incomplete uploads are kept, and paid for, forever."""
     for bucket in _buckets(site):
         if not aborts_uploads(site.buckets.lifecycle(bucket)):
             yield Finding(
@@ -225,17 +225,17 @@ def find_uncleared_uploads(site: Site) -> Iterator[Finding]:
                 subject=f"s3://{bucket}",
                 detail=f"No lifecycle rule aborts incomplete multipart uploads in the "
                 f"{_role(site, bucket)} bucket: their parts are invisible in listings and are "
-                "paid for ever.",
+                "paid for forever.",
                 remedy=site.fix_command("lifecycle-uploads"),
             )
 
 
 @finder(
     "buckets",
-    Check(VERSIONS_CHECK, "Old versions in staging are kept for ever."),
+    Check(VERSIONS_CHECK, "Old versions in staging are kept forever."),
 )
 def find_kept_versions(site: Site) -> Iterator[Finding]:
-    """Yield a finding when staging keeps what was deleted from it for ever."""
+    """Yield a finding when staging keeps what was deleted from it forever."""
     if not site.buckets.exists(site.staging) or site.buckets.versioning(site.staging) == "":
         return
     rules = site.buckets.lifecycle(site.staging)
@@ -245,7 +245,7 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
             severity=Severity.NOTICE,
             subject=f"s3://{site.staging}",
             detail="Staging keeps versions and no lifecycle rule expires the noncurrent ones: a "
-            "file that is replaced or deleted without its version id is stored for ever."
+            "file that is replaced or deleted without its version id is stored forever."
             + ("" if site.is_deployed_by_us else _PERHAPS_THE_ONLY_COPIES),
             remedy=site.fix_command(VERSIONS_CHECK),
         )

@@ -239,7 +239,7 @@ CHANGES: Final[dict[str, Callable[[Site, str], SettingChange]]] = {
     "cors-missing": _allow_origins,
     "cors-etag": _expose_etag,
 }
-"""What mends a finding, given its subject, by the finding's check, in the order to apply it.
+"""What fixes a finding, given its subject, by the finding's check, in the order to apply it.
 
 S3 tries the permission when a notification is written.
 """

@@ -1,4 +1,4 @@
-"""What doctor reports: findings, how bad each is, and the command that mends it."""
+"""What doctor reports: findings, how bad each is, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Finding:
     detail: str
     remedy: str | None = None
     fixable: bool = False
-    """Whether `--fix` mends it: told by `remedies`, whatever finds it."""
+    """Whether `--fix` fixes it: told by `remedies`, whatever finds it."""
     count: int = 1
     size_bytes: int | None = None
     cost_month_usd: float | None = None

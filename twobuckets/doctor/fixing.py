@@ -1,4 +1,4 @@
-"""What `--fix` does about findings: plans all of it first, and says what was mended in the end."""
+"""What `--fix` does about findings: plans all of it first, and says what was fixed in the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Fixes:
     """What would be done, and the checks whose remedy is applied only when they are named.
 
     `first` is what keeps the processor from working once it is woken, None where nothing does or
-    where it is mended with the rest.
+    where it is fixed with the rest.
     """
 
     planned: tuple[PlannedFix, ...]
@@ -32,7 +32,7 @@ class Fixes:
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class Fixed:
     """The checks of which nothing is left, and for how many objects the processor was woken."""
 
     checks: frozenset[str]
@@ -62,8 +62,8 @@ def plan_fixes(
     return Fixes(planned, tuple(sorted(unasked)), first if is_first_left else None)
 
 
-def mended_by(applied: Sequence[Applied]) -> Mended:
+def fixed_by(applied: Sequence[Applied]) -> Fixed:
     """Return what applied remedies add up to."""
     woken = sum(one.done for one in applied if one.check in WOKEN)
     incomplete = {one.check for one in applied if one.failed_count or one.left_count}
-    return Mended(frozenset(one.check for one in applied) - incomplete, woken)
+    return Fixed(frozenset(one.check for one in applied) - incomplete, woken)

@@ -194,7 +194,7 @@ def find_deprecated_runtime(site: Site) -> Iterator[Finding]:
 
 @finder(
     "function",
-    Check("environment-archive", "The function archives to another bucket than this one."),
+    Check("environment-archive", "The function archives to a different bucket."),
 )
 def find_wrong_environment(site: Site) -> Iterator[Finding]:
     """Yield a finding when the environment names another archive, or ours names none."""
@@ -373,7 +373,7 @@ def find_queued_failures(site: Site) -> Iterator[Finding]:
     "function",
     Check("log-group-missing", "The processor's log group does not exist."),
     Check(
-        "log-retention", "The processor's log has no retention: it is stored and billed for ever."
+        "log-retention", "The processor's log has no retention: it is stored and billed forever."
     ),
 )
 def find_log_settings(site: Site) -> Iterator[Finding]:
@@ -397,7 +397,7 @@ def find_log_settings(site: Site) -> Iterator[Finding]:
             check="log-retention",
             severity=Severity.NOTICE,
             subject=site.function.log_group,
-            detail="The processor's log has no retention: it grows, and is paid, for ever.",
+            detail="The processor's log has no retention: it grows, and is paid for, forever.",
             remedy=f"{site.aws_cli} logs put-retention-policy --log-group-name {name} "
             "--retention-in-days 30",
         )

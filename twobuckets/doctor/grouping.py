@@ -145,7 +145,7 @@ def _is_last(word: LastWord, retries: Retries, over_at: datetime) -> bool:
 
 
 def _find_what_comes_first(site: Site) -> Finding | None:
-    """Return the finding that has to be mended before waking the processor can do anything."""
+    """Return the finding that has to be fixed before waking the processor can do anything."""
     for find in _FIRST:
         try:
             finding = next(find(site), None)

@@ -42,7 +42,7 @@ _ENDED: Final = "it was completed or aborted meanwhile"
 _ARCHIVED: Final = "stuck-archived"
 CHANGED_WHEN_ASKED: Final = frozenset({"concurrency-zero"})
 FIXABLE: Final = frozenset(CHANGES) | WOKEN | {_ARCHIVED, uploads.CHECK.name}
-"""Checks whose findings `--fix` mends."""
+"""Checks whose findings `--fix` fixes."""
 
 
 class _Step(NamedTuple):
@@ -102,7 +102,7 @@ def plan(
     asked: frozenset[str],
     wake: Wake,
 ) -> Iterator[PlannedFix]:
-    """Yield what mends the findings, wiring first and waking last. Reads only.
+    """Yield what fixes the findings, wiring first and waking last. Reads only.
 
     `stuck` is what the findings about staging were made from, None where it was not listed;
     `asked` are the checks that were asked for by name.

@@ -86,7 +86,7 @@ FAILURES: Final = frozenset(
 # Of these, what Lambda or a queue tries again by itself.
 RETRIED: Final = frozenset({"stuck-failed", "stuck-timed-out", "stuck-out-of-memory", "stuck-key"})
 
-# What an event of ours does not mend, and what does.
+# What an event of ours does not help, and what does.
 _NOT_WOKEN: Final = {
     "stuck-archived": "in the archive already; `doctor --fix` deletes the copy in staging",
     "stuck-superseded": "a newer version of its key was archived; delete it, or archive it by hand",
@@ -115,8 +115,8 @@ WOKEN_UNASKED: Final = frozenset(
 WOKEN: Final = WOKEN_UNASKED | WOKEN_WHEN_ASKED
 """Checks whose remedy is to wake the processor, which then takes its time."""
 
-# Findings that `--fix` mends, so that one command can mend what is broken and then wake.
-_MENDED_FIRST: Final = frozenset(
+# Findings that `--fix` fixes, so that one command can fix what is broken and then wake.
+_FIXED_FIRST: Final = frozenset(
     {"notification-missing", "notification-events", "permission-missing", "concurrency-zero"}
 )
 
@@ -138,7 +138,7 @@ class Stuck:
 
     An object is stuck by its age, or once its failure for good is on record. `uncounted` more are
     stuck than were looked into. `unread` is why the log could not be read, None where it was: then
-    causes are told by what else is known. `first` is what has to be mended before waking the
+    causes are told by what else is known. `first` is what has to be fixed before waking the
     processor can do anything, None where nothing has.
     """
 
@@ -222,12 +222,12 @@ def _remedy(site: Site, group: StuckGroup, first: Finding | None) -> str | None:
         # What newer versions covered once is for a person to decide about.
         return None
     if first is not None and check in WOKEN:
-        if first.check not in _MENDED_FIRST:
+        if first.check not in _FIXED_FIRST:
             return first.remedy
         return site.fix_command(first.check, check)
     if check in FAILURES and error and error != MANY:
         return _reprocess_command(site, error)
-    return site.fix_command(*([error, check] if error in _MENDED_FIRST else [check]))
+    return site.fix_command(*([error, check] if error in _FIXED_FIRST else [check]))
 
 
 def _reprocess_command(site: Site, error: str) -> str:

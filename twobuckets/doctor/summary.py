@@ -74,8 +74,8 @@ class StagedTotals:
 class DoctorSummary:
     """The end of a run: findings by severity and what lies in staging.
 
-    `problems`, `notices` and `unknown` are what is left after `fixed` findings were mended. What
-    follows tells of the moment when staging was listed, before anything was mended, and is None
+    `problems`, `notices` and `unknown` are what is left once `fixed` others were fixed. What
+    follows tells of the moment when staging was listed, before anything was fixed, and is None
     when it was not. An object is stuck from the age `stuck_after` on, or once it failed for good.
     `ages` maps a class of age to a number of objects, the youngest first; `causes` the check of a
     finding to the number of stuck objects that it explains, the most first. `checks` are those
@@ -116,7 +116,7 @@ class Tally:
             self._causes[finding.check] += finding.count
 
     def fix(self, finding: Finding) -> None:
-        """Count a finding, added before, as mended: it asks for nothing any more."""
+        """Count a finding, added before, as fixed: it asks for nothing any more."""
         self._counts[finding.severity] -= 1
         self._fixed += 1
 

@@ -34,7 +34,7 @@ def _url(bucket: str) -> str:
 @finder(
     "wiring",
     Check("notification-missing", "Staging sends no notification when a file arrives."),
-    Check("notification-target", "S3 tells others of new files, but not the processor."),
+    Check("notification-target", "S3 notifies others of new files, but not the processor."),
 )
 def find_missing_notification(site: Site) -> Iterator[Finding]:
     """Yield a finding when no route leads from staging to the processor."""
@@ -67,8 +67,8 @@ def find_missing_notification(site: Site) -> Iterator[Finding]:
 @finder(
     "wiring",
     Check(
-        "notification-events", "Files that arrive in some ways (Put, Post, Copy, multipart) are "
-        "not told of.",
+        "notification-events", "Files that arrive in some ways (Put, Post, Copy, multipart) "
+        "cause no event.",
     ),
 )  # fmt: skip
 def find_missing_events(site: Site) -> Iterator[Finding]:
@@ -170,7 +170,9 @@ def find_ignored_failures(site: Site) -> Iterator[Finding]:
 
 @finder(
     "wiring",
-    Check("event-rewritten", "An EventBridge rule hands the processor something else than events."),
+    Check(
+        "event-rewritten", "An EventBridge rule hands the processor something other than events."
+    ),
 )
 def find_rewritten_events(site: Site) -> Iterator[Finding]:
     """Yield a finding for each rule whose input our processor could not read."""

@@ -258,7 +258,7 @@ def follow(
     now: Callable[[], datetime],
     sleep: Callable[[float], None],
 ) -> Iterator[LogEvent | None]:
-    """Yield events as they come, for ever, and None at the end of each turn.
+    """Yield events as they come, forever, and None at the end of each turn.
 
     A group that stays silent is asked less and less often, at last every five seconds.
     """

@@ -31,7 +31,7 @@ MOST_OPEN_FOLDERS: Final = 500
 
 _CHANGED: Final = "it changed while it was being uploaded, so nothing was stored"
 _CHANGED_HINT: Final = "Upload it again once nothing writes to it."
-_NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something else than what was sent"
+_NOT_WHAT_WAS_SENT: Final = "S3 says that it stored something other than what was sent"
 _NOT_WHAT_WAS_SENT_HINT: Final = "Look at the object before anything relies on it; upload it again."
 _KINDS: Final = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -395,7 +395,7 @@ def changed(file: File) -> Failed:
 
 
 def differs(file: File) -> Failed:
-    """Return that S3 says it stored something else than the file."""
+    """Return that S3 says it stored something other than the file."""
     return Failed(file.path, file.key, _NOT_WHAT_WAS_SENT, _NOT_WHAT_WAS_SENT_HINT)
 
 

@@ -148,7 +148,7 @@ def terms_of(
         sha256 = found_sha256 if sha256 is None else sha256
         if (size_bytes, sha256) != (found_bytes, found_sha256):
             raise UsageError(
-                f"Could not sign for {file}: it has another size or SHA-256 than the one given",
+                f"Could not sign for {file}: its size or SHA-256 is not the one given",
                 hint="Leave out --size and --sha256: --file binds what the file has.",
             )
     guessed = guess_content_type(key if file is None else file.name)

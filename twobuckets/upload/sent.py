@@ -245,7 +245,7 @@ def open_sent(
 def _of_another_release(path: Path) -> UnusableJournalError:
     return UnusableJournalError(
         "Another release of twobuckets has begun this upload, and what it wrote down of it, "
-        f"{path}, has another form than this release can go on with",
+        f"{path}, has a form that this release can't continue from",
         hint="Let that release complete it, or send every file again with --restart.",
     )
 

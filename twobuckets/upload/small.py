@@ -190,5 +190,5 @@ def _read_all(fd: int, length: int) -> bytes:
             break
         content += more
     if len(content) != length:
-        raise FileChangedError("the file has another size than a moment ago")
+        raise FileChangedError("the file's size changed a moment ago")
     return content

@@ -29,7 +29,8 @@ def cat(
     """Write the bytes of a staged or archived file to standard output.
 
     Without --in it is the object in staging or, where there is none, the one in the archive. A pipe
-    gets the bytes as they are; on a terminal what is no text, or would act on it, is a mark.
+    gets the bytes as they are; on a terminal, whatever is not text or would
+    act on it is shown as a mark.
 
     \b
       twobuckets cat in/report.csv | head

@@ -1,4 +1,4 @@
-"""`twobuckets doctor`: what is stuck, orphaned or broken, why, and what mends it."""
+"""`twobuckets doctor`: what is stuck, orphaned or broken, why, and what fixes it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     type=click.Choice(["problem", "notice", "info"]),
     default="notice",
     show_default=True,
-    help="Least severity that ends with status 3.",
+    help="The lowest severity that ends with status 3.",
 )
 @yes_option
 @dry_run_option
@@ -100,9 +100,9 @@ def doctor(
             app.out.record(finding)
     if fix:
         asked = frozenset(checks)
-        mended = _fix(app, site, findings, diagnosis.stuck, asked, yes=yes, dry_run=dry_run)
+        fixed = _fix(app, site, findings, diagnosis.stuck, asked, yes=yes, dry_run=dry_run)
         for finding in findings:
-            if finding.fixable and finding.check in mended:
+            if finding.fixable and finding.check in fixed:
                 tally.fix(finding)
     stuck = diagnosis.stuck
     app.out.record(tally.summary(stuck.totals if stuck is not None else None))
@@ -119,9 +119,9 @@ def _fix(
     yes: bool,
     dry_run: bool,
 ) -> frozenset[str]:
-    """Show the plan, ask, apply it, and return the checks whose findings were mended."""
+    """Show the plan, ask, apply it, and return the checks whose findings were fixed."""
     from twobuckets.doctor import remedies
-    from twobuckets.doctor.fixing import mended_by, plan_fixes
+    from twobuckets.doctor.fixing import fixed_by, plan_fixes
 
     fixes = plan_fixes(site, findings, stuck, asked, wake_through(app, site))
     app.out.stream(item.action for item in fixes.planned)
@@ -140,10 +140,10 @@ def _fix(
             for outcome in remedies.apply(item):
                 applied.append(outcome)
                 app.out.record(outcome)
-    mended = mended_by(applied)
-    if mended.woken:
+    fixed = fixed_by(applied)
+    if fixed.woken:
         app.out.note(
-            f"The processor works on the {mended.woken:,} it was woken for; until it is through, "
+            f"The processor works on the {fixed.woken:,} it was woken for; until it is through, "
             f"doctor finds them still. What becomes of them: {app.program} logs --follow"
         )
-    return mended.checks
+    return fixed.checks

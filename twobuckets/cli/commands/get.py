@@ -37,7 +37,8 @@ def get(
     """Write a staged or archived file into FILE.
 
     Without --in it is the object in staging or, where there is none, the one in the archive. FILE
-    is there whole or not at all; its name is yours, and nothing is ever made of the key.
+    is there whole or not at all; its name is
+    yours: the key never becomes a path.
 
     \b
       twobuckets get in/report.csv report.csv

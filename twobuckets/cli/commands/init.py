@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def init(app: App, directory: Path) -> None:
     """Write twobuckets.toml and a processor.py to start from.
 
-    DIR is made when it is not there. Nothing is ever overwritten.
+    DIR is created if it does not exist. Nothing is ever overwritten.
 
     \b
       twobuckets init demo

@@ -75,7 +75,7 @@ def execute(app: App, command: tuple[str, ...]) -> None:
     """Run a program against the embedded AWS.
 
     `twobuckets local exec aws s3 ls` starts the embedded AWS when it does not run. Endpoint, region
-    and credentials are in the program's environment, and nothing of yours.
+    and credentials are in the program's environment, and none of your own.
 
     Any AWS CLI, s5cmd, rclone (`:s3:BUCKET`), boto3 and the SDKs that know `AWS_ENDPOINT_URL` work
     as they are. A program that knows none of it fails instead of reaching AWS: whatever leaves this

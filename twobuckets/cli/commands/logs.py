@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--since", type=INSTANT, default="1h", show_default=True, help="From this instant or age on."
 )
 @click.option("--until", type=INSTANT, help="Up to this instant or age.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Keep showing what comes in, until Ctrl-C.")
 @click.option(
     "--key",
     metavar="KEY",

@@ -66,8 +66,9 @@ def ls(
 
     `staging` shows the age of each object, `uploads` those of staging with their parts and bytes
     so far, what they cost a month, and when a lifecycle rule aborts them. A pipe gets lines with
-    tabs between the fields: time, bytes, key. What can't be seen in a key is an escape there, such
-    as \\n or \\u202e, and a backslash is two; --from-file reads it back, as it does --null.
+    tabs between the fields: time, bytes, key. Characters of a key that can't be seen are escaped
+    there, such as \\n or \\u202e, and a backslash is doubled; --from-file reads both this and
+    --null back.
 
     \b
       twobuckets ls staging --older-than 15m

@@ -49,7 +49,7 @@ class _Sha256(click.ParamType[str]):
 @click.option("--content-type", metavar="TYPE", help="Bind this instead of what the name suggests.")
 @click.option("--size", "size_bytes", type=SIZE, help="Bind this exact size.")
 @click.option("--sha256", type=_Sha256(), metavar="HEX", help="Bind this SHA-256.")
-@click.option("--no-overwrite", is_flag=True, help="Refuse if the key waits in staging.")
+@click.option("--no-overwrite", is_flag=True, help="Refuse if the key is already in staging.")
 @click.option(
     "--expires", "expires_in", type=DURATION, default="1h", show_default=True, help="At most 7d."
 )

@@ -80,7 +80,7 @@ _WORKERS: Final = 32
 )
 @click.option("--since", type=INSTANT, metavar="WHEN",
               help="Only what was archived (or failed, or staged) since WHEN.")  # fmt: skip
-@click.option("--until", type=INSTANT, metavar="WHEN", help="Only what was so before WHEN.")
+@click.option("--until", type=INSTANT, metavar="WHEN", help="Only what was so until WHEN.")
 @click.option("--match", multiple=True, metavar="GLOB", help="Only keys that match; repeatable.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N objects.")
 @click.option("--version-id", metavar="ID", help="This archived version of the single KEY.")
@@ -152,7 +152,8 @@ def reprocess(
     What is in the archive is copied back to staging where no newer file waits, and stays in the
     archive until the processor has archived the copy: nothing is ever deleted there, and what is
     replaced expires as any noncurrent version does. What waits in staging stays there and the
-    processor is woken for it. Interrupted, the same command goes on where it was.
+    processor is woken for it. After an interruption, the same command continues
+    where it stopped.
 
     An older copy never replaces a newer file: where one was archived meanwhile, the copy is left in
     staging, and --wait ends with 3. A version that is asked for by --version-id or --as-of counts

@@ -21,9 +21,9 @@ def status(app: App) -> None:
     """Show the pipeline at a glance.
 
     Buckets and their protection, the processor and what wakes it, what is in staging, the outcomes
-    of the last hour, and where every setting came from. What can't be read says which permission
-    is missing, and the rest is shown; the exit status is 5 then, and 4 where a bucket or the
-    function does not exist. With -v it links to AWS's console.
+    of the last hour, and where every setting came from. A part that can't be read says which
+    permission is missing, and the rest is shown; the exit status is 5 then, and 4 where a bucket or
+    the function does not exist. With -v it links to AWS's console.
 
     \b
       twobuckets --stack intake status

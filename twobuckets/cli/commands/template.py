@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def template(app: App) -> None:
     """Print the CloudFormation template that `deploy` uses.
 
-    It holds the processor's variables of the settings, if there are any. Its parameters are
-    documented in it. With tools of your own, put the zip that `twobuckets build` makes into a
-    bucket and name it as ArtifactBucket and ArtifactKey:
+    It includes the processor's variables from the settings, if there are any. Its parameters are
+    documented in it. To deploy it with other tools, put the zip that `twobuckets build` makes
+    into a bucket and name it as ArtifactBucket and ArtifactKey:
 
     \b
       twobuckets template > pipeline.yaml

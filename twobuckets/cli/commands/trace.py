@@ -43,7 +43,7 @@ _WITHOUT_CLOUDTRAIL: Final = (
     "--prefix",
     metavar="TEXT",
     shell_complete=completes("staged_or_archived_keys"),
-    help="The keys that begin like this, instead of KEYs.",
+    help="All keys that begin with TEXT, instead of KEYs.",
 )
 @click.option(
     "--limit",
@@ -62,7 +62,7 @@ _WITHOUT_CLOUDTRAIL: Final = (
     type=INSTANT,
     help="Search the log from this instant or age on.  [default: the first that S3 knows]",
 )
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Keep showing what happens, until Ctrl-C.")
 @click.pass_obj
 def trace(
     app: App,

@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     type=DURATION,
     default="7d",
     show_default=True,
-    help="How long an interrupted command is gone on with.",
+    help="How long an interrupted upload can be continued.",
 )
 @failed_to_option
 @click.option("--discard", is_flag=True, help="Drop what interrupted uploads left; upload nothing.")

@@ -1,4 +1,4 @@
-"""How findings look: what, why, since when and how much, and the command that mends it."""
+"""How findings look: what, why, since when and how much, and the command that fixes it."""
 
 from __future__ import annotations
 
