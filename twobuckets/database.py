@@ -37,6 +37,7 @@ _REASONS: Final = (
     ("SQLITE_CANTOPEN", "it can't be opened or created", _PERMIT),
     ("SQLITE_IOERR_LOCK", _NO_LOCKS, _LOCAL),
     ("SQLITE_IOERR_RDLOCK", _NO_LOCKS, _LOCAL),
+    ("SQLITE_IOERR_SHMSIZE", "there is no room left on its disk", _ROOM),
     ("SQLITE_IOERR_SHM", _NO_LOCKS, _LOCAL),
     ("SQLITE_PROTOCOL", _NO_LOCKS, _LOCAL),
     ("SQLITE_NOLFS", "its file system can't hold a file of that size", _ROOM),
@@ -84,6 +85,15 @@ class Database:
         with contextlib.suppress(sqlite3.DatabaseError):
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def hurry(self) -> None:
+        """Let nothing wait for the disk, until `tune`: for what is nothing yet, or never again.
+
+        A crash of the process loses nothing then either, one of the machine may lose the file.
+        """
+        with contextlib.suppress(sqlite3.DatabaseError):
+            self._connection.execute("PRAGMA synchronous = OFF")
+            self._connection.execute("PRAGMA journal_mode = WAL")
 
     def close(self) -> None:
         """Close the file."""

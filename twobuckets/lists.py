@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
 
@@ -25,6 +24,8 @@ def published_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     Raises UsageError when something is there and may not be replaced, and TwoBucketsError when it
     can't be written; nothing is left behind then.
     """
+    import tempfile
+
     draft: Path | None = None
     try:
         if path.is_dir() or ((path.exists() or path.is_symlink()) and not overwrite):

@@ -6,9 +6,7 @@ The stack's outputs need AWS, so they join last, in `Settings.pipeline`.
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
@@ -533,6 +531,8 @@ def _nearest_file(cwd: Path) -> Path | None:
 
 def _read(file: Path) -> dict[str, object]:
     """Return the file's values by their dotted path; every key is one that a setting has."""
+    import tomllib
+
     try:
         tables = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
@@ -557,6 +557,8 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _unknown(path: str, file: Path) -> UsageError:
+    import difflib
+
     near = difflib.get_close_matches(path, _PATHS, n=1)
     table, _, name = path.rpartition(".")
     line = _line_of(name, file)

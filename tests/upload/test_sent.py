@@ -20,7 +20,7 @@ from tests.faults.proxy import Asked, FaultProxy
 from tests.upload.killing import wait_for
 from twobuckets.settings import state_directory
 from twobuckets.upload.files import File
-from twobuckets.upload.sent import Sent, SentBefore, open_sent, stamp_of
+from twobuckets.upload.sent import Sent, SentBefore, Stamp, open_sent, stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -276,6 +276,37 @@ def test_a_full_disk_stops_no_upload(
         through(Watching(fill_late))
         status, err = run_on_bad_day(folder)
     assert (status, "no room left" in err) == (0, True), err
+
+
+@pytest.mark.parametrize("pages", [0, 3, 12])
+def test_a_disk_with_hardly_any_room_is_called_full(tmp_path: Path, pages: int):
+    with small_disk(tmp_path / "state", 512 * 1024) as disk:
+        room = disk / "room"
+        room.write_bytes(b"x" * 4096 * pages)
+        fill(disk)
+        room.unlink()
+        sent = record(tmp_path)
+        for number in range(1000):
+            sent.note(Stamp(1, 2, 3), uploaded(tmp_path, f"{number}"))
+        sent.close()
+        assert ["no room left" in said for said in sent.said] == [True]  # type: ignore[attr-defined]
+
+
+def test_of_a_key_that_was_sent_twice_the_later_time_counts(tmp_path: Path):
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    (tmp_path / "state").mkdir()
+    sent = record(tmp_path)
+    sent.note(stamp_of(path.stat()), uploaded(path, "k"))
+    sent.close()
+    again = record(tmp_path)
+    assert again.before(File(str(path), "k", 1)) is not None
+    again.note(Stamp(1, 2, 3), uploaded(path, "k"))
+    again.close()
+    # What S3 has now is no longer what the file is.
+    third = record(tmp_path)
+    assert (third.found, third.before(File(str(path), "k", 1))) == (1, None)
+    third.forget()
 
 
 @pytest.mark.parametrize("day", ["damaged", "locked", "newer"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import stat
 import sys
 from functools import cached_property
@@ -251,6 +250,8 @@ class Output:
         shown = label + visible(text)
         if sys.stderr.isatty():
             # Lines that go on below their beginning look like other messages.
+            import shutil
+
             width = max(40, shutil.get_terminal_size().columns - 1)
             shown = wrapped(visible(text), width, "  ", label)
         if self._live is not None or (style and self._color and sys.stderr.isatty()):

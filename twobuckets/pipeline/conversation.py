@@ -20,9 +20,8 @@ own, and goes on once they have ended.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, Union, cast
 
 from twobuckets.pipeline.versions import Version, require_found, require_versions
@@ -155,7 +154,7 @@ class _Driver(Generic[T]):
         talk.missing -= 1
         if talk.missing:
             return _NOTHING
-        return self._go_on(talk, partial(talk.steps.send, talk.answers))
+        return self._go_on(talk, talk.answers)
 
     def close(self) -> None:
         """End what is under way where it stands, those first that others wait for."""
@@ -194,7 +193,7 @@ class _Driver(Generic[T]):
                 if steps is None:
                     return None
                 source.open += 1
-                return self._go_on(_Open(steps, source), steps.__next__)
+                return self._go_on(_Open(steps, source), None)
         if source.parent is None or not source.is_over:
             return None
         return self._end(source)
@@ -203,7 +202,7 @@ class _Driver(Generic[T]):
         """Let the conversation that waited for a source go on."""
         self._sources.remove(source)
         assert source.parent is not None
-        return self._go_on(source.parent, partial(source.parent.steps.send, []))
+        return self._go_on(source.parent, [])
 
     def _work(self) -> bool:
         """Do some of the work that waits; False when there was none."""
@@ -217,13 +216,14 @@ class _Driver(Generic[T]):
                     source.is_idle = True
         return left < _WORK_BYTES or any(source.is_over for source in self._sources)
 
-    def _go_on(self, talk: _Open, step: Callable[[], list[Request] | Meanwhile]) -> list[Request]:
-        """Let a conversation take a step, and return what it asks then."""
+    def _go_on(self, talk: _Open, answers: list[Answer] | None) -> list[Request]:
+        """Give a conversation its answers, None to begin it, and return what it asks then."""
         self.moves += 1
+        steps = talk.steps
         try:
-            asks = step()
+            asks = next(steps) if answers is None else steps.send(answers)
             while not asks:
-                asks = talk.steps.send([])
+                asks = steps.send([])
         except StopIteration as end:
             source = talk.source
             source.open -= 1

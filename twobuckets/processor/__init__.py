@@ -32,18 +32,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twobuckets.processor.file import File, Reject
-
 if TYPE_CHECKING:
+    from twobuckets.processor.file import File, Reject
     from twobuckets.processor.runtime import handler
 
 __all__ = ["File", "Reject", "handler"]
 
 
 def __getattr__(name: str) -> object:
-    # Whoever reads only the contract, as every command does, need not load the runtime for it.
+    # Whoever reads only the contract, as every command does, need not load the rest for it.
     if name == "handler":
         from twobuckets.processor.runtime import handler
 
         return handler
+    if name in ("File", "Reject"):
+        from twobuckets.processor import file
+
+        return getattr(file, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -97,14 +97,15 @@ class AnswerError(Exception):
     """S3 answered with something that is not the document it should be."""
 
 
+# Compiled when a page is read, and kept by `re`: most commands list nothing, and it takes a while.
 # An ETag's quotes are not part of it, however they are written.
 _ETAG = r"<ETag>(?:&quot;|&#34;|\")?([^<&\"]*+)(?:&quot;|&#34;|\")?</ETag>"
 _CHECKSUMS = r"(?:<Checksum\w++>[^<]*+</Checksum\w++>)*+"
-_ROW = re.compile(
+_ROW = (
     rf"<Contents><Key>([^<]*+)</Key><LastModified>([^<]*+)</LastModified>{_ETAG}{_CHECKSUMS}"
     r"<Size>(\d++)</Size>(?:<StorageClass>([^<]*+)</StorageClass>)?+</Contents>"
 )
-_VERSION_ROW = re.compile(
+_VERSION_ROW = (
     r"<(Version|DeleteMarker)><Key>([^<]*+)</Key><VersionId>([^<]*+)</VersionId>"
     r"<IsLatest>(true|false)</IsLatest><LastModified>([^<]*+)</LastModified>"
     rf"(?:{_ETAG})?{_CHECKSUMS}(?:<Size>(\d++)</Size>)?+"
@@ -118,7 +119,7 @@ def parse_objects(body: bytes) -> list[ListedObject]:
     """Return the rows of a ListObjectsV2 page. Raises AnswerError if it is none."""
     text = body.decode("utf-8", "replace")
     encoded = "<EncodingType>url</EncodingType>" in text
-    rows = _ROW.findall(text) if encoded else []
+    rows = re.findall(_ROW, text) if encoded else []
     if not rows or len(rows) != text.count("<Contents>"):
         return [_read_object(row, encoded=encoded) for row in _find_rows(body, "Contents")]
     # Column by column costs half of what row by row does.
@@ -142,7 +143,7 @@ def parse_versions(body: bytes) -> list[ListedVersion]:
     """Return the rows of a ListObjectVersions page. Raises AnswerError if it is none."""
     text = body.decode("utf-8", "replace")
     encoded = "<EncodingType>url</EncodingType>" in text
-    rows = _VERSION_ROW.findall(text) if encoded else []
+    rows = re.findall(_VERSION_ROW, text) if encoded else []
     if not rows or len(rows) != text.count("<Version>") + text.count("<DeleteMarker>"):
         found = _find_tagged_rows(body, {"Version", "DeleteMarker"})
         return [_read_version(tag, row, encoded=encoded) for tag, row in found]

@@ -1,8 +1,11 @@
 """What one command has sent so far, so that the same command goes on after an interruption.
 
-One SQLite file a command, one row a key: the file as it was when it was read, and the version that
-S3 made of it. A file that is still the same is not sent again. The command's end, when all is well,
-deletes it, so that the same folder sent again on purpose is sent.
+One SQLite file a command, a row for each file that was sent: the file as it was when it was read,
+and the version that S3 made of it. A file that is still the same is not sent again. The command's
+end, when all is well, deletes it, so that the same folder sent again on purpose is sent.
+
+Rows are only added at the end, which costs a file next to nothing; only who goes on from them waits
+for an index.
 
 It is a help, and nothing is called sent for it that S3 had not said to have stored. Where it can't
 be written, files are sent all the same.
@@ -15,7 +18,7 @@ import hashlib
 import json
 import os
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -34,14 +37,14 @@ if TYPE_CHECKING:
 
     from twobuckets.upload.files import File
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _SCHEMA: Final = f"""
 PRAGMA user_version = {_FORMAT};
 CREATE TABLE command (began_at TEXT NOT NULL, words TEXT NOT NULL);
 CREATE TABLE sent (
-  key TEXT PRIMARY KEY, path TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-  inode INTEGER NOT NULL, version_id TEXT, etag TEXT NOT NULL, uploaded_at TEXT NOT NULL
-) WITHOUT ROWID;
+  key TEXT NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+  inode INTEGER NOT NULL, version_id TEXT, etag TEXT NOT NULL, uploaded_at REAL NOT NULL
+);
 """
 _SUFFIX: Final = ".sent"
 _LOCK_SUFFIX: Final = ".lock"
@@ -90,7 +93,7 @@ class Sent:
         self._warn = warn
         self._database: Database | None = None
         self._lock: int | None = None
-        self._pending: list[tuple[object, ...]] = []
+        self._pending: list[tuple[Stamp, SentBefore]] = []
         self._noted_at = time.monotonic()
 
     def before(self, file: File) -> SentBefore | None:
@@ -101,7 +104,7 @@ class Sent:
             status = os.stat(file.path)
             row = self._database.row(
                 "SELECT path, size, mtime_ns, inode, version_id, etag, uploaded_at FROM sent"
-                " WHERE key = ?",
+                " WHERE key = ? ORDER BY rowid DESC LIMIT 1",
                 _text(file.key),
             )
         except (OSError, JournalError):
@@ -109,21 +112,12 @@ class Sent:
         if row is None or row[:4] != (_text(os.path.abspath(file.path)), *stamp_of(status)):
             return None
         return SentBefore(
-            file.path, file.key, row[1], row[4], row[5], datetime.fromisoformat(row[6])
+            file.path, file.key, row[1], row[4], row[5], datetime.fromtimestamp(row[6], UTC)
         )
 
     def note(self, stamp: Stamp, sent: SentBefore) -> None:
         """Remember that S3 has a file, as it was when it was read."""
-        self._pending.append(
-            (
-                _text(sent.key),
-                _text(os.path.abspath(sent.path)),
-                *stamp,
-                sent.version_id,
-                sent.etag,
-                sent.uploaded_at.isoformat(),
-            )
-        )
+        self._pending.append((stamp, sent))
         if len(self._pending) >= _PENDING or time.monotonic() - self._noted_at > _SECONDS:
             self.flush()
 
@@ -138,7 +132,18 @@ class Sent:
                 return
             assert self._database is not None
             self._database.write_all(
-                "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, ?, ?)", pending
+                "INSERT INTO sent VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        _text(sent.key),
+                        _text(os.path.abspath(sent.path)),
+                        *stamp,
+                        sent.version_id,
+                        sent.etag,
+                        sent.uploaded_at.timestamp(),
+                    )
+                    for stamp, sent in pending
+                ],
             )
         except JournalError as error:
             # The files go on: what is lost is that an interruption would send some of them again.
@@ -148,6 +153,8 @@ class Sent:
     def forget(self) -> None:
         """Forget all: the command has ended well."""
         self._pending.clear()
+        if self._database is not None:
+            self._database.hurry()
         self._close()
         if self._path is not None:
             _delete(self._path)
@@ -165,11 +172,12 @@ class Sent:
         if not self._hold(path):
             return False
         self._database = Database(path)
-        self._database.tune()
+        self._database.hurry()
         self._database.create(_SCHEMA)
         self._database.write(
             "INSERT INTO command VALUES (?, ?)", self.began_at.isoformat(), self._words
         )
+        self._database.tune()
         return True
 
     def _hold(self, path: Path) -> bool:
@@ -205,7 +213,8 @@ class Sent:
         if row is None:
             raise damaged(path, "it says nothing of its command")
         self.began_at = datetime.fromisoformat(row[0])
-        ((self.found,),) = self._database.rows("SELECT count(*) FROM sent")
+        self._database.create("CREATE INDEX IF NOT EXISTS sent_key ON sent (key)")
+        ((self.found,),) = self._database.rows("SELECT count(DISTINCT key) FROM sent")
         self._database.has_begun = True
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from twobuckets.cli.records import Progressed
 from twobuckets.cli.views import remote
 from twobuckets.units import counted, format_bytes, format_duration
 from twobuckets.upload.census import Census
@@ -102,6 +101,8 @@ class Ticks:
             if now - self._told_at < self.EVERY_SECONDS:
                 return
             self._told_at = now
+            from twobuckets.cli.records import Progressed
+
             self._out.record(Progressed(self._sent_bytes, self._total_bytes, self._done))
 
     def done(self, record: Uploaded | Failed | SentBefore) -> None:

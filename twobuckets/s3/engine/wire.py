@@ -26,9 +26,9 @@ WRITE = select.POLLOUT
 # Header fields as RFC 9112 (5, 5.2) lets others write them: blanks at will after the colon and at
 # the end, and lines that go on in the next one; before the colon some write blanks as well.
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
-_OUTER_BLANKS = re.compile(rb"\r\n([^:\r\n]*?)[ \t]*:[ \t]*")
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:(?:[^\r\n]*,)?[ \t]*chunked[ \t]*\r\n")
-_CLOSES = re.compile(rb"\r\nconnection:(?:[^\r\n]*,)?[ \t]*close[ \t]*(?:,[^\r\n]*)?\r\n")
+_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r\n]*)\r\n")
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding[ \t]*:(?:[^\r\n]*,)?[ \t]*chunked[ \t]*\r\n")
+_CLOSES = re.compile(rb"\r\nconnection[ \t]*:(?:[^\r\n]*,)?[ \t]*close[ \t]*(?:,[^\r\n]*)?\r\n")
 LONGEST_HEAD_BYTES = 64 * 1024
 LONGEST_BODY_BYTES = 64 * 1024 * 1024
 _SMALL_BYTES = 64 * 1024
@@ -271,7 +271,9 @@ class Connection:
             if status >= 200:
                 break
             received = rest
-        lines = _OUTER_BLANKS.sub(b"\r\n\\1:", _FOLD.sub(b" ", head.lower() + b"\r\n"))
+        lines = head.lower() + b"\r\n"
+        if b"\r\n " in lines or b"\r\n\t" in lines:
+            lines = _FOLD.sub(b" ", lines)
         if method == "CONNECT":
             return Response(status, head, b"")
         keep = head.startswith(b"HTTP/1.1") and not _CLOSES.search(lines)
@@ -383,10 +385,10 @@ def _write_head(signed: SignedRequest, length: int, proxy: str | None) -> bytes:
 
 
 def _find_length(lines: bytes) -> int:
-    start = lines.find(b"\r\ncontent-length:")
-    if start < 0:
+    found = _LENGTH.search(lines)
+    if found is None:
         return -1
-    text = lines[start + 17 : lines.index(b"\r\n", start + 17)].strip()
+    text = found[1].strip()
     if not text.isdigit() or int(text) > LONGEST_BODY_BYTES:
         raise WireError(f"the answer's length is {text[:20]!r}")
     return int(text)
