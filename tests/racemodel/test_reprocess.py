@@ -121,6 +121,12 @@ UNDER_A_LATE_MARKER = Scenario(
     (Upload(b"A"), Upload(b"BB", events=2)),
     (1, *UPLOADED, *[4] * 8, *[3] * 15, *[0] * 9, *[4] * 5),
 )
+BEFORE_A_LATE_MARKER = Scenario(
+    # As above, and the run has listed staging before anything was uploaded, and the archive when
+    # the first delivery had archived the file and not hidden it yet.
+    (Upload(b"A"), Upload(b"BB", events=2)),
+    (*[0] * 2, 1, *UPLOADED, *[4] * 8, *[3] * 4, *[0] * 2, *[3] * 15, *[0] * 3, *[4] * 5, *[0] * 9),
+)
 OVERTAKEN = (*ARCHIVED, *[0] * 5, 1, *[3] * 14, 0, *[4] * 14)
 HOLES = {
     "a copy that a rejected upload covers": (REJECTED, (Run(),)),
@@ -143,6 +149,10 @@ HOLES = {
         (Run(),),
     ),
     "a copy that a late delete marker covers": (UNDER_A_LATE_MARKER, (Run(),)),
+    "a copy of what was not hidden yet, under a late delete marker": (
+        BEFORE_A_LATE_MARKER,
+        (Run(lists=True),),
+    ),
 }
 
 
