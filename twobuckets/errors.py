@@ -72,3 +72,7 @@ class AccessError(TwoBucketsError):
 
 class CredentialsError(AccessError):
     """AWS does not take the credentials, or there are none: nothing else would be answered."""
+
+
+class DeniedError(AccessError):
+    """AWS knows who asks, and refuses this one thing."""

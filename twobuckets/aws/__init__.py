@@ -18,8 +18,8 @@ from botocore.exceptions import ClientError
 
 from twobuckets.aws.codes import HOPELESS, Meaning, meaning_of
 from twobuckets.errors import (
-    AccessError,
     CredentialsError,
+    DeniedError,
     NotFoundError,
     TwoBucketsError,
     UnreachableError,
@@ -199,7 +199,7 @@ def _explain_answer(error: ClientError, failed: str) -> TwoBucketsError:
                 hint="Check which identity is in use: aws sts get-caller-identity",
             )
         case Meaning.DENIED:
-            return AccessError(
+            return DeniedError(
                 f"{failed}access denied: {reason}",
                 hint=f"The identity in use needs {action_of(error)}; a bucket, key or organisation "
                 "policy can deny it as well.",

@@ -325,7 +325,7 @@ def _show_usage_error(error: click.UsageError, *, as_json: bool) -> None:
 
 def _show_error(app: App, error: Exception) -> int:
     """Show what the user caused in words and let a bug keep its traceback."""
-    from twobuckets.errors import TwoBucketsError
+    from twobuckets.errors import DeniedError, TwoBucketsError
 
     if type(error).__module__.split(".")[0] in ("boto3", "botocore"):
         from twobuckets.aws import explain
@@ -335,6 +335,8 @@ def _show_error(app: App, error: Exception) -> int:
         # What is left in the buffer could not be written at the end either.
         _forget_stdout()
         error = TwoBucketsError(f"Could not write what there is to say: {error.strerror}")
+    if isinstance(error, DeniedError):
+        error = app.explain_denial(error)
     if isinstance(error, TwoBucketsError):
         app.out.error(error)
         return error.exit_code

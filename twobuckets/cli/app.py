@@ -15,7 +15,7 @@ import click
 
 from twobuckets import settings as settings_
 from twobuckets.cli.output import NOTHING_CHANGED, Output
-from twobuckets.errors import ExitStatus, NotFoundError, UsageError
+from twobuckets.errors import DeniedError, ExitStatus, NotFoundError, UsageError
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -165,6 +165,19 @@ class App:
         if not local.find_status(self.local_state).running:
             raise NotFoundError("The embedded AWS does not run")
         return settings.pipeline(require_outputs(self.aws.cloudformation, settings_.LOCAL))
+
+    def explain_denial(self, error: DeniedError) -> DeniedError:
+        """Return a denial with the one reason that no policy shows, where it is the reason."""
+        from twobuckets.pipeline.buckets import REQUESTER_PAYS, payment_hint, refuses_until_paid
+
+        # What has not been looked for so far is not to blame, and may not even be there.
+        pipeline: Pipeline | None = vars(self).get("pipeline")
+        buckets = () if pipeline is None else (pipeline.staging, pipeline.archive)
+        for bucket in buckets:
+            if refuses_until_paid(self.aws.s3, bucket):
+                why = f"That is because of s3://{bucket}: {REQUESTER_PAYS}."
+                return DeniedError(error.message, hint=f"{why} {payment_hint(bucket)}")
+        return error
 
     def require_stack(self) -> str:
         """Return the stack that is meant. Raises UsageError when none is named."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline import cors, policies
+from twobuckets.pipeline.buckets import REQUESTER_PAYS, payment_hint
 from twobuckets.pipeline.lifecycle import covers_everything
-from twobuckets.pipeline.lookups import Gone
+from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
@@ -58,6 +59,27 @@ def find_missing_buckets(site: Site) -> Iterator[Finding]:
                 detail=f"The {_role(site, bucket)} bucket does not exist.",
                 remedy=f"{site.aws_cli} s3 mb {shell_word('s3://' + bucket)}",
             )
+
+
+@finder("buckets", Check("requester-pays", "A bucket wants whoever asks to pay, and refuses."))
+def find_requester_pays(site: Site) -> Iterator[Finding]:
+    """Yield a finding for each bucket of another account that S3 gives only to who pays for it."""
+    for bucket in dict.fromkeys((site.staging, site.archive)):
+        try:
+            site.buckets.exists(bucket)
+        except CouldNotLook:
+            # A bucket that gives an answer does not want to be paid for it.
+            if not site.buckets.refuses_until_paid(bucket):
+                raise
+        else:
+            continue
+        yield Finding(
+            check="requester-pays",
+            severity=Severity.PROBLEM,
+            subject=f"s3://{bucket}",
+            detail=f"S3 refuses everything in the {_role(site, bucket)} bucket: {REQUESTER_PAYS}. "
+            f"{payment_hint(bucket)}",
+        )
 
 
 @finder("buckets", Check("public-access-block", "A bucket does not block public access."))
@@ -192,6 +214,21 @@ def find_unversioned(site: Site) -> Iterator[Finding]:
                 remedy=f"{site.aws_cli} s3api put-bucket-versioning --bucket {shell_word(bucket)} "
                 "--versioning-configuration Status=Enabled",
             )
+
+
+@finder("buckets", Check("mfa-delete", "What is archived can't be deleted from staging."))
+def find_mfa_delete(site: Site) -> Iterator[Finding]:
+    """Yield a finding for a staging bucket that wants MFA for every delete of a version."""
+    if site.buckets.exists(site.staging) and site.buckets.has_mfa_delete(site.staging):
+        yield Finding(
+            check="mfa-delete",
+            severity=Severity.PROBLEM,
+            subject=f"s3://{site.staging}",
+            detail="The staging bucket has MFA Delete: the processor archives files and can't "
+            "delete them from staging, where all of them stay. Only the root user of the account "
+            "that owns the bucket can switch it off, with its device: aws s3api "
+            "put-bucket-versioning --versioning-configuration Status=Enabled,MFADelete=Disabled.",
+        )
 
 
 def with_filter(rule: dict[str, Any]) -> dict[str, Any]:
@@ -338,11 +375,13 @@ def find_cors(site: Site) -> Iterator[Finding]:
 
 FINDERS: Final = (
     find_missing_buckets,
+    find_requester_pays,
     find_public_buckets,
     find_open_blocks,
     find_plain_http,
     find_plain_storage,
     find_unversioned,
+    find_mfa_delete,
     find_uncleared_uploads,
     find_kept_versions,
     find_losing_rules,

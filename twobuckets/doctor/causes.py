@@ -41,6 +41,7 @@ from twobuckets.logs.lines import (
 )
 from twobuckets.pipeline.lookups import CouldNotLook
 from twobuckets.processor.contract import FAILED, MISSING, REJECTED, SUPERSEDED
+from twobuckets.processor.refusals import KMS, OWN_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -86,6 +87,9 @@ _CHECKS: Final = {
     OUT_OF_MEMORY: "stuck-out-of-memory",
 }
 _FAILED_CHECK: Final = "stuck-failed"
+# What S3 says to a processor of somebody else's that it refuses one object.
+_READING: Final = re.compile(r"\b(?:Get|Head|Copy)Object operation\b|\bUploadPartCopy operation\b")
+_OF_KMS: Final = re.compile(r"\(KMS\.|\bkms:")
 _LEFT_CHECK: Final = "stuck-left"
 # What somebody prints who catches an error, in Python's words and S3's.
 _COMPLAINT: Final = re.compile(
@@ -147,6 +151,8 @@ class Evidence:
 
     def cause(self, check: str, error: str, key: str = "") -> Cause:
         """Return the one cause for all errors that differ in the key, numbers and ids only."""
+        if check in (_FAILED_CHECK, _CHECKS[REJECTED]):
+            check = _closed_check(error) or check
         error = without_key(key, error)
         signature = check, without_varying(error)
         return self._shared.setdefault(signature, Cause(check, error[:_ERROR_CHARACTERS]))
@@ -529,6 +535,16 @@ def _complaint(texts: list[str], key: str, *, is_alone: bool) -> str:
     complaints = [line for line in lines if _COMPLAINT.search(line)]
     about = [line for line in complaints if key in line or find_keys([line], {key})]
     return next(reversed(about or (complaints if is_alone else [])), "")[:_ERROR_CHARACTERS]
+
+
+def _closed_check(error: str) -> str | None:
+    """Return the check for an object that S3 refuses for its key, None for other errors."""
+    is_read = _READING.search(error) is not None
+    if OWN_KEY in error or (is_read and "form of Server Side Encryption" in error):
+        return "stuck-own-key"
+    if KMS in error or (is_read and _OF_KMS.search(error)):
+        return "stuck-kms"
+    return None
 
 
 def _is_undecoded(key: str, error: str) -> bool:

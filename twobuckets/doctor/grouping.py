@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.doctor import function
 from twobuckets.doctor.causes import Cause, Evidence, LastWord, read_evidence
 from twobuckets.doctor.findings import Finding, Severity
-from twobuckets.doctor.staging import is_archived, iter_staged, version_staged
+from twobuckets.doctor.staging import is_archived, iter_staged, lock_of, version_staged
 from twobuckets.doctor.stuck import (
     FAILURES,
     MANY,
@@ -167,8 +167,21 @@ def _split_archived(site: Site, groups: list[StuckGroup]) -> Iterator[StuckGroup
             group.objects = [staged for staged in group.objects if staged.key not in gone]
         if group.objects:
             yield group
-    if archived:
-        yield StuckGroup(Cause("stuck-archived", ""), WHY["stuck-archived"], archived)
+    deletable: list[Version] = []
+    locked: dict[str, list[Version]] = {}
+    for staged, lock in map_ordered(lambda one: (one, _lock_of(site, one)), archived):
+        (deletable if lock is None else locked.setdefault(lock, [])).append(staged)
+    if deletable:
+        yield StuckGroup(Cause("stuck-archived", ""), WHY["stuck-archived"], deletable)
+    for lock, objects in locked.items():
+        yield StuckGroup(Cause("stuck-locked", lock), WHY["stuck-locked"], objects)
+
+
+def _lock_of(site: Site, staged: Version) -> str | None:
+    try:
+        return lock_of(site, staged)
+    except CouldNotLook:
+        return None
 
 
 def _archived_among(site: Site, group: StuckGroup) -> list[Version]:
@@ -176,7 +189,7 @@ def _archived_among(site: Site, group: StuckGroup) -> list[Version]:
 
     What was rejected, or can't be looked for, stays what it is.
     """
-    if group.cause.check == "stuck-rejected":
+    if group.cause.check in ("stuck-rejected", "stuck-own-key"):
         return []
     objects = group.objects
     step = max(1, len(objects) // _SAMPLES)

@@ -84,6 +84,28 @@ def is_archived(site: Site, staged: Version) -> bool:
     return proof in (Copy.PROVEN, Copy.ALIKE)
 
 
+def lock_of(site: Site, staged: Version) -> str | None:
+    """Return what keeps a staged version from being deleted, None if nothing does, or nobody says.
+
+    S3 tells a retention only to who may read it (s3:GetObjectRetention), and a legal hold likewise.
+    """
+    if site.buckets.has_mfa_delete(site.staging):
+        return "MFA Delete: a version goes only with the root user's MFA device"
+    if not site.buckets.has_object_lock(site.staging):
+        return None
+    version: Any = {} if staged.version_id is None else {"VersionId": staged.version_id}
+    try:
+        head = site.aws.s3.head_object(Bucket=site.staging, Key=staged.key, **version)
+    except ClientError:
+        return None
+    if head.get("ObjectLockLegalHoldStatus") == "ON":
+        return "a legal hold"
+    mode, until = head.get("ObjectLockMode"), head.get("ObjectLockRetainUntilDate")
+    if mode is None or until is None or until <= site.now:
+        return None
+    return f"Object Lock, in {mode.lower()} mode"
+
+
 def _look(site: Site, bucket: str, key: str, version_id: str | None = None) -> Version | None:
     version: Any = {} if version_id in NO_VERSION else {"VersionId": version_id}
     try:

@@ -14,6 +14,7 @@ from twobuckets.doctor.site import READ_BYTES_A_SECOND
 from twobuckets.logs.errors import matches, pattern_of
 from twobuckets.logs.failures import in_turn
 from twobuckets.pipeline.retries import LONGEST_TIMEOUT
+from twobuckets.processor.contract import FAILED, REJECTED
 from twobuckets.text import shell_word
 from twobuckets.units import format_bytes, format_duration
 
@@ -36,12 +37,15 @@ CHECKS: Final = (
     Check("stuck-timed-out", "The function's time-out ended the processing of objects."),
     Check("stuck-out-of-memory", "The function ran out of memory on objects."),
     Check("stuck-rejected", "The processor refused objects for good."),
+    Check("stuck-own-key", "Objects are encrypted with their uploader's own key (SSE-C)."),
+    Check("stuck-kms", "The processor may not use the KMS key of objects."),
     Check("stuck-unnamed", "Invocations died without naming a file, most likely on objects here."),
     Check("stuck-never-invoked", "The processor was never told of objects."),
     Check("stuck-missed", "The processor did not find objects that are there now."),
     Check("stuck-throttled", "Lambda held the events of objects back."),
     Check("stuck-filtered", "The notification's filter leaves objects out."),
     Check("stuck-archived", "Objects are in the archive and were not deleted from staging."),
+    Check("stuck-locked", "Objects are in the archive, and a lock keeps them in staging too."),
     Check("stuck-key", "The processor does not decode the keys of objects."),
     Check("stuck-left", "The processor reported no error and left objects in staging."),
     Check("stuck-superseded", "Older versions came back when newer ones were archived."),
@@ -57,6 +61,15 @@ WHY: Final = {
     "stuck-out-of-memory": "The function ran out of memory. Give it more, then wake it",
     "stuck-rejected": "The processor refused for good, so nothing is tried again. Fix the "
     "processor, then wake it; or delete the files",
+    "stuck-own-key": "S3 gives nothing of them without the key that their uploader encrypted them "
+    "with (SSE-C), so nobody here can process them. Have them sent again without it, and delete "
+    "these",
+    "stuck-kms": "S3 gives them only to who may use their key of KMS, which the processor may not. "
+    "Enable the key, let the function's role use it (kms:Decrypt, and kms:GenerateDataKey for the "
+    "archive), then wake it",
+    "stuck-locked": "The archive holds exactly these versions, so nothing is lost; what is in "
+    "staging can't be deleted, for the reason told. It goes when that ends: a retention by itself, "
+    "a legal hold and MFA Delete by whoever may end them. Then `doctor --fix` deletes it",
     "stuck-archived": "The archive holds exactly these versions: what is in staging was copied, "
     "and not deleted",
     "stuck-filtered": "The notification's filter leaves these keys out, so the processor was never "
@@ -79,16 +92,22 @@ FAILURES: Final = frozenset(
         "stuck-timed-out",
         "stuck-out-of-memory",
         "stuck-rejected",
+        "stuck-own-key",
+        "stuck-kms",
         "stuck-key",
         "stuck-left",
     }
 )
 # Of these, what Lambda or a queue tries again by itself.
-RETRIED: Final = frozenset({"stuck-failed", "stuck-timed-out", "stuck-out-of-memory", "stuck-key"})
+RETRIED: Final = frozenset(
+    {"stuck-failed", "stuck-timed-out", "stuck-out-of-memory", "stuck-kms", "stuck-key"}
+)
 
 # What an event of ours does not help, and what does.
 _NOT_WOKEN: Final = {
     "stuck-archived": "in the archive already; `doctor --fix` deletes the copy in staging",
+    "stuck-locked": "in the archive already; a lock keeps it in staging as well",
+    "stuck-own-key": "encrypted with its uploader's own key (SSE-C): have it sent again without",
     "stuck-superseded": "a newer version of its key was archived; delete it, or archive it by hand",
     "stuck-in-progress": "may still be under way",
 }
@@ -102,6 +121,7 @@ WOKEN_WHEN_ASKED: Final = frozenset(
         "stuck-timed-out",
         "stuck-out-of-memory",
         "stuck-rejected",
+        "stuck-kms",
         "stuck-filtered",
         "stuck-key",
         "stuck-left",
@@ -114,6 +134,11 @@ WOKEN_UNASKED: Final = frozenset(
 )
 WOKEN: Final = WOKEN_UNASKED | WOKEN_WHEN_ASKED
 """Checks whose remedy is to wake the processor, which then takes its time."""
+
+_HARMLESS: Final = frozenset({"stuck-in-progress", "stuck-locked"})
+# What newer versions covered once, what a lock keeps and what nobody can read is a person's to
+# decide about.
+_FOR_A_PERSON: Final = frozenset({"stuck-superseded", "stuck-locked", "stuck-own-key"})
 
 # Findings that `--fix` fixes, so that one command can fix what is broken and then wake.
 _FIXED_FIRST: Final = frozenset(
@@ -161,12 +186,17 @@ class Stuck:
             group
             for group in self.groups
             if matches(group.cause.error, errors)
-            and (not kinds or group.cause.check.removeprefix("stuck-") in kinds)
+            and (not kinds or _kind_of(group.cause.check) in kinds)
         ]
         yield from in_turn(
             zip(group.objects, itertools.repeat(_NOT_WOKEN.get(group.cause.check)), strict=False)
             for group in meant
         )
+
+
+def _kind_of(check: str) -> str:
+    """Return the kind of outcome that a check stands for, as `logs.errors.KINDS` has it."""
+    return {"stuck-own-key": REJECTED, "stuck-kms": FAILED}.get(check, check.removeprefix("stuck-"))
 
 
 def iter_findings(site: Site, stuck: Stuck) -> Iterator[Finding]:
@@ -187,7 +217,7 @@ def _finding(site: Site, group: StuckGroup, first: Finding | None) -> Finding:
     oldest = heapq.nsmallest(_EXAMPLES, group.objects, key=lambda staged: staged.modified_at)
     return Finding(
         check=check,
-        severity=Severity.NOTICE if check == "stuck-in-progress" else Severity.PROBLEM,
+        severity=Severity.NOTICE if check in _HARMLESS else Severity.PROBLEM,
         subject=f"s3://{site.staging}",
         detail=_detail(site, group, first),
         remedy=_remedy(site, group, first),
@@ -218,8 +248,7 @@ def _detail(site: Site, group: StuckGroup, first: Finding | None) -> str:
 
 def _remedy(site: Site, group: StuckGroup, first: Finding | None) -> str | None:
     check, error = group.cause.check, group.cause.error
-    if check == "stuck-superseded":
-        # What newer versions covered once is for a person to decide about.
+    if check in _FOR_A_PERSON:
         return None
     if first is not None and check in WOKEN:
         if first.check not in _FIXED_FIRST:

@@ -6,14 +6,16 @@ A refused HEAD has no body and says 400 or 403 only. A GET of one byte is refuse
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-OWN_KEY = (
+OWN_KEY: Final = (
     "it is encrypted with its uploader's own key (SSE-C), without which S3 gives nothing of it"
 )
+
+KMS: Final = "its encryption key can't be used"
 
 
 class ClosedError(Exception):
@@ -38,7 +40,7 @@ def reason_of_one(code: str, message: str) -> str | None:
     if code == "InvalidRequest" and "server side encryption" in said:
         return OWN_KEY
     if code.startswith("KMS") or "kms:" in said:
-        return f"its encryption key can't be used: {message or code}"
+        return f"{KMS}: {message or code}"
     if "object lock" in said or "legal hold" in said or "worm protected" in said:
         return f"Object Lock or a legal hold protects it: {message}"
     if "mfa" in said.replace("multi-factor authentication", "mfa"):
