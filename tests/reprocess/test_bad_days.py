@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
+# Programs of their own, on disks of their own, and waits for locks.
+pytestmark = pytest.mark.slow
+
 STAGING, ARCHIVE = "bad-days-staging", "bad-days-archive"
 COUNT = 150
 

@@ -137,6 +137,7 @@ def interrupt(folder: Path, through: Any, *words: str) -> int:
     return len(keys)
 
 
+@pytest.mark.slow
 def test_what_has_changed_since_is_sent_again(staging: Staging, folder: Path, through: Any):
     interrupt(folder, through)
     sent = staging.keys()
@@ -153,12 +154,14 @@ def test_what_has_changed_since_is_sent_again(staging: Staging, folder: Path, th
     assert staging.body(sent[0]) == b"otherwise"
 
 
+@pytest.mark.slow
 def test_restart_sends_everything(staging: Staging, folder: Path, through: Any):
     interrupt(folder, through)
     summary, _, _ = end(start(folder, "--restart"))
     assert (summary["uploaded"], summary["sent_before"]) == (COUNT, 0)
 
 
+@pytest.mark.slow
 def test_what_was_sent_is_forgotten_after_a_settable_time(
     staging: Staging, folder: Path, through: Any
 ):
@@ -168,6 +171,7 @@ def test_what_was_sent_is_forgotten_after_a_settable_time(
     assert (summary["uploaded"], summary["sent_before"]) == (COUNT, 0)
 
 
+@pytest.mark.slow
 def test_another_command_is_not_gone_on_with(staging: Staging, folder: Path, through: Any):
     interrupt(folder, through)
     summary, _, _ = end(start(folder, "--prefix", "other/"))
@@ -263,6 +267,7 @@ def test_a_folder_that_may_not_be_written_to_stops_no_upload(staging: Staging, f
     assert (status, "can't be remembered" in err) == (0, True), err
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_no_upload(
     staging: Staging, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: Any
 ):
@@ -309,6 +314,7 @@ def test_of_a_key_that_was_sent_twice_the_later_time_counts(tmp_path: Path):
     third.forget()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("day", ["damaged", "locked", "newer"])
 def test_what_was_sent_and_can_not_be_read_ends_the_command_before_anything_is_sent(
     staging: Staging, folder: Path, through: Any, day: str
