@@ -229,6 +229,7 @@ _SHOWN_BY: Final = {
     "": "ls",
     "logs": "logs",
     "trace": "trace",
+    "probe": "probe",
     "doctor": "doctor",
     "reprocess": "reprocess",
     "local": "local",

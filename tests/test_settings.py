@@ -76,6 +76,7 @@ def test_a_named_file_is_used_instead_and_has_to_exist(tmp_path: Path):
         ("[processor.environment]\nTABLE = 5", r"a table of texts"),
         ('[processor.environment]\n"A-B" = "x"', r"'A-B' can't be the name of one"),
         ('[processor.environment]\nARCHIVE_BUCKET = "x"', r"is set by other settings"),
+        ('[processor.environment]\nTWOBUCKETS_PROBES = "x"', r"is set by other settings"),
         ('[processor]\nprocess = "not one"', r"a module and a function"),
         ("[deploy]\ncors_origins = [1]", r"a list of texts"),
         ('[processor]\npolicies = ["my-policy"]', r"a list of ARNs of managed policies"),

@@ -24,6 +24,7 @@ The verbs: each reads, plans, and applies what was agreed to
     upload/          gets files into staging, and goes on where it was interrupted
     doctor/          says what is wrong, since when and why, and fixes what is safe to fix
     reprocess/       gets objects processed again without losing one
+    probe/           sends a small file of its own end to end
     trace/           tells the life of a file
     local/           starts and stops the embedded AWS
     local/server/    is the embedded AWS: an emulator, with its gaps filled
@@ -111,7 +112,8 @@ RULES
 - An object is deleted only by its version id, or under a condition, and only once the same bytes
   are proven to be in the other bucket. What can't be proven stays. From staging delete the
   processor, pipeline/deleting.py what the processor left over, and reprocess/overtaken.py copies
-  that were made a moment ago; from the archive only stack/destroy.py, with --delete-data.
+  that were made a moment ago; from the archive only stack/destroy.py, with --delete-data; from both
+  probe/cleaning.py what a probe itself put there.
 - Keys are opaque: never stripped, normalised or split. Remote text is never markup, and reaches
   a terminal only through text.py. A presigned URL is a secret.
 - What changes something plans first, shows the plan, asks, and applies it; only cli/ knows

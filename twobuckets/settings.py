@@ -38,6 +38,8 @@ _SET_BY_THE_TEMPLATE: Final = frozenset(
         contract.STORAGE_CLASS,
         contract.QUEUE_URL,
         contract.RETRY_SECONDS,
+        contract.FOLDERS,
+        contract.PROBES,
     }
 )
 

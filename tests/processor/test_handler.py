@@ -627,3 +627,24 @@ def test_an_origin_record_that_an_uploader_forged_is_not_believed(pipeline: Pipe
     assert line["outcome"] == "archived"
     assert seen[0] == {"x": "y"}
     assert pipeline.archived() == {"a": b"2"}
+
+
+def test_a_probe_is_archived_without_process_and_only_a_real_one(pipeline: Pipeline):
+    seen: list[str] = []
+    pipeline.process_with(lambda file: seen.append(file.key))
+    marked = {"twobuckets-probe": "one"}
+    probe = pipeline.upload("twobuckets-probe/one", Metadata=marked)
+    (line,) = pipeline.invoke(probe)
+    assert (line["outcome"], line["notes"]) == (
+        "archived",
+        ["a probe, which process() does not see"],
+    )
+    assert seen == []
+    # Somebody's file is processed, whatever its key and metadata look like.
+    files = [
+        pipeline.upload("twobuckets-probe/two"),
+        pipeline.upload("twobuckets-probe/three", Metadata=marked),
+        pipeline.upload("one", Metadata=marked),
+    ]
+    assert [line["outcome"] for line in pipeline.invoke(*files)] == ["archived"] * 3
+    assert seen == ["twobuckets-probe/two", "twobuckets-probe/three", "one"]

@@ -53,6 +53,7 @@ COMMANDS: Final = {
     "get": "Write a staged or archived file into a file.",
     "logs": "Show what the processor logged.",
     "trace": "Show the whole life of a file, and what happens next.",
+    "probe": "Send a small file end to end, and time its way.",
     "doctor": "Find what is stuck, orphaned or broken, and why.",
     "reprocess": "Get objects processed again.",
     "local": "Run the embedded AWS on this machine.",

@@ -50,7 +50,7 @@ TOPICS: Final = (
     Topic(
         "status",
         "See what is in the pipeline and what became of each file.",
-        ("status", "ls", "cat", "get", "logs", "trace"),
+        ("status", "ls", "cat", "get", "logs", "trace", "probe"),
     ),
     Topic("doctor", "Find what is stuck, orphaned or miswired, and fix it.", ("doctor",)),
     Topic("reprocessing", "Get objects processed again without losing any.", ("reprocess",)),

@@ -61,6 +61,23 @@ def stands_for_folder(key: str, size_bytes: int | None) -> bool:
     return size_bytes == 0 and key.endswith("/")
 
 
+# --- probes --------------------------------------------------------------------------------------
+
+PROBE_PREFIX: Final = "twobuckets-probe/"
+"""What keys of probes begin with: files that are sent to see whether they arrive."""
+PROBE_MARK: Final = "twobuckets-probe"
+"""The name in a probe's metadata, whose value is the rest of its key."""
+PROBES: Final = "TWOBUCKETS_PROBES"
+"""Set to PROBES_KNOWN where the code that is deployed keeps probes from the user's function."""
+PROBES_KNOWN: Final = "known"
+
+
+def is_probe(key: str, metadata: Mapping[str, str]) -> bool:
+    """Tell whether an object is a probe, and no file of anybody's whose key only looks like one."""
+    name = key.removeprefix(PROBE_PREFIX)
+    return name != key and metadata.get(PROBE_MARK) == name
+
+
 # --- the outcome line ----------------------------------------------------------------------------
 
 ARCHIVED: Final = "archived"

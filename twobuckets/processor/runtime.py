@@ -272,6 +272,8 @@ class Invocation:
         self, progress: Progress, staged: Staged, seen: Archived | None
     ) -> tuple[str, ...]:
         process = self.process()
+        if contract.is_probe(staged.key, staged.metadata):
+            return ("a probe, which process() does not see",)
         expected = find_expected(staged.head)
 
         def mark_gone() -> None:

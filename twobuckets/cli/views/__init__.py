@@ -28,6 +28,7 @@ FILES: Final = {
     "twobuckets.logs.waiting": "waiting",
     "twobuckets.manual": "manual",
     "twobuckets.pipeline": "status",
+    "twobuckets.probe": "probe",
     "twobuckets.reprocess": "reprocess",
     "twobuckets.stack": "stack",
     "twobuckets.trace": "trace",
