@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from twobuckets.errors import NotFoundError, UsageError
 from twobuckets.settings import function_name_of, load, qualifier_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write(directory: Path, text: str) -> Path:
@@ -235,3 +233,23 @@ def test_a_staging_bucket_named_beside_a_stack_is_none_of_its_upload_roles(tmp_p
     pipeline = load({"stack": "s"}, named, tmp_path).pipeline(STACK)
     assert pipeline.upload_role_arn is None
     assert pipeline.function == "s-processor"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("arn:aws:s3:eu-west-1:123456789012:accesspoint/reports", "an access point's ARN"),
+        ("reports-abcdefghijklmnopqrstuvwxyz-s3alias", "an access point's alias"),
+        ("reports-1a2b--ol-s3", "an Object Lambda access point's alias"),
+        ("mfzwi23gnjvgw.mrap", "a multi-region access point's alias"),
+        ("intake--euw1-az1--x-s3", "a directory bucket"),
+        ("intake--euw1-az1--xa-s3", "an access point of a directory bucket"),
+        ("rows--table-s3", "a table bucket"),
+        ("arn:aws:s3:::intake", "a bucket's name alone: intake"),
+        ("s3://intake/", "a bucket's name alone: intake"),
+    ],
+)
+def test_what_has_a_buckets_place_and_is_none_is_refused_for_what_it_is(name: str, words: str):
+    for setting in ("staging", "archive"):
+        with pytest.raises(UsageError, match=re.escape(words)):
+            load({setting: name}, {}, Path("/nowhere"))

@@ -27,6 +27,8 @@ LOCAL: Final = "local"
 """The stack name that means the embedded AWS."""
 
 DEFAULT: Final = "default"
+ROLES: Final = ("staging", "archive")
+"""What a bucket is in a pipeline."""
 _FLAG: Final = "flag"
 _OLDEST_MINOR: Final = 11
 """The oldest Python 3 that the processor runs on."""
@@ -54,21 +56,56 @@ def _text(value: object) -> str:
     return value
 
 
+_BEHIND: Final = "name the bucket behind it, which has the notification, versions and rules"
+# What has a bucket's place in S3's API and is none: Amazon S3 user guide, "General purpose bucket
+# naming rules", "Access point aliases", "Directory bucket naming rules", "S3 table buckets".
+_NO_BUCKETS: Final = (
+    (r"arn:.+:accesspoint[:/].+", "an access point's ARN", _BEHIND),
+    (r".+-s3alias|.+--op-s3", "an access point's alias", _BEHIND),
+    (r".+--ol-s3", "an Object Lambda access point's alias", _BEHIND),
+    (r".+\.mrap", "a multi-region access point's alias", _BEHIND),
+    (r".+--xa-s3", "an access point of a directory bucket", "S3 tells nobody of files in those"),
+    (
+        r".+--x-s3",
+        "a directory bucket (S3 Express One Zone)",
+        "S3 keeps no versions in it and tells nobody of new files",
+    ),
+    (r".+--table-s3", "a table bucket", "it holds tables and no files"),
+)
+_ARN_OF_BUCKET: Final = re.compile(r"(?:arn:[a-z-]+:s3:::|s3://)([^/]+)/?")
+
+
 def _bucket(value: object) -> str:
     """Rules: Amazon S3 user guide, "General purpose bucket naming rules"."""
     name = _text(value)
+    for pattern, kind, reason in _NO_BUCKETS:
+        if re.fullmatch(pattern, name):
+            raise _Invalid(f"a general purpose bucket's name, and this is {kind}: {reason}")
+    if named := _ARN_OF_BUCKET.fullmatch(name):
+        raise _Invalid(f"a bucket's name alone: {named[1]}")
     if (
         not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name)
         or ".." in name
         or re.fullmatch(r"\d+\.\d+\.\d+\.\d+", name)
         or name.startswith(("xn--", "sthree-", "amzn-s3-demo-"))
-        or name.endswith(("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"))
     ):
         raise _Invalid(
             "a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, beginning and "
             "ending with a letter or digit, not shaped like an IP address"
         )
     return name
+
+
+def parse_bucket(value: str) -> str:
+    """Return the name of a general purpose bucket. Raises ValueError, which completes "must be"."""
+    return _bucket(value)
+
+
+def _roles(value: object) -> tuple[str, ...]:
+    roles = _texts(value)
+    if not set(roles) <= set(ROLES):
+        raise _Invalid('a list of "staging" and "archive"')
+    return tuple(role for role in ROLES if role in roles)
 
 
 def _stack(value: object) -> str:
@@ -321,6 +358,8 @@ class Settings:
     """What wakes the processor: S3 itself, a queue, or one that keeps a key's files in order."""
     maximum_concurrency: int | None = _setting("deploy.maximum_concurrency", _whole(2, 1_000))
     """Invocations that the queue may cause at once."""
+    existing_buckets: tuple[str, ...] = _setting("deploy.existing_buckets", _roles, default=())
+    """Which of `staging` and `archive` are there already: the stack is built around them."""
     cors_origins: tuple[str, ...] = _setting("deploy.cors_origins", _texts, default=())
     """Origins whose web pages may upload."""
     abort_incomplete_uploads_days: int = _setting(

@@ -25,6 +25,7 @@ from tests.doctor.conftest import (
     run_doctor,
     wiring_of,
 )
+from twobuckets.pipeline.entries import Ids, aborting_rule
 
 pytestmark = pytest.mark.slow
 
@@ -203,7 +204,7 @@ def test_lifecycle_rules_have_the_days_of_the_settings(pair: HandMadePair, tmp_p
     assert expire["NoncurrentVersionExpiration"]["NoncurrentDays"] == 90
 
 
-OLD_RULE = {
+OLD_RULE: dict[str, Any] = {
     "ID": "theirs",
     "Prefix": "logs/",
     "Status": "Enabled",
@@ -215,13 +216,21 @@ def test_rules_of_the_old_form_and_the_least_size_of_transitions_stay_what_they_
     pair: HandMadePair, answers: Answers
 ):
     least = {"TransitionDefaultMinimumObjectSize": "varies_by_storage_class"}
-    answers.give("GetBucketLifecycleConfiguration", {"Rules": [OLD_RULE], **least})
     written: list[Any] = []
 
     def accept(params: Any) -> Any:
         written.append(params)
         return {}
 
+    def tell(params: Any) -> Any:
+        if params["url"] not in [other["url"] for other in written]:
+            return {"Rules": [OLD_RULE], **least}
+        # What S3 tells of the rules once they are written.
+        prefixed = OLD_RULE | {"Filter": {"Prefix": OLD_RULE["Prefix"]}}
+        prefixed.pop("Prefix")
+        return {"Rules": [prefixed, aborting_rule(Ids().uploads_end, 3)], **least}
+
+    answers.give("GetBucketLifecycleConfiguration", tell)
     answers.give("PutBucketLifecycleConfiguration", accept)
     assert run_doctor("--fix", "--yes", "--check", "lifecycle-uploads").exit_code == 0
     staging, archive = written

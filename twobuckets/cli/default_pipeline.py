@@ -42,7 +42,7 @@ def require_outputs(
 
 
 def _has_named_pair(aws: Aws, settings: Settings) -> bool:
-    if not settings.names_pair:
+    if not settings.names_pair or settings.existing_buckets:
         return False
     with attempt("list the buckets of the embedded AWS"):
         buckets = {bucket["Name"] for bucket in aws.s3.list_buckets()["Buckets"]}
@@ -52,12 +52,13 @@ def _has_named_pair(aws: Aws, settings: Settings) -> bool:
 def _deploy(aws: Aws, project: Settings, *, sleep: Callable[[float], None]) -> None:
     from twobuckets.artifact import build_configured
     from twobuckets.stack import artifacts
+    from twobuckets.stack.existing import settle
     from twobuckets.stack.plan import apply
     from twobuckets.stack.project import find_place, plan_project
 
     artifact = build_configured(project)
     place = find_place(aws)
-    planned = plan_project(
+    planned, settlements = plan_project(
         aws,
         project,
         settings_.LOCAL,
@@ -69,3 +70,5 @@ def _deploy(aws: Aws, project: Settings, *, sleep: Callable[[float], None]) -> N
     artifacts.upload(aws.s3, place, artifact.path, artifact.sha256)
     for _ in apply(aws.cloudformation, planned, sleep=sleep):
         pass
+    for settlement in settlements:
+        settle(aws.s3, settlement, sleep=sleep)

@@ -53,6 +53,19 @@ DURATION: Final = _Parsed("duration", units.parse_duration, timedelta)
 INSTANT: Final = _Parsed("instant", _parse_instant, datetime)
 
 
+def _parse_bucket(text: str) -> str:
+    from twobuckets.settings import parse_bucket
+
+    try:
+        return parse_bucket(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} must be {error}") from None
+
+
+# Of no type that click hands over: each is looked at.
+BUCKET: Final = _Parsed("name", _parse_bucket, tuple)
+
+
 def _parse_range(text: str) -> Any:
     from twobuckets.pipeline.reading import parse_range
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline import cors, policies
-from twobuckets.pipeline.buckets import REQUESTER_PAYS, payment_hint
-from twobuckets.pipeline.lifecycle import covers_everything
+from twobuckets.pipeline.buckets import REQUESTER_PAYS, WITHOUT_VERSIONS, payment_hint
+from twobuckets.pipeline.entries import with_filter
+from twobuckets.pipeline.lifecycle import aborts_uploads, covers_everything, harm_to_files
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.text import shell_word
 
@@ -196,11 +197,6 @@ def find_plain_storage(site: Site) -> Iterator[Finding]:
 @finder("buckets", Check("versioning", "A bucket keeps no versions."))
 def find_unversioned(site: Site) -> Iterator[Finding]:
     """Yield a finding for each bucket in which an overwritten object is gone."""
-    harm = {
-        "staging": "a file that arrives again under its key replaces one that is not processed yet",
-        "archive": "a file archived again under its key replaces the one before for good, and "
-        "reprocessing has to keep a second copy",
-    }
     for bucket in _buckets(site):
         status = site.buckets.versioning(bucket)
         if status != "Enabled":
@@ -210,7 +206,7 @@ def find_unversioned(site: Site) -> Iterator[Finding]:
                 severity=Severity.NOTICE,
                 subject=f"s3://{bucket}",
                 detail=f"The {role} bucket's versioning is {status.lower() or 'off'}: "
-                f"{harm[role]}.",
+                f"{WITHOUT_VERSIONS[role]}.",
                 remedy=f"{site.aws_cli} s3api put-bucket-versioning --bucket {shell_word(bucket)} "
                 "--versioning-configuration Status=Enabled",
             )
@@ -229,23 +225,6 @@ def find_mfa_delete(site: Site) -> Iterator[Finding]:
             "that owns the bucket can switch it off, with its device: aws s3api "
             "put-bucket-versioning --versioning-configuration Status=Enabled,MFADelete=Disabled.",
         )
-
-
-def with_filter(rule: dict[str, Any]) -> dict[str, Any]:
-    """Return a lifecycle rule with its prefix in a filter, which means the same.
-
-    Old rules have the prefix in the filter's stead, and S3 takes no configuration that has rules of
-    both forms (S3 API reference, LifecycleRule: Prefix is deprecated).
-    """
-    if "Prefix" not in rule or "Filter" in rule:
-        return rule
-    others = {name: value for name, value in rule.items() if name != "Prefix"}
-    return others | {"Filter": {"Prefix": rule["Prefix"]}}
-
-
-def aborts_uploads(rules: Sequence[dict[str, Any]]) -> bool:
-    """Tell whether lifecycle rules abort every incomplete multipart upload some day."""
-    return any(covers_everything(r) and r.get("AbortIncompleteMultipartUpload") for r in rules)
 
 
 @finder(
@@ -283,9 +262,20 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
             subject=f"s3://{site.staging}",
             detail="Staging keeps versions and no lifecycle rule expires the noncurrent ones: a "
             "file that is replaced or deleted without its version id is stored forever."
-            + ("" if site.is_deployed_by_us else _PERHAPS_THE_ONLY_COPIES),
+            + _before_a_rule(site),
             remedy=site.fix_command(VERSIONS_CHECK),
         )
+
+
+def _before_a_rule(site: Site) -> str:
+    if site.owns_staging:
+        return ""
+    if not site.is_deployed_by_us:
+        return _PERHAPS_THE_ONLY_COPIES
+    return (
+        " The bucket was there before the stack, and versions of others may be among them. So "
+        "--fix adds the rule only when this check is named."
+    )
 
 
 @finder(
@@ -296,20 +286,12 @@ def find_losing_rules(site: Site) -> Iterator[Finding]:
     """Yield a finding for each rule that takes current objects out of staging unprocessed."""
     if not site.buckets.exists(site.staging):
         return
-    frozen = {"GLACIER", "DEEP_ARCHIVE"}
     rules = site.buckets.lifecycle(site.staging)
     for rule in rules:
-        if rule.get("Status") != "Enabled":
+        harm = harm_to_files(rule)
+        if harm is None:
             continue
-        expiration = rule.get("Expiration", {})
         name = rule.get("ID", "without a name")
-        if "Days" in expiration or "Date" in expiration:
-            when = f"after {expiration['Days']} days" if "Days" in expiration else "on a date"
-            harm = f"deletes files {when}, whether they were processed or not"
-        elif frozen & {t.get("StorageClass") for t in rule.get("Transitions", [])}:
-            harm = "moves files to Glacier, where the processor can't read them"
-        else:
-            continue
         yield Finding(
             check="lifecycle-loses-files",
             severity=Severity.PROBLEM,

@@ -10,12 +10,23 @@ import hashlib
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
-from twobuckets.doctor import buckets, function
+from twobuckets.aws import ClientError, attempt, error_code
+from twobuckets.doctor import function
 from twobuckets.pipeline import cors, notifications
-from twobuckets.pipeline.buckets import LEAST_TRANSITION_SIZE
+from twobuckets.pipeline.entries import (
+    CORS,
+    KIND,
+    LIFECYCLE,
+    NOTIFICATION,
+    Document,
+    Entry,
+    Ids,
+    aborting_rule,
+    change,
+    expiring_rule,
+    without,
+)
 from twobuckets.pipeline.function import variables_in
-from twobuckets.pipeline.lifecycle import OUR_RULES
 
 if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
@@ -33,59 +44,55 @@ class SettingChange(NamedTuple):
 
 def _notify(site: Site, _subject: str) -> SettingChange:
     function_arn = site.function.arn
+    mine = {
+        KIND: "LambdaFunctionConfigurations",
+        "Id": _ids(site, site.staging).arrivals,
+        "LambdaFunctionArn": function_arn,
+        "Events": [notifications.CREATED],
+    }
 
-    def run() -> None:
-        with attempt(f"write the notification of {site.staging}"):
-            s3 = site.aws.s3
-            current: dict[str, Any] = dict(
-                s3.get_bucket_notification_configuration(Bucket=site.staging)
-            )
-            current.pop("ResponseMetadata", None)
-            if not _complete(
-                current, frozenset(route.target_arn for route in site.facts.routes_to_function())
-            ):
-                mine = {"Id": "twobuckets", "LambdaFunctionArn": function_arn}
-                current.setdefault("LambdaFunctionConfigurations", []).append(
-                    mine | {"Events": [notifications.CREATED]}
-                )
-            s3.put_bucket_notification_configuration(
-                Bucket=site.staging,
-                NotificationConfiguration=current,  # type: ignore[arg-type]
-            )
+    def with_arrivals(present: list[Entry]) -> list[Entry]:
+        # Ours as well, which was not there when the facts were read.
+        routes = site.facts.routes_to_function()
+        completed = _complete(present, {function_arn, *(route.target_arn for route in routes)})
+        return [*present, mine] if completed is None else completed
 
     says = f"notify {function_arn} of every new object; filters and other configurations stay"
-    return SettingChange(says, run)
+    return SettingChange(says, lambda: _change(site, site.staging, NOTIFICATION, with_arrivals))
 
 
-def _complete(notification: dict[str, Any], targets: Collection[str]) -> bool:
-    """Make the configurations that lead to `targets` tell of every arrival; False if none does.
+def _complete(present: list[Entry], targets: Collection[str]) -> list[Entry] | None:
+    """Return the configurations with those to `targets` telling of every arrival; None without one.
 
     Their filters stay: what they leave out may be meant. S3 takes no two configurations that tell
     of one event for keys that both filters admit (S3 user guide, "Configuring event notifications
     using object key name filtering"), so beside others only what is missing is added, and once.
     """
+    members = dict(notifications.TARGETS)
+    entries = [dict(entry) for entry in present]
     arrivals = [
-        (configuration, notifications.route_of(configuration, target))
-        for kind, target in notifications.TARGETS
-        for configuration in filter(notifications.is_about_arrivals, notification.get(kind, []))
+        (entry, notifications.route_of(entry, members[entry[KIND]]))
+        for entry in filter(notifications.is_about_arrivals, entries)
     ]
     ours = [pair for pair in arrivals if pair[1].target_arn in targets]
     missing = notifications.missing_events(route for _, route in ours)
+    if not ours:
+        return None
     if not missing:
-        return bool(ours)
+        return entries
     completed: list[notifications.Route] = []
     # The widest filter first, for what the others admit is in it.
-    for configuration, route in sorted(ours, key=lambda pair: len(pair[1].prefix + pair[1].suffix)):
+    for entry, route in sorted(ours, key=lambda pair: len(pair[1].prefix + pair[1].suffix)):
         if any(route.overlaps(other) for other in completed):
             continue
-        events = configuration["Events"]
+        events = entry["Events"]
         if any(route.overlaps(other) for _, other in arrivals if other is not route):
-            configuration["Events"] = [*events, *missing]
+            entry["Events"] = [*events, *missing]
         else:
             others = [event for event in events if "ObjectCreated" not in event]
-            configuration["Events"] = [*others, notifications.CREATED]
+            entry["Events"] = [*others, notifications.CREATED]
         completed.append(route)
-    return bool(ours)
+    return entries
 
 
 def _let_s3_call(site: Site, _subject: str) -> SettingChange:
@@ -116,91 +123,61 @@ def _let_s3_call(site: Site, _subject: str) -> SettingChange:
 
 
 def _clear_uploads(site: Site, subject: str) -> SettingChange:
-    days = site.settings.abort_incomplete_uploads_days
-    part = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days}}
-    return _add_rule(
-        site,
-        subject,
-        f"abort incomplete uploads after {_days(days)}",
-        {"ID": f"{OUR_RULES}abort-incomplete-uploads", **part},
-    )
+    bucket, days = subject.removeprefix("s3://"), site.settings.abort_incomplete_uploads_days
+    rule = aborting_rule(_ids(site, bucket).uploads_end, days)
+    return _add_rule(site, bucket, f"abort incomplete uploads after {_days(days)}", rule)
 
 
 def _expire_versions(site: Site, subject: str) -> SettingChange:
-    days = site.settings.noncurrent_version_days
-    part = {
-        "NoncurrentVersionExpiration": {"NoncurrentDays": days},
-        "Expiration": {"ExpiredObjectDeleteMarker": True},
-    }
-    return _add_rule(
-        site,
-        subject,
-        f"expire noncurrent versions after {_days(days)}",
-        {"ID": f"{OUR_RULES}expire-noncurrent-versions", **part},
-    )
+    bucket, days = subject.removeprefix("s3://"), site.settings.noncurrent_version_days
+    rule = expiring_rule(_ids(site, bucket).versions_end, days)
+    return _add_rule(site, bucket, f"expire noncurrent versions after {_days(days)}", rule)
 
 
 def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count:,} days"
 
 
-def _add_rule(site: Site, subject: str, says: str, part: dict[str, Any]) -> SettingChange:
-    bucket = subject.removeprefix("s3://")
-    rule: dict[str, Any] = {"Status": "Enabled", "Filter": {"Prefix": ""}, **part}
+def _add_rule(site: Site, bucket: str, says: str, rule: Entry) -> SettingChange:
+    def with_rule(present: list[Entry]) -> list[Entry]:
+        return [*without(LIFECYCLE, present, {rule["ID"]}), rule]
 
-    def run() -> None:
-        with attempt(f"write the lifecycle rules of {bucket}"):
-            s3 = site.aws.s3
-            current: Any = {}
-            try:
-                current = s3.get_bucket_lifecycle_configuration(Bucket=bucket)
-            except ClientError as error:
-                if meaning(error) is not Meaning.NOT_CONFIGURED:
-                    raise
-            others = [r for r in current.get("Rules", []) if r.get("ID") != rule["ID"]]
-            rules: Any = [*map(buckets.with_filter, others), rule]
-            # Written without it, S3 falls back to its own least size for transitions.
-            least = {k: v for k, v in current.items() if k == LEAST_TRANSITION_SIZE}
-            s3.put_bucket_lifecycle_configuration(
-                Bucket=bucket, LifecycleConfiguration={"Rules": rules}, **least
-            )
-
-    return SettingChange(f"{says}; other rules stay", run)
+    says = f"{says}; other rules stay"
+    return SettingChange(says, lambda: _change(site, bucket, LIFECYCLE, with_rule))
 
 
 def _allow_origins(site: Site, _subject: str) -> SettingChange:
     origins = site.settings.cors_origins
-    mine = cors.rule_for(origins)
+    mine = cors.rule_for(origins, _ids(site, site.staging).cors)
 
-    def with_mine(rules: list[Any]) -> list[Any]:
-        return [mine, *(rule for rule in rules if rule.get("ID") != mine["ID"])]
+    def with_mine(present: list[Entry]) -> list[Entry]:
+        return [mine, *without(CORS, present, {mine["ID"]})]
 
     says = f"let pages from {', '.join(origins)} upload; other rules stay"
-    return SettingChange(says, lambda: _rewrite_cors(site, with_mine))
+    return SettingChange(says, lambda: _change(site, site.staging, CORS, with_mine))
 
 
 def _expose_etag(site: Site, _subject: str) -> SettingChange:
-    def with_etag(rule: dict[str, Any]) -> dict[str, Any]:
+    def with_etag(rule: Entry) -> Entry:
         if not cors.hides_etag(rule):
             return rule
         return rule | {"ExposeHeaders": [*rule.get("ExposeHeaders", []), "ETag"]}
 
     return SettingChange(
         "expose ETag where PUT is allowed",
-        lambda: _rewrite_cors(site, lambda rules: [with_etag(rule) for rule in rules]),
+        lambda: _change(site, site.staging, CORS, lambda rules: [with_etag(r) for r in rules]),
     )
 
 
-def _rewrite_cors(site: Site, change: Callable[[list[Any]], list[Any]]) -> None:
-    with attempt(f"write the CORS rules of {site.staging}"):
-        s3 = site.aws.s3
-        rules: list[Any] = []
-        try:
-            rules = list(s3.get_bucket_cors(Bucket=site.staging)["CORSRules"])
-        except ClientError as error:
-            if meaning(error) is not Meaning.NOT_CONFIGURED:
-                raise
-        s3.put_bucket_cors(Bucket=site.staging, CORSConfiguration={"CORSRules": change(rules)})
+def _ids(site: Site, bucket: str) -> Ids:
+    """Return the ids of our entries there; on a bucket that the stack did not make, the stack's."""
+    return Ids(site.pipeline.stack if bucket in site.stack.existing_buckets() else None)
+
+
+def _change(
+    site: Site, bucket: str, document: Document, edit: Callable[[list[Entry]], list[Entry]]
+) -> None:
+    change(site.aws.s3, bucket, document, edit, sleep=site.sleep)
 
 
 def _name_archive(site: Site, _subject: str) -> SettingChange:

@@ -201,11 +201,12 @@ def needs_asking(site: Site, check: str) -> bool:
     """Tell whether the remedy of a check is applied only when the check was asked for by name.
 
     Noncurrent versions may be the only copies where somebody else's processor does not archive
-    files under their own keys, or deletes them without their version ids. A function may have been
+    files under their own keys, or deletes them without their version ids; and somebody else's in a
+    bucket that was there before the stack. A function may have been
     switched off for a reason.
     """
     return check in WOKEN_WHEN_ASKED | CHANGED_WHEN_ASKED or (
-        check == buckets.VERSIONS_CHECK and not site.is_deployed_by_us
+        check == buckets.VERSIONS_CHECK and not site.owns_staging
     )
 
 

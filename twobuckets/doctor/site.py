@@ -104,6 +104,14 @@ class Site:
             return False
 
     @property
+    def owns_staging(self) -> bool:
+        """Tell whether the stack made the staging bucket for nothing but its own processor."""
+        try:
+            return self.is_deployed_by_us and self.staging not in self.stack.existing_buckets()
+        except CouldNotLook:
+            return False
+
+    @property
     def has_tls(self) -> bool:
         """Tell whether S3 is reached over TLS, which emulators on loopback don't speak."""
         return not self.aws.s3.meta.endpoint_url.startswith("http://")

@@ -18,5 +18,6 @@ notifications  who is told of a bucket's new objects
 topics         what SNS and EventBridge pass on of S3's events, and to whom
 cors           what a bucket's CORS rules let web pages send and read
 lifecycle      what a bucket's lifecycle rules apply to
+entries        our own rules beside those of others: read, merged, written, read again
 status         the pipeline at a glance
 """

@@ -25,6 +25,13 @@ LEAST_TRANSITION_SIZE: Final = "TransitionDefaultMinimumObjectSize"
 Source: S3 API reference, PutBucketLifecycleConfiguration.
 """
 
+WITHOUT_VERSIONS: Final = {
+    "staging": "a file that arrives again under its key replaces one that is not processed yet",
+    "archive": "a file archived again under its key replaces the one before for good, and "
+    "reprocessing has to keep a second copy",
+}
+"""What it means that the staging or the archive bucket keeps no versions."""
+
 REQUESTER_PAYS: Final = (
     "the bucket is Requester Pays and another account's: S3 refuses whatever does not agree to "
     "pay, as nothing here does"

@@ -38,10 +38,10 @@ MAX_AGE_SECONDS: Final = 3600
 RULE_ID: Final = f"{OUR_RULES}uploads"
 
 
-def rule_for(origins: Iterable[str]) -> dict[str, Any]:
+def rule_for(origins: Iterable[str], rule_id: str = RULE_ID) -> dict[str, Any]:
     """Return the rule that lets pages from these origins upload, as S3's API has it."""
     return {
-        "ID": RULE_ID,
+        "ID": rule_id,
         "AllowedOrigins": list(origins),
         "AllowedMethods": list(METHODS),
         # SDKs send headers of their own, which change from release to release. None gives a page

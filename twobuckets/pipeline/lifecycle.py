@@ -13,12 +13,32 @@ if TYPE_CHECKING:
 OUR_RULES: Final = "twobuckets-"
 """What the ids of our lifecycle and CORS rules begin with, the template's among them."""
 
+_FROZEN: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+
 
 def covers_everything(rule: Mapping[str, Any]) -> bool:
     """Tell whether an enabled lifecycle rule applies to every key of its bucket."""
     if rule.get("Status") != "Enabled":
         return False
     return not rule.get("Prefix") and not any(rule.get("Filter", {}).values())
+
+
+def aborts_uploads(rules: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether lifecycle rules abort every incomplete multipart upload some day."""
+    return any(covers_everything(r) and r.get("AbortIncompleteMultipartUpload") for r in rules)
+
+
+def harm_to_files(rule: Mapping[str, Any]) -> str | None:
+    """Return what a rule of the staging bucket does to files that wait there; None for nothing."""
+    if rule.get("Status") != "Enabled":
+        return None
+    expiration = rule.get("Expiration", {})
+    if "Days" in expiration or "Date" in expiration:
+        when = f"after {expiration['Days']} days" if "Days" in expiration else "on a date"
+        return f"deletes files {when}, whether they were processed or not"
+    if _FROZEN & {t.get("StorageClass") for t in rule.get("Transitions", [])}:
+        return "moves files to Glacier, where the processor can't read them"
+    return None
 
 
 def days_until(rules: Iterable[Mapping[str, Any]], action: str, unit: str) -> int | None:

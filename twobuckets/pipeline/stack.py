@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twobuckets.aws.clients import Aws
     from twobuckets.pipeline.lookups import Lookups
     from twobuckets.settings import Pipeline
+
+MADE_BY_STACK: Final = {
+    "staging": ("CreateStagingBucket", "StagingBucketName"),
+    "archive": ("CreateArchiveBucket", "ArchiveBucketName"),
+}
+"""For each bucket of a pipeline, the template's parameters that say whether the stack makes it, and
+how it is named."""
+
+
+def existing_buckets(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the buckets that a stack of these parameters did not make, by their role."""
+    return {
+        role: parameters[name]
+        for role, (is_made, name) in MADE_BY_STACK.items()
+        if parameters.get(is_made) == "false" and parameters.get(name)
+    }
 
 
 class StackFacts:
@@ -31,6 +49,15 @@ class StackFacts:
             absent=("ValidationError",),
         )
         return answer["Stacks"][0] if answer else None
+
+    def existing_buckets(self) -> frozenset[str]:
+        """Return the pipeline's buckets that were there before the stack, which it did not make."""
+        described = self.description() or {}
+        parameters = {
+            parameter["ParameterKey"]: parameter.get("ParameterValue", "")
+            for parameter in described.get("Parameters", [])
+        }
+        return frozenset(existing_buckets(parameters).values())
 
     def drifted_resources(self) -> list[dict[str, Any]]:
         """Return what CloudFormation found changed or deleted when it last compared."""

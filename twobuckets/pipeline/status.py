@@ -57,7 +57,8 @@ class BucketStatus:
 
     `encryption` is S3's name of the algorithm; `abort_uploads_days` and `noncurrent_days` are what
     a rule for the whole bucket says, None without one; `runs_rules` is false of the embedded AWS,
-    which keeps lifecycle rules and runs none.
+    which keeps lifecycle rules and runs none. `is_existing` tells that the bucket was there before
+    the stack.
     """
 
     role: str
@@ -70,6 +71,7 @@ class BucketStatus:
     noncurrent_days: int | Unread | None
     cors_origins: tuple[str, ...] | Unread
     runs_rules: bool = True
+    is_existing: bool | Unread = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +326,7 @@ def describe_bucket(facts: Facts, role: str, bucket: str) -> BucketStatus | Part
         else days_until(rules, "NoncurrentVersionExpiration", "NoncurrentDays"),
         cors_origins=glance(lambda: _origins(read.cors(bucket))),
         runs_rules=facts.runs_rules,
+        is_existing=glance(lambda: bucket in facts.stack.existing_buckets()),
     )
 
 

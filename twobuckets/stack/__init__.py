@@ -5,6 +5,7 @@ project                  deploying the project of the settings: where to, with w
 artifacts                the account's artifact bucket, filled by content hash
 plan                     change sets: made, applied, watched
 stacks, outputs, events  what a stack is, says of its pipeline, and goes through
+existing                 buckets that were there before the stack, which it is built around
 foreign                  rules of others on a bucket, which a deployment must not wipe
 destroy                  empties the buckets and deletes the stack
 """

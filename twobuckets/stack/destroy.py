@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning_of
 from twobuckets.aws.codes import CREDENTIALS_OVER
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
+from twobuckets.pipeline.stack import existing_buckets
 from twobuckets.s3.deletes import MOST_DELETES, iter_deletes
 from twobuckets.s3.engine import Response
 from twobuckets.s3.listing import ListingError, iter_uploads, iter_versions
@@ -106,7 +107,11 @@ def require_destroyable(cloudformation: CloudFormationClient, name: str) -> Stac
 
 
 def find_buckets(cloudformation: CloudFormationClient, stack: Stack) -> list[str]:
-    """Return the names of the buckets that the stack has, staging first."""
+    """Return the names of the buckets that the stack made, staging first.
+
+    What its parameters say was there before it is none of them, whatever CloudFormation lists.
+    """
+    kept = set(existing_buckets(stack.parameters).values())
     with attempt(f"list the resources of the stack {stack.name}"):
         pages = cloudformation.get_paginator("list_stack_resources").paginate(
             StackName=stack.stack_id
@@ -119,7 +124,11 @@ def find_buckets(cloudformation: CloudFormationClient, stack: Stack) -> list[str
             and resource["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED")
         }
     # Without staging first, a file on its way would still reach an archive that was just emptied.
-    return [found[name] for name in sorted(found, reverse=True) if found[name]]
+    return [
+        found[name]
+        for name in sorted(found, reverse=True)
+        if found[name] and found[name] not in kept
+    ]
 
 
 def count_contents(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
 from twobuckets.errors import TwoBucketsError
+from twobuckets.pipeline.stack import MADE_BY_STACK
 from twobuckets.stack.events import (
     FailedResource,
     StackEvent,
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
     )
     from mypy_boto3_s3 import S3Client
 
+    from twobuckets.stack.existing import ExistingBucket
+
 _HOLD_DATA: Final = frozenset({"AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::Logs::LogGroup"})
 _QUEUES: Final = frozenset({"FailureQueue", "ArrivalQueue", "OrderedQueue", "OrderedFailures"})
 _KEPT: Final = frozenset({"StagingBucket", "ArchiveBucket", "ProcessorLog"}) | _QUEUES
 """What the template keeps in the account when something else takes its place."""
-_BUCKET_PARAMETERS: Final = ("StagingBucketName", "ArchiveBucketName")
 _DEPLOYED: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
 # CloudFormation says in words alone that a change set is empty; these are its two ways.
 _NO_CHANGE: Final = ("didn't contain changes", "No updates are to be performed")
@@ -93,7 +95,7 @@ class ParameterChange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a deployment would do; nothing when there are no `changes`."""
+    """What a deployment would do to the stack, and to the buckets that it is built around."""
 
     stack: str
     creates: bool
@@ -101,11 +103,19 @@ class Plan:
     parameters: tuple[ParameterChange, ...]
     change_set_id: str
     stack_id: str
+    existing_buckets: tuple[ExistingBucket, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Return how many things are changed; 0 where there is nothing to deploy."""
+        return len(self.changes) + sum(bool(bucket.changes) for bucket in self.existing_buckets)
 
     @property
     def endangers_data(self) -> bool:
-        """Tell whether a resource that holds data is replaced or deleted."""
-        return any(change.endangers_data for change in self.changes)
+        """Tell whether something that holds data is replaced, deleted or no longer used."""
+        return any(change.endangers_data for change in self.changes) or any(
+            bucket.is_released for bucket in self.existing_buckets
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +191,9 @@ def plan(
     when CloudFormation refuses, and when the deployment would wipe a bucket's foreign rules.
     """
     before = stack.parameters if stack is not None else {}
-    for parameter in _BUCKET_PARAMETERS:
-        if parameters[parameter] != before.get(parameter):
+    for is_made, parameter in MADE_BY_STACK.values():
+        is_new = parameters[parameter] != before.get(parameter) or before.get(is_made) == "false"
+        if is_new and parameters.get(is_made) != "false":
             _require_free(s3, parameters[parameter], name)
     kept = before.keys() - parameters.keys() if stack is not None else set()
     given: list[ParameterTypeDef] = [
@@ -391,8 +402,9 @@ def _require_free(s3: S3Client, bucket: str, stack: str) -> None:
     raise TwoBucketsError(
         f"Could not deploy the stack {stack}: the bucket {bucket} exists already, and the stack "
         "did not make it",
-        hint="Name another bucket in twobuckets.toml. To use twobuckets on the bucket as it is, "
-        "leave `stack` out of the file, name staging, archive and function in it, and don't "
+        hint="To build the stack around it, and leave all that is in it as it is, say so in "
+        "deploy.existing_buckets. Else name another bucket; or, for a pair that has a function of "
+        "its own, leave `stack` out of the file, name staging, archive and function, and don't "
         "deploy.",
     )
 

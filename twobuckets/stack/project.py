@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from twobuckets.pipeline.buckets import BucketFacts
+from twobuckets.pipeline.lookups import Lookups
+from twobuckets.settings import DEFAULT
 from twobuckets.stack.artifacts import artifact_bucket, artifact_key, find_account
+from twobuckets.stack.existing import plan_existing
 from twobuckets.stack.plan import plan
 from twobuckets.stack.template import Location, parameters, template_text
 
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
 
     from twobuckets.aws.clients import Aws
     from twobuckets.settings import Settings
+    from twobuckets.stack.existing import Settlement
     from twobuckets.stack.plan import Plan
     from twobuckets.stack.stacks import Stack
 
@@ -33,10 +39,11 @@ def plan_project(
     place: Location,
     artifact_sha256: str,
     sleep: Callable[[float], None],
-) -> Plan:
+) -> tuple[Plan, tuple[Settlement, ...]]:
     """Return what deploying the settings with an artifact would do to the stack `name`.
 
-    `present` is the stack as it stands. Raises what `parameters` and `plan` raise.
+    And to each bucket that it is built around, or no longer. `present` is the stack as it stands.
+    Raises what `parameters`, `plan_existing` and `plan` raise.
     """
     wanted = parameters(
         settings,
@@ -46,5 +53,18 @@ def plan_project(
         artifact_bucket=artifact_bucket(place),
         artifact_key=artifact_key(artifact_sha256),
     )
+    settlements = plan_existing(
+        aws.s3,
+        BucketFacts(aws, Lookups()),
+        present,
+        name,
+        wanted,
+        place,
+        # Others' versions would go with ours, so nobody's default decides on it.
+        expires_versions=settings.origins.get("noncurrent_version_days") != DEFAULT,
+    )
     template = template_text(settings.environment)
-    return plan(aws.cloudformation, aws.s3, name, present, wanted, template=template, sleep=sleep)
+    planned = plan(
+        aws.cloudformation, aws.s3, name, present, wanted, template=template, sleep=sleep
+    )
+    return replace(planned, existing_buckets=tuple(s.shown for s in settlements)), settlements

@@ -9,6 +9,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import UsageError
+from twobuckets.pipeline.stack import MADE_BY_STACK
+from twobuckets.settings import FILE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,6 +27,7 @@ _ENVIRONMENT_MARK: Final = "# processor.environment of the settings comes here."
 _LONGEST_BUCKET_NAME: Final = 63
 _LONGEST_FUNCTION_NAME: Final = 64
 _FUNCTION_SUFFIX: Final = "-processor"
+_ARRIVALS_SUFFIX: Final = "-arrivals"
 _VISIBILITY_TIMEOUTS: Final = 6
 """Time-outs of the function for which a message is hidden (Lambda developer guide, "Using Lambda
 with Amazon SQS": at least six)."""
@@ -39,6 +42,16 @@ class Location:
     region: str
     partition: str
     uses_tls: bool
+
+
+def processor_name(stack: str) -> str:
+    """Return the name of the function that the template gives a stack."""
+    return stack + _FUNCTION_SUFFIX
+
+
+def arrivals_name(stack: str) -> str:
+    """Return the name of the queue that S3 tells of new files where `Trigger` is `queue`."""
+    return stack + _ARRIVALS_SUFFIX
 
 
 def template_text(environment: Iterable[tuple[str, str]] = ()) -> str:
@@ -69,9 +82,9 @@ def parameters(
     the stack, account and region at the first deployment. What no setting covers is left out: it
     keeps its value, or the template's default. Raises UsageError for what AWS would not accept.
     """
-    if len(stack + _FUNCTION_SUFFIX) > _LONGEST_FUNCTION_NAME:
+    if len(processor_name(stack)) > _LONGEST_FUNCTION_NAME:
         raise UsageError(
-            f"The stack's name {stack} is too long for the function {stack}{_FUNCTION_SUFFIX}: "
+            f"The stack's name {stack} is too long for the function {processor_name(stack)}: "
             f"Lambda allows {_LONGEST_FUNCTION_NAME} characters",
             hint=f"Use at most {_LONGEST_FUNCTION_NAME - len(_FUNCTION_SUFFIX)} characters.",
         )
@@ -105,12 +118,7 @@ def parameters(
         timedelta(seconds=timeout_seconds) * _VISIBILITY_TIMEOUTS, _LONGEST_VISIBILITY
     )
     return {
-        "StagingBucketName": settings.staging
-        or deployed.get("StagingBucketName")
-        or _bucket_name(stack, "staging", place),
-        "ArchiveBucketName": settings.archive
-        or deployed.get("ArchiveBucketName")
-        or _bucket_name(stack, "archive", place),
+        **_bucket_parameters(settings, stack, place, deployed),
         "ArtifactBucket": artifact_bucket,
         "ArtifactKey": artifact_key,
         "Process": settings.process,
@@ -138,6 +146,30 @@ def parameters(
         "AlarmTopicArn": settings.alarm_topic_arn or "",
         "RequireTls": "true" if place.uses_tls else "false",
     }
+
+
+def _bucket_parameters(
+    settings: Settings, stack: str, place: Location, deployed: Mapping[str, str]
+) -> dict[str, str]:
+    filled: dict[str, str] = {}
+    for role, (is_made, parameter) in MADE_BY_STACK.items():
+        exists = role in settings.existing_buckets
+        named: str | None = getattr(settings, role) or deployed.get(parameter)
+        if exists and named is None:
+            raise UsageError(
+                f"deploy.existing_buckets says that the {role} bucket exists, and nothing names it",
+                hint=f"Name it: {role} in {FILE_NAME}.",
+            )
+        filled[parameter] = named or _bucket_name(stack, role, place)
+        filled[is_made] = "false" if exists else "true"
+    staging, archive = (filled[parameter] for _, parameter in MADE_BY_STACK.values())
+    if staging == archive:
+        raise UsageError(
+            f"Staging and archive are one bucket, {staging}: what is archived there would be a new "
+            "file that waits",
+            hint="Name two buckets.",
+        )
+    return filled
 
 
 def _bucket_name(stack: str, role: str, place: Location) -> str:

@@ -11,11 +11,12 @@ from twobuckets.cli.options import dry_run_option, yes_option
 from twobuckets.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from twobuckets.artifact import Artifact
     from twobuckets.cli.app import App
     from twobuckets.stack.events import StackEvent
+    from twobuckets.stack.existing import Settlement
     from twobuckets.stack.template import Location
 
 
@@ -30,7 +31,8 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
     """Create or change the stack.
 
     Builds the artifact, shows what would be added, changed, replaced or deleted, asks, applies it
-    and follows the stack's events. Without a change it touches nothing.
+    and follows the stack's events. Without a change it touches nothing. Buckets that are there
+    already, named in deploy.existing_buckets, get its notification and rules beside what they have.
 
     \b
       twobuckets --stack intake deploy
@@ -47,7 +49,7 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
     artifact = _build(app)
     place = find_place(app.aws)
     with app.out.waiting("Planning the deployment"):
-        planned = plan_project(
+        planned, settlements = plan_project(
             app.aws,
             app.settings,
             stack,
@@ -57,21 +59,26 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
             sleep=app.sleep,
         )
     app.out.record(planned)
-    if not planned.changes:
+    if not planned.steps:
         _finish(app, stack, "unchanged", 0, artifact)
         return
     if dry_run:
-        discard(cloudformation, planned)
-        _finish(app, stack, "planned", len(planned.changes), artifact)
+        if planned.changes:
+            discard(cloudformation, planned)
+        _finish(app, stack, "planned", planned.steps, artifact)
         return
     try:
         app.confirm(_question(stack, planned.endangers_data), yes=yes)
         _send(app, place, artifact)
     except BaseException:
-        discard(cloudformation, planned)
+        if planned.changes:
+            discard(cloudformation, planned)
         raise
-    _show(app, stack, apply(cloudformation, planned, sleep=app.sleep), len(planned.changes))
-    _finish(app, stack, "deployed", len(planned.changes), artifact)
+    _settle(app, stack, [settlement for settlement in settlements if settlement.comes_first])
+    if planned.changes:
+        _show(app, stack, apply(cloudformation, planned, sleep=app.sleep), len(planned.changes))
+    _settle(app, stack, [settlement for settlement in settlements if not settlement.comes_first])
+    _finish(app, stack, "deployed", planned.steps, artifact)
 
 
 def _build(app: App) -> Artifact:
@@ -86,7 +93,7 @@ def _build(app: App) -> Artifact:
 
 def _question(stack: str, endangers_data: bool) -> str:
     if endangers_data:
-        return f"Something that holds data is replaced or deleted. Deploy {stack} all the same?"
+        return f"Something that holds data is replaced or left. Deploy {stack} all the same?"
     return f"Deploy {stack}?"
 
 
@@ -113,6 +120,22 @@ def _show(app: App, stack: str, events: Iterable[StackEvent], expected: int) -> 
         app.out.warn(
             f"Stopped watching; the operation on {stack} goes on in AWS. "
             f"`twobuckets --stack {stack} deploy --follow` comes back to it."
+        )
+        raise
+
+
+def _settle(app: App, stack: str, settlements: Sequence[Settlement]) -> None:
+    """Write what the stack needs into the buckets that it did not make."""
+    from twobuckets.stack.existing import settle
+
+    try:
+        for settlement in settlements:
+            if settlement.shown.changes:
+                with app.out.waiting(f"Adding to the bucket {settlement.shown.bucket}"):
+                    settle(app.aws.s3, settlement, sleep=app.sleep)
+    except BaseException:
+        app.out.warn(
+            f"The buckets that {stack} is built around do not have all they need yet: deploy again."
         )
         raise
 

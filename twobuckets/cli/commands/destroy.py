@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 @yes_option
 @click.pass_obj
 def destroy(app: App, delete_data: bool, dry_run: bool, yes: bool) -> None:
-    """Delete the stack and its two buckets.
+    """Delete the stack and the buckets that it made.
 
     Shows what the buckets hold, and refuses unless they are empty or --delete-data is given.
-    Asks for the stack's name; a script gives --yes. The artifact bucket, which other stacks of
+    Asks for the stack's name; a script gives --yes. Buckets that were there before the stack stay
+    with all they hold, and lose what `deploy` added. The artifact bucket, which other stacks of
     the account use as well, stays.
 
     \b
@@ -42,10 +43,13 @@ def destroy(app: App, delete_data: bool, dry_run: bool, yes: bool) -> None:
     """
     stack_name = app.require_stack()
     from twobuckets.stack.destroy import delete_stack, find_buckets, require_destroyable
+    from twobuckets.stack.existing import plan_release, settle
 
     stack = require_destroyable(app.aws.cloudformation, stack_name)
+    released = plan_release(app.aws.s3, stack)
     contents = _count(app, find_buckets(app.aws.cloudformation, stack))
     app.out.stream(contents)
+    app.out.stream(settlement.shown for settlement in released)
     holds_data = any(bucket.has_data for bucket in contents)
     if holds_data and not delete_data and not dry_run:
         raise TwoBucketsError(
@@ -56,6 +60,10 @@ def destroy(app: App, delete_data: bool, dry_run: bool, yes: bool) -> None:
         _finish(app, stack, "planned")
         return
     _require_name(app, stack_name, yes=yes)
+    # What is told of files goes before the function that it tells.
+    for settlement in released:
+        if settlement.shown.changes:
+            settle(app.aws.s3, settlement, sleep=app.sleep)
     versions = uploads = 0
     for bucket in contents:
         emptied = _remove(app, bucket, delete_data=delete_data)

@@ -13,6 +13,7 @@ import click
 from twobuckets import settings as settings_
 from twobuckets.cli import command, completes
 from twobuckets.cli.options import (
+    BUCKET,
     DURATION,
     INSTANT,
     dry_run_option,
@@ -107,7 +108,7 @@ _WORKERS: Final = 32
 @click.option(
     "--batch-role", metavar="ARN", help="Role of the job; without it, prints the policy it needs."
 )
-@click.option("--batch-bucket", metavar="NAME",
+@click.option("--batch-bucket", metavar="NAME", type=BUCKET,
               help="Bucket for manifest and report.  [default: the artifact bucket]")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue the last unfinished run.")
 @click.option("--restart", is_flag=True, help="Plan anew instead of continuing.")

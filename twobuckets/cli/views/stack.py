@@ -9,6 +9,7 @@ from rich.text import Text
 from twobuckets.cli.views import View, Views
 from twobuckets.stack.destroy import Contents, DestroySummary
 from twobuckets.stack.events import StackEvent
+from twobuckets.stack.existing import ExistingBucket
 from twobuckets.stack.plan import (
     DeploySummary,
     ParameterChange,
@@ -32,12 +33,29 @@ _SHORT_HASH = 12
 
 def _plan(plan: Plan) -> Text:
     name = visible(plan.stack)
-    if not plan.changes:
+    if not plan.steps:
         return Text(f"The stack {name} is up to date: no change.")
-    lines = [Text(f"The stack {name} " + ("is created:" if plan.creates else "changes:"))]
-    lines += [_change(change) for change in plan.changes]
-    lines += [_parameter(change) for change in plan.parameters]
+    lines = []
+    if plan.changes:
+        lines.append(Text(f"The stack {name} " + ("is created:" if plan.creates else "changes:")))
+        lines += [_change(change) for change in plan.changes]
+        lines += [_parameter(change) for change in plan.parameters]
+    lines += map(_existing_bucket, plan.existing_buckets)
     return Text("\n").join(lines)
+
+
+def _existing_bucket(bucket: ExistingBucket) -> Text:
+    """Return what happens to a bucket that the stack did not make."""
+    name = Text(visible(bucket.bucket), "bold")
+    if bucket.is_released:
+        line = name.append(" stays, with all that is in it", "yellow")
+    else:
+        line = name.append(f", there already, is the {bucket.role} bucket and stays yours", "")
+    for change in bucket.changes:
+        line.append(f"\n  ~ {visible(change)}", "red" if ": DELETES" in change else "cyan")
+    for notice in bucket.notices:
+        line.append(f"\n    {visible(notice)}", "yellow")
+    return line
 
 
 def _change(change: ResourceChange) -> Text:
@@ -155,5 +173,6 @@ VIEWS: Final[Views] = {
     StackEvent: View(_stack_event, _stack_event_line),
     DeploySummary: View(_deploy_summary),
     Contents: View(_contents),
+    ExistingBucket: View(_existing_bucket),
     DestroySummary: View(_destroy_summary),
 }

@@ -91,7 +91,11 @@ def _bucket_status(bucket: BucketStatus) -> Text:
     ]
     return _lines(
         [
-            _line(bucket.role.capitalize(), visible(bucket.bucket)),
+            _line(
+                bucket.role.capitalize(),
+                visible(bucket.bucket),
+                *(["there before the stack"] if bucket.is_existing is True else []),
+            ),
             _line("", *facts),
             _line("", *_rules(bucket)),
         ]
