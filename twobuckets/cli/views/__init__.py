@@ -11,12 +11,11 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from rich.text import Text
-
 from twobuckets.text import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 FILES: Final = {
     "twobuckets.artifact": "artifact",
@@ -48,6 +47,8 @@ class View(NamedTuple):
 
 
 Views: TypeAlias = Mapping[type, View]
+Pieces: TypeAlias = list[tuple[str, str]]
+"""Texts and their styles: joined they are the plain line, for which nothing of rich is loaded."""
 
 # Records come by the hundred thousand.
 _FOUND: Final[dict[type, View]] = {}
@@ -63,6 +64,8 @@ def plain(record: object) -> str | None:
     view = _view_of(type(record))
     if view.plain is not None:
         return view.plain(record)
+    from rich.text import Text
+
     shown = view.human(record)
     if shown is None or isinstance(shown, Text):
         return shown.plain if shown is not None else None
@@ -94,8 +97,25 @@ def _find_view(record_type: type) -> View:
         raise TypeError(f"{record_type.__name__} has no view") from None
 
 
+def in_pieces(tell: Callable[[Any], Pieces]) -> View:
+    """Return the view of records that pieces of text tell of; no pieces show nothing."""
+
+    def human(record: Any) -> Text | None:
+        from rich.text import Text
+
+        pieces = tell(record)
+        return Text.assemble(*pieces) if pieces else None
+
+    def plain(record: Any) -> str | None:
+        return "".join([text for text, _ in tell(record)]) or None
+
+    return View(human, plain)
+
+
 def remote(text: str, style: str = "") -> Text:
     """Return text that came from outside as one line that is no markup and moves no cursor."""
+    from rich.text import Text
+
     return Text(visible(text), style=style)
 
 

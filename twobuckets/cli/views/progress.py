@@ -8,9 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from rich.text import Text
-
-from twobuckets.cli.views import remote
+from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes, format_duration
 from twobuckets.upload.census import Census
 from twobuckets.upload.files import STDIN, Failed, File
@@ -49,7 +47,7 @@ class Bars:
             with self._lock:
                 task = self._large.get(file.key)
                 if task is None:
-                    shown = remote(file.path).plain[-_NAME_WIDTH:]
+                    shown = visible(file.path)[-_NAME_WIDTH:]
                     task = self._progress.add_task(shown, total=file.size_bytes, files="")
                     self._large[file.key] = task
             self._progress.advance(task, count)
@@ -128,6 +126,7 @@ def upload_progress(
         yield None
         return
     from rich.progress import BarColumn, ProgressColumn
+    from rich.text import Text
 
     class Column(ProgressColumn):
         """Text about a task."""
@@ -175,6 +174,7 @@ def reprocess_progress(out: Output, objects: int) -> Iterator[Callable[[], None]
         yield lambda: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TimeRemainingColumn
+    from rich.text import Text
 
     class Speed(ProgressColumn):
         """Objects a second."""

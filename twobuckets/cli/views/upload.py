@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from rich.text import Text
-
 from twobuckets.cli.times import shown
-from twobuckets.cli.views import View, Views, remote
+from twobuckets.cli.views import Pieces, Views, in_pieces
 from twobuckets.prices import format_usd
 from twobuckets.processor.contract import ARCHIVED
 from twobuckets.text import visible
@@ -18,19 +16,8 @@ from twobuckets.upload.run import Uploaded
 from twobuckets.upload.send import Begun, Discarded, DiscardSummary, UploadSummary
 from twobuckets.upload.unfinished import Kept
 
-_Pieces = list[tuple[str, str]]
-"""Texts and their styles: joined they are the plain line, which thousands of small files need."""
 
-
-def _uploaded(record: Uploaded) -> Text:
-    return Text.assemble(*_tell_uploaded(record))
-
-
-def _uploaded_plainly(record: Uploaded) -> str:
-    return "".join([text for text, _ in _tell_uploaded(record)])
-
-
-def _tell_uploaded(record: Uploaded) -> _Pieces:
+def _uploaded(record: Uploaded) -> Pieces:
     line = _tell_file("uploaded", "green", record.path, record.key, record.size_bytes)
     if record.resumed_bytes:
         line.append((f"  ({format_bytes(record.resumed_bytes)} were there already)", "dim"))
@@ -40,82 +27,74 @@ def _tell_uploaded(record: Uploaded) -> _Pieces:
     return line
 
 
-def _planned(record: Planned) -> Text:
+def _planned(record: Planned) -> Pieces:
     line = _tell_file("would upload", "cyan", record.path, record.key, record.size_bytes)
     how = "one request" if record.parts == 1 else counted(record.parts, "part")
-    return Text.assemble(*line, (f"  {how}, {record.content_type}", "dim"))
+    return [*line, (f"  {how}, {record.content_type}", "dim")]
 
 
-def _failed(record: Failed) -> Text:
-    line = (
-        Text("failed", style="bold red")
-        .append("  ", style="not bold")
-        .append_text(remote(record.path, "default not bold"))
-    )
-    line.append(": ", style="default not bold").append_text(
-        remote(record.reason, "default not bold")
-    )
+def _failed(record: Failed) -> Pieces:
+    line = [
+        ("failed", "bold red"),
+        ("  ", ""),
+        (visible(record.path), ""),
+        (": ", ""),
+        (visible(record.reason), ""),
+    ]
     if record.hint:
-        line.append("\n        ").append_text(remote(record.hint, "dim not bold"))
+        line.append((f"\n        {visible(record.hint)}", "dim"))
     if record.upload_id:
-        line.append(
-            f"\n        {format_bytes(record.kept_bytes)} of it are kept: the same command goes on "
-            "from there.",
-            style="dim not bold",
-        )
+        kept = f"{format_bytes(record.kept_bytes)} of it are kept: the same command goes on"
+        line.append((f"\n        {kept} from there.", "dim"))
     return line
 
 
-def _kept(record: Kept) -> Text:
-    line = (
-        Text("kept", style="bold yellow")
-        .append("  ", style="not bold")
-        .append_text(remote(record.path, "default not bold"))
-    )
+def _kept(record: Kept) -> Pieces:
     share = f"{format_bytes(record.kept_bytes)} of {format_bytes(record.size_bytes)}"
     until = (
         f"until {shown(record.abort_at)}, when a lifecycle rule removes it"
         if record.abort_at is not None
         else "until somebody removes it: S3 named no lifecycle rule that does"
     )
-    line.append(f": {share} are in S3\n      {until}.", style="default not bold")
-    line.append(
+    cost = (
         f"\n      Leaving it costs {format_usd(record.cost_month_usd)} a month. "
-        "The same command goes on\n      from there; to drop it:\n      ",
-        style="dim not bold",
+        "The same command goes on\n      from there; to drop it:\n      "
     )
-    return line.append(visible(record.remedy), style="not bold")
+    return [
+        ("kept", "bold yellow"),
+        ("  ", ""),
+        (visible(record.path), ""),
+        (f": {share} are in S3\n      {until}.", ""),
+        (cost, "dim"),
+        (visible(record.remedy), ""),
+    ]
 
 
-def _begun(record: Begun) -> Text:
-    line = Text("would drop", style="yellow").append("  ", style="default")
-    line.append_text(remote(record.path, "default"))
-    return line.append(f": its incomplete upload {remote(record.upload_id).plain}", style="dim")
+def _begun(record: Begun) -> Pieces:
+    return _tell_drop("would drop", record)
 
 
-def _discarded(record: Discarded) -> Text:
-    line = Text("dropped", style="yellow").append("  ", style="default")
-    line.append_text(remote(record.path, "default"))
-    return line.append(f": its incomplete upload {remote(record.upload_id).plain}", style="dim")
+def _discarded(record: Discarded) -> Pieces:
+    return _tell_drop("dropped", record)
 
 
-def _discard_summary(record: DiscardSummary) -> Text | None:
+def _discard_summary(record: DiscardSummary) -> Pieces:
     if not record.found and not record.failed:
-        return None
+        return []
     count = counted(record.found, "incomplete upload")
     is_rehearsal = record.found and not record.dropped
     text = f"{count} {'would be dropped' if is_rehearsal else 'dropped'}"
-    return _with_failures(Text(text), record.failed)
+    return [(text, ""), *_tell_failures(record.failed)]
 
 
-def _plan_summary(record: PlanSummary) -> Text:
+def _plan_summary(record: PlanSummary) -> Pieces:
     text = (
         f"{counted(record.planned, 'file')}, {format_bytes(record.total_bytes)} would be uploaded"
     )
-    return _with_failures(Text(text), record.failed)
+    return [(text, ""), *_tell_failures(record.failed)]
 
 
-def _summary(record: UploadSummary) -> Text:
+def _summary(record: UploadSummary) -> Pieces:
     rate = record.sent_bytes / max(record.duration.total_seconds(), 0.001)
     text = (
         f"{counted(record.uploaded, 'file')}, {format_bytes(record.total_bytes)} in "
@@ -123,33 +102,37 @@ def _summary(record: UploadSummary) -> Text:
     )
     if record.resumed_bytes:
         text += f", {format_bytes(record.resumed_bytes)} of it were there already"
-    line = _with_failures(Text(text, style="bold"), record.failed)
-    for fate, count in sorted((record.outcomes or {}).items()):
-        line.append(f", {count:,} {fate}", style="bold" if fate == ARCHIVED else "bold red")
-    return line
+    outcomes = [
+        (f", {count:,} {fate}", "bold" if fate == ARCHIVED else "bold red")
+        for fate, count in sorted((record.outcomes or {}).items())
+    ]
+    return [(text, "bold"), *_tell_failures(record.failed), *outcomes]
 
 
-def _tell_file(verb: str, style: str, path: str, key: str, size_bytes: int) -> _Pieces:
+def _tell_file(verb: str, style: str, path: str, key: str, size_bytes: int) -> Pieces:
     line = [(verb, style), ("  ", ""), (visible(path), "")]
     if path.rpartition("/")[2] != key:
         line += [(" → ", "dim"), (visible(key), "")]
     return [*line, (f"  {format_bytes(size_bytes)}", "dim")]
 
 
-def _with_failures(line: Text, failed: int) -> Text:
-    if failed:
-        line.append(f", {failed:,} failed", style="bold red")
-    return line
+def _tell_drop(verb: str, record: Begun | Discarded) -> Pieces:
+    upload = f": its incomplete upload {visible(record.upload_id)}"
+    return [(verb, "yellow"), ("  ", ""), (visible(record.path), ""), (upload, "dim")]
+
+
+def _tell_failures(failed: int) -> Pieces:
+    return [(f", {failed:,} failed", "bold red")] if failed else []
 
 
 VIEWS: Final[Views] = {
-    Uploaded: View(_uploaded, _uploaded_plainly),
-    Planned: View(_planned),
-    Failed: View(_failed),
-    Kept: View(_kept),
-    Begun: View(_begun),
-    Discarded: View(_discarded),
-    DiscardSummary: View(_discard_summary),
-    PlanSummary: View(_plan_summary),
-    UploadSummary: View(_summary),
+    Uploaded: in_pieces(_uploaded),
+    Planned: in_pieces(_planned),
+    Failed: in_pieces(_failed),
+    Kept: in_pieces(_kept),
+    Begun: in_pieces(_begun),
+    Discarded: in_pieces(_discarded),
+    DiscardSummary: in_pieces(_discard_summary),
+    PlanSummary: in_pieces(_plan_summary),
+    UploadSummary: in_pieces(_summary),
 }
