@@ -257,9 +257,10 @@ class Response:
             text = self.head.decode("utf-8", "replace")
             if "\r\n " in text or "\r\n\t" in text:  # a line that goes on in the next one
                 text = _FOLD.sub(" ", text)
-            lines = text.split("\r\n")[1:]
-            fields = (line.partition(":") for line in lines if line)
-            self._headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+            self._headers = headers = {}
+            for line in text.split("\r\n")[1:]:
+                name, _, value = line.partition(":")
+                headers[name.strip().lower()] = value.strip()
         return self._headers
 
     @property
