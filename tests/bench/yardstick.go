@@ -1,19 +1,24 @@
 // Command yardstick is an S3-shaped server in memory, for comparing the speed of clients.
 //
-// It has versions, conditions on writes, multipart uploads, and it gives back the checksums that
-// it was sent. It verifies neither signatures nor checksums: a yardstick for speed, never for
-// correctness. Paths below /_admin/ control it: fill, reset, latency, stats, zero.
+// It has versions, conditions, ranges, multipart uploads and copies, and it gives back the checksums
+// that it was sent. It verifies neither signatures nor checksums: a yardstick for speed and for the
+// number of requests, never for correctness. Paths below /_admin/ control it: fill, keep, reset,
+// latency, rate, zero, stats, log.
 package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/md5"
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/xml"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log"
 	"maps"
@@ -67,10 +72,40 @@ var (
 	rate     atomic.Int64
 	inFlight atomic.Int64
 	mostIn   atomic.Int64
+	sent     atomic.Int64
+	keep     atomic.Int64 // bodies up to so many bytes are kept
+	journal  operations
 	block    = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 )
 
+// operations are the last requests that were answered, while somebody wants to know them.
+type operations struct {
+	mu    sync.Mutex
+	wants bool
+	lines []string
+}
+
+func (o *operations) note(line string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.wants {
+		o.lines = append(o.lines, line)
+	}
+}
+
+// take returns what was noted since it was called last; from the first time on there is something.
+func (o *operations) take() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	lines := append([]string{}, o.lines...)
+	o.wants, o.lines = true, nil
+	return lines
+}
+
 func count(kind string) {
+	if kind != "connections" {
+		journal.note(kind)
+	}
 	n, ok := counts.Load(kind)
 	if !ok {
 		n, _ = counts.LoadOrStore(kind, new(atomic.Int64))
@@ -120,13 +155,18 @@ func (b *bucket) exact(key, id string) *version {
 	return nil
 }
 
+// holds tells whether an object, nil for none, has the ETag that a condition asks for.
+func holds(condition string, v *version) bool {
+	return condition == "" || v != nil && (condition == "*" || strings.Trim(condition, `"`) == v.etag)
+}
+
 // put adds a version unless a condition of the request forbids it.
 func (b *bucket) put(r *http.Request, key string, v *version) bool {
 	v.id = fmt.Sprintf("v%012d", sequence.Add(1))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := top(b.versions[key])
-	if r != nil && r.Header.Get("If-None-Match") == "*" && now != nil {
+	if r != nil && (r.Header.Get("If-None-Match") == "*" && now != nil || !holds(r.Header.Get("If-Match"), now)) {
 		return false
 	}
 	if len(b.versions[key]) == 0 {
@@ -136,18 +176,22 @@ func (b *bucket) put(r *http.Request, key string, v *version) bool {
 	return true
 }
 
-// remove deletes one version outright, or puts a delete marker above all of them.
-func (b *bucket) remove(key, id string) string {
+// remove deletes one version outright, or puts a delete marker above all of them, if the current
+// object is as the condition has it.
+func (b *bucket) remove(key, id, condition string) (string, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := b.versions[key]
 	if id == "" {
+		if !holds(condition, top(all)) {
+			return "", false
+		}
 		if top(all) == nil {
-			return ""
+			return "", true
 		}
 		v := &version{id: fmt.Sprintf("v%012d", sequence.Add(1)), marker: true, at: time.Now().UTC()}
 		b.versions[key] = append([]*version{v}, all...)
-		return v.id
+		return v.id, true
 	}
 	for i, v := range all {
 		if v.id == id {
@@ -159,7 +203,7 @@ func (b *bucket) remove(key, id string) string {
 		delete(b.versions, key)
 		b.stale = true
 	}
-	return id
+	return id, true
 }
 
 func (b *bucket) keys() []string {
@@ -203,7 +247,7 @@ func receive(r *http.Request) (*version, error) {
 		v.size, _ = strconv.ParseInt(n, 10, 64)
 		from = &dechunked{from: bufio.NewReaderSize(r.Body, 64<<10), trailer: r.Header}
 	}
-	if v.size <= 1<<20 {
+	if v.size <= keep.Load() {
 		v.body = make([]byte, max(v.size, 0))
 		if _, err := io.ReadFull(from, v.body); err != nil {
 			return nil, err
@@ -356,8 +400,10 @@ func listVersions(w http.ResponseWriter, b *bucket, q url.Values) {
 		due := keys[i] != marker
 		for j, v := range b.versions[keys[i]] {
 			if !due {
-				due = v.id == markerID
-				continue
+				// S3 goes on after the marker's place even when that version is gone by now.
+				if due = v.id <= markerID; v.id >= markerID {
+					continue
+				}
 			}
 			if more = n == most; more {
 				break
@@ -408,7 +454,7 @@ func deleteMany(w http.ResponseWriter, r *http.Request, b *bucket) {
 	}
 	var rows strings.Builder
 	for _, o := range asked.Object {
-		b.remove(o.Key, o.VersionId)
+		b.remove(o.Key, o.VersionId, "")
 		if !asked.Quiet {
 			rows.WriteString("<Deleted><Key>" + escape(o.Key) + "</Key>")
 			if o.VersionId != "" {
@@ -484,6 +530,10 @@ func onUpload(w http.ResponseWriter, r *http.Request, b *bucket, key, id string,
 	switch r.Method {
 	case "PUT":
 		number, _ := strconv.Atoi(q.Get("partNumber"))
+		if r.Header.Get("X-Amz-Copy-Source") != "" {
+			copyPart(w, r, u, number)
+			return
+		}
 		count("UploadPart")
 		part, err := receive(r)
 		if err != nil {
@@ -549,22 +599,58 @@ func onUpload(w http.ResponseWriter, r *http.Request, b *bucket, key, id string,
 	}
 }
 
+// copyPart answers UploadPartCopy.
+func copyPart(w http.ResponseWriter, r *http.Request, u *upload, number int) {
+	count("UploadPartCopy")
+	from := source(r)
+	if from == nil {
+		refuse(w, 404, "NoSuchKey")
+		return
+	}
+	if !holds(r.Header.Get("X-Amz-Copy-Source-If-Match"), from) {
+		refuse(w, 412, "PreconditionFailed")
+		return
+	}
+	first, last := int64(0), from.size-1
+	fmt.Sscanf(r.Header.Get("X-Amz-Copy-Source-Range"), "bytes=%d-%d", &first, &last)
+	part := &version{etag: fmt.Sprintf("%032x", sequence.Add(1)), size: last + 1 - first, at: time.Now().UTC()}
+	u.mu.Lock()
+	u.parts[number] = part
+	u.mu.Unlock()
+	say(w, fmt.Sprintf("<CopyPartResult><ETag>&quot;%s&quot;</ETag></CopyPartResult>", part.etag))
+}
+
 // send writes a body, no faster than the rate that is set for each connection.
 func send(w http.ResponseWriter, body []byte) {
+	sent.Add(int64(len(body)))
 	perSecond := rate.Load()
 	if perSecond == 0 {
 		w.Write(body)
 		return
 	}
-	sent, began := 0, time.Now()
-	for sent < len(body) {
-		n, err := w.Write(body[sent:min(len(body), sent+256*1024)])
+	gone, began := 0, time.Now()
+	for gone < len(body) {
+		n, err := w.Write(body[gone:min(len(body), gone+256*1024)])
 		if err != nil {
 			return
 		}
-		sent += n
-		time.Sleep(time.Until(began.Add(time.Duration(float64(sent) / float64(perSecond) * 1e9))))
+		gone += n
+		time.Sleep(time.Until(began.Add(time.Duration(float64(gone) / float64(perSecond) * 1e9))))
 	}
+}
+
+// checksums returns the elements in which results of S3 tell them.
+func checksums(v *version) string {
+	told := ""
+	for name, value := range v.headers {
+		if what, is := strings.CutPrefix(name, "X-Amz-Checksum-"); is && what != "Algorithm" {
+			if what = strings.ToUpper(what); what == "TYPE" {
+				what = "Type"
+			}
+			told += fmt.Sprintf("<Checksum%s>%s</Checksum%s>", what, value, what)
+		}
+	}
+	return told
 }
 
 func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key string, q url.Values) {
@@ -583,6 +669,9 @@ func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key strin
 			}
 		}
 		say(w, fmt.Sprintf("<InitiateMultipartUploadResult><Bucket>%s</Bucket><Key>%s</Key><UploadId>%s</UploadId></InitiateMultipartUploadResult>", name, escape(key), id))
+	case q.Has("annotation"):
+		count("ListObjectAnnotations")
+		say(w, "<ListObjectAnnotationsResult></ListObjectAnnotationsResult>")
 	case q.Has("tagging"):
 		count("GetObjectTagging")
 		say(w, "<Tagging><TagSet></TagSet></Tagging>")
@@ -593,15 +682,34 @@ func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key strin
 			refuse(w, 404, "NoSuchKey")
 			return
 		}
+		if from.size > 5<<30 {
+			refuse(w, 400, "InvalidRequest")
+			return
+		}
+		if !holds(r.Header.Get("X-Amz-Copy-Source-If-Match"), from) {
+			refuse(w, 412, "PreconditionFailed")
+			return
+		}
 		v := *from
 		v.at = time.Now().UTC()
+		if r.Header.Get("X-Amz-Metadata-Directive") == "REPLACE" {
+			v.headers = kept(r.Header)
+			for name, value := range from.headers {
+				if strings.HasPrefix(name, "X-Amz-Checksum-") {
+					if v.headers == nil {
+						v.headers = map[string]string{}
+					}
+					v.headers[name] = value
+				}
+			}
+		}
 		if !b.put(r, key, &v) {
 			refuse(w, 412, "PreconditionFailed")
 			return
 		}
 		w.Header().Set("X-Amz-Version-Id", v.id)
 		w.Header().Set("X-Amz-Copy-Source-Version-Id", from.id)
-		say(w, fmt.Sprintf("<CopyObjectResult><ETag>&quot;%s&quot;</ETag><LastModified>%s</LastModified></CopyObjectResult>", v.etag, v.at.Format(instant)))
+		say(w, fmt.Sprintf("<CopyObjectResult><ETag>&quot;%s&quot;</ETag><LastModified>%s</LastModified>%s</CopyObjectResult>", v.etag, v.at.Format(instant), checksums(&v)))
 	case r.Method == "PUT":
 		count("PutObject")
 		v, err := receive(r)
@@ -617,8 +725,14 @@ func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key strin
 		w.Header().Set("Content-Length", "0")
 	case r.Method == "DELETE":
 		count("DeleteObject")
-		if id := b.remove(key, q.Get("versionId")); id != "" {
+		id, ok := b.remove(key, q.Get("versionId"), r.Header.Get("If-Match"))
+		if !ok {
+			refuse(w, 412, "PreconditionFailed")
+			return
+		}
+		if id != "" {
 			w.Header().Set("X-Amz-Version-Id", id)
+			w.Header().Set("X-Amz-Delete-Marker", strconv.FormatBool(q.Get("versionId") == ""))
 		}
 		w.WriteHeader(204)
 	default:
@@ -628,9 +742,21 @@ func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key strin
 			refuse(w, 404, "NoSuchKey")
 			return
 		}
+		if v.marker {
+			refuse(w, 405, "MethodNotAllowed")
+			return
+		}
+		if !holds(r.Header.Get("If-Match"), v) {
+			refuse(w, 412, "PreconditionFailed")
+			return
+		}
 		show(w, v)
 		first, last := int64(0), v.size-1
-		if n, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); n > 0 {
+		if asked, is := strings.CutPrefix(r.Header.Get("Range"), "bytes=-"); is {
+			n, _ := strconv.ParseInt(asked, 10, 64)
+			first = max(0, v.size-n)
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, v.size))
+		} else if n, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); n > 0 {
 			last = min(last, v.size-1)
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, v.size))
 		}
@@ -638,7 +764,7 @@ func onObject(w http.ResponseWriter, r *http.Request, b *bucket, name, key strin
 		if r.Header.Get("Range") != "" {
 			w.WriteHeader(206)
 		}
-		if r.Method == "GET" {
+		if r.Method == "GET" && len(v.body) > 0 {
 			send(w, v.body[first:last+1])
 		}
 	}
@@ -650,10 +776,22 @@ func admin(w http.ResponseWriter, what string, q url.Values) {
 		b := find(q.Get("bucket"), true)
 		n, _ := strconv.Atoi(q.Get("n"))
 		size, _ := strconv.Atoi(q.Get("size"))
-		body := make([]byte, size)
+		var body []byte
+		if !q.Has("bodiless") {
+			// Lines of text, for those who read by lines.
+			body = bytes.Repeat([]byte(strings.Repeat("0", 127)+"\n"), size/128+1)[:size]
+		}
 		sum := md5.Sum(body)
+		var headers map[string]string
+		if q.Has("crc32") {
+			told := binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(body))
+			headers = map[string]string{"X-Amz-Checksum-Crc32": base64.StdEncoding.EncodeToString(told), "X-Amz-Checksum-Type": "FULL_OBJECT"}
+		}
+		if q.Has("bodiless") {
+			headers = map[string]string{"X-Amz-Checksum-Crc32": "AAAAAA==", "X-Amz-Checksum-Type": "FULL_OBJECT"}
+		}
 		for i := 0; i < n; i++ {
-			v := &version{etag: hex.EncodeToString(sum[:]), size: int64(size), at: time.Now().UTC(), body: body}
+			v := &version{etag: hex.EncodeToString(sum[:]), size: int64(size), at: time.Now().UTC(), body: body, headers: headers}
 			b.put(nil, fmt.Sprintf("%s%03d/obj-%08d.bin", q.Get("prefix"), i%100, i), v)
 		}
 		b.keys()
@@ -670,7 +808,13 @@ func admin(w http.ResponseWriter, what string, q url.Values) {
 	case "rate":
 		perSecond, _ := strconv.ParseInt(q.Get("bytes"), 10, 64)
 		rate.Store(perSecond)
+	case "keep":
+		n, _ := strconv.ParseInt(q.Get("bytes"), 10, 64)
+		keep.Store(n)
+	case "log":
+		json.NewEncoder(w).Encode(map[string]any{"operations": journal.take()})
 	case "zero":
+		sent.Store(0)
 		counts.Range(func(kind, _ any) bool { counts.Delete(kind); return true })
 		mostIn.Store(0)
 	case "stats":
@@ -679,7 +823,7 @@ func admin(w http.ResponseWriter, what string, q url.Values) {
 		requests := map[string]int64{}
 		counts.Range(func(kind, n any) bool { requests[kind.(string)] = n.(*atomic.Int64).Load(); return true })
 		cpu := float64(used.Utime.Sec+used.Stime.Sec) + float64(used.Utime.Usec+used.Stime.Usec)/1e6
-		answer := map[string]any{"cpu_seconds": cpu, "most_in_flight": mostIn.Load(), "requests": requests}
+		answer := map[string]any{"cpu_seconds": cpu, "most_in_flight": mostIn.Load(), "sent_bytes": sent.Load(), "requests": requests}
 		if name := q.Get("bucket"); name != "" {
 			keys := 0
 			b := find(name, true)
@@ -728,6 +872,7 @@ func main() {
 	cert := flag.String("cert", "", "certificate file")
 	key := flag.String("key", "", "key file")
 	flag.Parse()
+	keep.Store(1 << 20)
 	listen := func(address string) net.Listener {
 		l, err := net.Listen("tcp", address)
 		if err != nil {

@@ -33,6 +33,7 @@ class Told:
         events = client.meta.events
         events.register("provide-client-params.s3.HeadObject", self._ask)
         events.register("after-call.s3.HeadObject", self._tell)
+        events.register("after-call.s3.CopyObject", self._tell_copied)
         events.register("provide-client-params.s3.GetObject", self._read)
         events.register(
             "provide-client-params.s3.CopyObject",
@@ -69,6 +70,15 @@ class Told:
             piece = BODY[(context["part"] - 1) * size : context["part"] * size]
             parsed["ContentLength"] = len(piece)
             parsed["ChecksumCRC32"] = crc(piece)
+
+    def _tell_copied(self, parsed: dict[str, Any], **_: Any) -> None:
+        if parsed["ResponseMetadata"]["HTTPStatusCode"] == 200:
+            parsed["ServerSideEncryption"] = "aws:kms"
+            parsed["CopyObjectResult"] = {
+                name: value
+                for name, value in self._copy.items()
+                if name == "ETag" or name.startswith("Checksum")
+            }
 
 
 def crc(body: bytes) -> str:
@@ -135,3 +145,18 @@ def test_an_equal_size_is_no_proof(pipeline: Pipeline):
     with pytest.raises(runtime.RecordsFailedError, match="not equal"):
         pipeline.invoke(record)
     assert pipeline.staged()["big"] == BODY
+
+
+def test_what_s3_answers_to_the_copy_is_proof_enough(pipeline: Pipeline):
+    """The copy is not asked for again, and what its answer says is held against the file."""
+    asked: list[str] = []
+    runtime._clients.clear()
+    pipeline.s3 = runtime._client(runtime.find_settings({"ARCHIVE_BUCKET": ARCHIVE}))
+    pipeline.s3.meta.events.register(
+        "provide-client-params.s3.*", lambda params, model, **_: asked.append(model.name)
+    )
+    record = pipeline.upload("k", BODY)
+    asked.clear()
+    pipeline.invoke(record)
+    assert asked.count("HeadObject") == 3
+    assert asked.count("ListObjectVersions") == 0

@@ -114,3 +114,22 @@ class SameThread(Executor):
         except BaseException as error:
             future.set_exception(error)
         return future
+
+
+class Later(SameThread):
+    """As SameThread, but calls only once somebody waits for the answer."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return a future that calls when it is asked."""
+        return _LaterFuture(lambda: fn(*args, **kwargs))
+
+
+class _LaterFuture(Future[Any]):
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self._call = call
+
+    def result(self, timeout: float | None = None) -> Any:
+        if not self.done():
+            self.set_result(self._call())
+        return super().result(timeout)

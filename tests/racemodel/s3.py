@@ -240,7 +240,12 @@ class Client:
         headers = dict(source.headers) if kept else _kept(arguments)
         headers["Tags"] = source.headers.get("Tags", ())
         stored = self._copied(bucket, arguments["Key"], source.body, headers, source)
-        return {**self._written(bucket, stored), "CopyObjectResult": {"ETag": f'"{stored.etag}"'}}
+        result = {
+            "ETag": f'"{stored.etag}"',
+            "ChecksumCRC32": _crc32(stored.body),
+            "ChecksumType": "FULL_OBJECT",
+        }
+        return {**self._written(bucket, stored), "CopyObjectResult": result}
 
     def _delete_object(self, arguments: dict[str, Any]) -> dict[str, Any]:
         bucket = self._enter("DeleteObject", arguments)

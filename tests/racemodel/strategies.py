@@ -67,7 +67,7 @@ def read_scenario(
     """Return the scenario that SCENARIO_BYTES bytes mean."""
     dice = _Dice(thrown)
     count = 1 + dice.below(len(BODIES))
-    flags = dice.below(128)
+    flags = dice.below(256)
 
     def flag(bit: int) -> bool:
         return bool(flags >> bit & 1)
@@ -88,6 +88,7 @@ def read_scenario(
         unfound_head=dice.below(13),
         page_size=1 if flag(5) else 1000,
         writes_per_second=100 if flag(6) else 1,
+        asks_early=flag(7),
         schedule=_schedule(dice),
     )
 

@@ -39,7 +39,7 @@ def test_no_interleaving_with_doctor_and_reprocess_loses_a_version(
 
 def test_what_a_dead_function_has_archived_is_deleted() -> None:
     # It dies between the copy and the delete.
-    world = World(Scenario((Upload(b"A", deaths=(6,)),), (*UPLOADED, *[2] * 7, *[0] * 9)))
+    world = World(Scenario((Upload(b"A", deaths=(5,)),), (*UPLOADED, *[2] * 6, *[0] * 9)))
     add_doctor(world)
     world.run()
     assert "doctor: DeleteObject" in world.scheduler.trace

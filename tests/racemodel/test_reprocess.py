@@ -119,7 +119,7 @@ UNDER_A_LATE_MARKER = Scenario(
     # One invocation is about to hide what the other one has archived and deleted meanwhile; the
     # marker's condition is an ETag, which the copy that has come in between has as well.
     (Upload(b"A"), Upload(b"BB", events=2)),
-    (1, *UPLOADED, *[4] * 8, *[3] * 15, *[0] * 9, *[4] * 5),
+    (1, *UPLOADED, *[4] * 6, *[3] * 12, *[0] * 7, *[4] * 3),
 )
 BEFORE_A_LATE_MARKER = Scenario(
     # As above, and the run has listed staging before anything was uploaded, and the archive when
@@ -127,7 +127,7 @@ BEFORE_A_LATE_MARKER = Scenario(
     (Upload(b"A"), Upload(b"BB", events=2)),
     (*[0] * 2, 1, *UPLOADED, *[4] * 8, *[3] * 4, *[0] * 2, *[3] * 15, *[0] * 3, *[4] * 5, *[0] * 9),
 )
-OVERTAKEN = (*ARCHIVED, *[0] * 5, 1, *[3] * 14, 0, *[4] * 14)
+OVERTAKEN = (*ARCHIVED, *[0] * 4, 1, *[3] * 14, 0, *[4] * 14)
 HOLES = {
     "a copy that a rejected upload covers": (REJECTED, (Run(),)),
     "two runs and a newer upload": (

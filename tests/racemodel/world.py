@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from tests.racemodel import user
-from tests.racemodel.actors import Actor, Killed, Scheduler
+from tests.racemodel.actors import Actor, Killed, Later, SameThread, Scheduler
 from tests.racemodel.laws import LawBroken, Laws
 from tests.racemodel.s3 import S3, Bucket, Client, Stored
 from twobuckets import processor as real_processor
@@ -52,6 +52,8 @@ class Scenario:
     unfound_head: int = 0
     page_size: int = 1000
     writes_per_second: int = 1
+    asks_early: bool = False
+    """Whether what the processor asks beside something else is answered first, or last."""
 
 
 class World:
@@ -137,12 +139,14 @@ class World:
         runtime = self.processor.runtime
         user.world = self
         runtime._clients["s3"] = self.client
+        runtime._executors["beside"] = SameThread() if self.scenario.asks_early else Later()
         try:
             with redirect_stdout(_Lines(self._on_line)), _no_traces():
                 yield
         finally:
             user.world = None
             runtime._clients.clear()
+            runtime._executors.clear()
 
     def _wake_what_is_left(self) -> None:
         """Do as whoever is on call does: wake what staging shows, and upload again what stays."""

@@ -34,7 +34,7 @@ def delete_archived(s3: S3Client, staging: str, version: Version) -> str | None:
     with attempt(what):
         try:
             staged, _ = find_staged(s3, arrival)
-            return delete_staged(s3, staged, find_place(s3, staged))
+            return delete_staged(s3, staged, find_place(s3, staged), lists=True)
         except NotHere as gone:
             is_gone = gone.outcome == MISSING
             return None if is_gone else "another object is there now, so it stays"

@@ -7,9 +7,11 @@ archive, or in both, and the next try recognises where it was.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twobuckets.processor.annotations import require_no_annotations
+from twobuckets.processor.comparing import Likeness, compare, content_of
 from twobuckets.processor.contract import ORIGIN, Origin
 from twobuckets.processor.copies import is_after, is_named
 from twobuckets.processor.copying import (
@@ -34,6 +36,7 @@ from twobuckets.processor.looking import (
     identity_of,
     is_archived,
     iter_versions,
+    list_place,
     origin_of,
     require_wanted,
 )
@@ -86,7 +89,7 @@ def archive(
         if not (seen and is_archived(s3, arrival, staged, seen)):
             require_wanted(arrival, staged, place, seen)
         try:
-            version_id = _ensure_archived(s3, arrival, staged, destination, seen)
+            copy = _ensure_archived(s3, arrival, staged, destination, seen)
             break
         except Exception as error:
             if code_of(error) not in _LOST_RACE:
@@ -97,13 +100,22 @@ def archive(
         raise ContendedError(
             f"the archive's object of this key changed {_TRIES} times while this one was copied"
         )
-    return Placed(version_id, delete_staged(s3, staged, place))
+    # An upload of the same bytes that a marker covers is processed all the same where the archive's
+    # copy has a note, and taken for deleted where it has none: there is no marker without need.
+    return Placed(copy.version_id, delete_staged(s3, staged, place, lists=not copy.is_noted))
 
 
-def finish(s3: S3Client, arrival: Arrival, destination: Destination, seen: Archived) -> bool:
-    """Whether the version that arrived is archived; deletes what staging has left of it."""
+def finish(
+    s3: S3Client, arrival: Arrival, destination: Destination, seen: Archived, *, is_gone: bool
+) -> bool:
+    """Whether the version that arrived is archived; deletes what staging has left of it.
+
+    `is_gone` says that this is nothing.
+    """
     if seen.origin is None or not is_named(seen.origin, identity_of(arrival, None)):
         return False
+    if is_gone:
+        return True
     try:
         staged, _ = find_staged(s3, arrival)
     except NotHere:
@@ -115,7 +127,7 @@ def finish(s3: S3Client, arrival: Arrival, destination: Destination, seen: Archi
     except NotHere:
         # Something newer took its place in the archive, where it lies under that.
         if staged.version_id is not None:
-            delete_staged(s3, staged, Place(is_replaced=True))
+            delete_staged(s3, staged, Place(is_replaced=True), lists=False)
     return True
 
 
@@ -131,17 +143,24 @@ _LOST_RACE = (
 )
 
 
+class _Copy(NamedTuple):
+    """An archived copy; `is_noted` tells whether it has a note of what it was copied from."""
+
+    version_id: str | None
+    is_noted: bool
+
+
 def _ensure_archived(
     s3: S3Client,
     arrival: Arrival,
     staged: Staged,
     destination: Destination,
     seen: Archived | None,
-) -> str | None:
+) -> _Copy:
     if seen and is_archived(s3, arrival, staged, seen):
         if seen.version_id is not None:
             _keep_newest_on_top(s3, destination, staged.key, above=None)
-        return seen.version_id
+        return _Copy(seen.version_id, is_noted=True)
     origin = Origin(
         bucket=staged.bucket,
         version_id=staged.version_id,
@@ -149,22 +168,24 @@ def _ensure_archived(
         sequencer=arrival.sequencer,
         staged_at=format_time(staged.last_modified_at),
     )
-    recorded = {**staged.metadata, ORIGIN: origin.note()}
+    is_noted = can_restate(staged)
+    recorded = {**staged.metadata, ORIGIN: origin.note()} if is_noted else None
     try:
-        if can_restate(staged):
-            version_id = copy_version(s3, staged, destination, recorded, seen)
-        else:
-            version_id = copy_version(s3, staged, destination, None, seen)
+        copied = copy_version(s3, staged, destination, recorded, seen)
     except Exception as error:
         if code_of(error) != "MetadataTooLarge":
             raise
         # The uploader's own metadata leaves no room for the record; keeping theirs comes first.
-        version_id = copy_version(s3, staged, destination, staged.metadata, seen)
-    _require_equal(s3, staged, destination, version_id)
+        is_noted = False
+        copied = copy_version(s3, staged, destination, staged.metadata, seen)
+    version_id = copied.version_id
+    # What S3 answers to a copy describes what it has stored; a HEAD would say the same once more.
+    if compare(content_of(staged.head), copied.content) is not Likeness.EQUAL:
+        _require_equal(s3, staged, destination, version_id)
     if version_id is not None and (seen or not has_condition(s3)):
         above = seen.version_id if seen else None
         _keep_newest_on_top(s3, destination, staged.key, above=above)
-    return version_id
+    return _Copy(version_id, is_noted)
 
 
 def _require_equal(
@@ -199,10 +220,16 @@ def _keep_newest_on_top(
     for _ in range(_TRIES):
         top: Staged | None = None
         newest: Staged | None = None
-        for number, version in enumerate(iter_versions(s3, destination.bucket, key)):
-            if version["VersionId"] == above or number == _DEEPEST_LOOK:
-                break
-            found = _archived_version(s3, destination.bucket, key, version["VersionId"])
+        listed = [
+            version["VersionId"]
+            for version in islice(iter_versions(s3, destination.bucket, key), _DEEPEST_LOOK)
+        ]
+        if above in listed:
+            listed = listed[: listed.index(above)]
+        if len(listed) < 2:
+            return
+        for version_id in listed:
+            found = _archived_version(s3, destination.bucket, key, version_id)
             top = top or found
             if found and (newest is None or _came_after(found, newest)):
                 newest = found
@@ -245,31 +272,35 @@ def _came_after(one: Staged, other: Staged) -> bool:
     return is_after(a.sequencer, b.sequencer)
 
 
-def delete_staged(s3: S3Client, staged: Staged, place: Place) -> str | None:
+def delete_staged(s3: S3Client, staged: Staged, place: Place, *, lists: bool) -> str | None:
     """Delete exactly the archived version from staging; what was uploaded since stays.
 
     Return why S3 keeps this version although it is archived: a lock protects it, or MFA Delete.
 
     An older version under it was superseded by it and must not come to light again as if it were
     new: a delete marker goes on top first, and the bucket's rule for noncurrent versions clears up.
+    A marker costs nothing, and a listing that tells whether there is an older version as much as
+    a copy: only with `lists` is it asked for, and a marker put where it is needed.
+
     Raises ContendedError, with nothing deleted, if S3 puts no marker there, and AnnotatedError.
     """
-    if staged.size_bytes > LARGEST_COPY_BYTES:
+    is_large = staged.size_bytes > LARGEST_COPY_BYTES
+    if is_large:
         require_no_annotations(s3, staged)  # somebody may have annotated it while it was copied
     where = {"Bucket": staged.bucket, "Key": staged.key}
     is_pinned = staged.version_id is not None
     for number in range(_TRIES):
-        if is_pinned and not place.has_older:
-            break
-        if is_pinned or number > 0:
-            # A marker's condition is an ETag, which a copy that was put back has as well: what was
-            # seen before the copy, which can take minutes, is too old to put one by.
-            try:
+        # A marker's condition is an ETag, which a copy that was put back has as well: what was
+        # seen before a copy that took minutes is too old to put one by.
+        try:
+            if is_pinned and lists:
+                place = list_place(s3, staged)
+            elif number > 0 or (is_pinned and is_large):
                 place = find_place(s3, staged)
-            except NotHere:
-                break
+        except NotHere:
+            break
         # Something newer on top by now covers the older version as well, and gets no marker.
-        if is_pinned and (not place.has_older or place.is_replaced or place.is_hidden):
+        if place.is_replaced or place.is_hidden or (lists and is_pinned and not place.has_older):
             break
         if _delete_if_current(s3, where, staged.etag):
             break

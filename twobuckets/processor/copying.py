@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from twobuckets.processor.annotations import require_no_annotations
-from twobuckets.processor.comparing import content_of
+from twobuckets.processor.comparing import ContentFacts, content_of
 from twobuckets.processor.contract import ORIGIN
 from twobuckets.processor.looking import Archived, Staged, version_id_of
 from twobuckets.processor.proving import composite_crc, find_whole
@@ -56,13 +56,20 @@ def can_restate(staged: Staged) -> bool:
     return all(text.isascii() for text in texts) and not staged.head.get("MissingMeta")
 
 
+class Copied(NamedTuple):
+    """What S3 says of the copy that it made."""
+
+    version_id: str | None
+    content: ContentFacts
+
+
 def copy_version(
     s3: S3Client,
     source: Staged,
     destination: Destination,
     metadata: Mapping[str, str] | None,
     seen: Archived | None,
-) -> str | None:
+) -> Copied:
     """Copy under both conditions: the source is the pinned version, the destination is as seen.
 
     Without metadata the source's headers and metadata are copied by S3 itself.
@@ -85,7 +92,14 @@ def copy_version(
         # A copy in one call has a checksum of the whole, and this one can be proven.
         written["ChecksumAlgorithm"] = algorithm
     copied = s3.copy_object(**where, **source.copy_source, **written, **unchanged)
-    return version_id_of(copied)
+    result: Mapping[str, Any] = copied["CopyObjectResult"]
+    return Copied(version_id_of(copied), content_of({**result, **_encryption(copied)}))
+
+
+def _encryption(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells whether the ETag is the MD5 of the bytes."""
+    names = ("ServerSideEncryption", "SSECustomerAlgorithm")
+    return {name: answer[name] for name in names if name in answer}
 
 
 def _headers(source: Staged, metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -117,7 +131,7 @@ def _copy_in_parts(
     where: dict[str, Any],
     written: dict[str, Any],
     unchanged: dict[str, Any],
-) -> str | None:
+) -> Copied:
     pinned: dict[str, Any] = {"Bucket": source.bucket, "Key": source.key}
     if source.version_id is not None:
         pinned["VersionId"] = source.version_id
@@ -144,7 +158,7 @@ def _copy_in_parts(
     except BaseException:
         s3.abort_multipart_upload(**where)
         raise
-    return version_id_of(completed)
+    return Copied(version_id_of(completed), content_of(completed))
 
 
 def _copy_parts(

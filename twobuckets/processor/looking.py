@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 
 class NotHere(Exception):
-    """The version is not there to be processed: `outcome` is missing or superseded."""
+    """The version is not there to be processed: `outcome` is missing or superseded.
 
-    def __init__(self, outcome: str, reason: str) -> None:
+    `is_for_good` says that it never comes back, as no version does whose id is no longer listed.
+    """
+
+    def __init__(self, outcome: str, reason: str, *, is_for_good: bool = False) -> None:
         super().__init__(reason)
         self.outcome = outcome
         self.reason = reason
+        self.is_for_good = is_for_good
 
 
 class NotReadableYetError(Exception):
@@ -48,7 +52,7 @@ class Place:
 
     is_replaced: bool = False
     is_hidden: bool = False  # under a delete marker, with no newer version
-    has_older: bool = False
+    has_older: bool | None = None  # None: nobody has looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +131,12 @@ def find_staged(s3: S3Client, arrival: Arrival) -> tuple[Staged, Place]:
     if head is not None and head.get("VersionId") == arrival.version_id:
         return _staged(arrival, head), Place()
     pinned = head_of(s3, {**where, "VersionId": arrival.version_id})
+    if head is not None and pinned is not None:
+        return _staged(arrival, pinned), Place(is_replaced=True)
     # Neither 404 is a proof that it is gone or hidden. The listing is.
     place = _listed_place(s3, arrival.bucket, arrival.key, arrival.version_id)
     if place is None:
-        raise NotHere(MISSING, "this version is no longer in staging")
+        raise NotHere(MISSING, "this version is no longer in staging", is_for_good=True)
     if pinned is None:
         raise NotReadableYetError(_UNREADABLE)
     return _staged(arrival, pinned), place
@@ -153,6 +159,15 @@ def find_place(s3: S3Client, staged: Staged) -> Place:
         if etag_of(head) != staged.etag:
             raise NotHere(SUPERSEDED, _REPLACED)
         return Place()
+    head = head_of(s3, {"Bucket": staged.bucket, "Key": staged.key})
+    if head is not None and head.get("VersionId") == staged.version_id:
+        return Place()
+    return list_place(s3, staged)
+
+
+def list_place(s3: S3Client, staged: Staged) -> Place:
+    """Return where a version stands by now, and what is under it; raise NotHere if it is gone."""
+    assert staged.version_id is not None
     place = _listed_place(s3, staged.bucket, staged.key, staged.version_id)
     if place is not None:
         return place

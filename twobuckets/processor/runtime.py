@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -163,6 +164,8 @@ class Invocation:
     process: Callable[[], Process]
     request_id: str | None
     attempt: int
+    beside: Executor
+    """Runs what can be asked at the same time, so that one wait does for both."""
     messages: Sequence[Message] = ()
     queue: ordering.Queue | None = None
 
@@ -231,10 +234,12 @@ class Invocation:
         progress.stage = "looking"
         try:
             return self._move(progress, destination)
-        except NotHere:
+        except NotHere as gone:
             # Where it is not, it may have arrived: another invocation can have been faster.
             seen = looking.find_archived(s3, destination.bucket, arrival.key)
-            if seen is None or not archive_.finish(s3, arrival, destination, seen):
+            if seen is None or not archive_.finish(
+                s3, arrival, destination, seen, is_gone=gone.is_for_good
+            ):
                 raise
             progress.size_bytes = int(seen.head["ContentLength"])
             return self._outcome(
@@ -246,9 +251,20 @@ class Invocation:
 
     def _move(self, progress: Progress, destination: Destination) -> Outcome:
         arrival = progress.arrival
-        staged, place = looking.find_staged(self.s3, arrival)
-        # In this order: whoever hides a version with a delete marker has archived before.
-        seen = looking.find_archived(self.s3, destination.bucket, arrival.key)
+        asked = self.beside.submit(looking.find_archived, self.s3, destination.bucket, arrival.key)
+        try:
+            staged, place = looking.find_staged(self.s3, arrival)
+        except BaseException:
+            asked.cancel()  # no answer would change that
+            raise
+        # Whoever puts something over a version may have archived it a moment before: what is there
+        # is looked at after that.
+        is_on_top = not (place.is_hidden or place.is_replaced)
+        seen = (
+            asked.result()
+            if is_on_top
+            else looking.find_archived(self.s3, destination.bucket, arrival.key)
+        )
         progress.size_bytes = staged.size_bytes
         notes: tuple[str, ...] = ()
         duplicate = seen is not None and looking.is_archived(self.s3, arrival, staged, seen)
@@ -390,6 +406,7 @@ def handler(event: object, context: object) -> dict[str, Any]:
             process=lambda: _process(settings.process),
             request_id=request_id,
             attempt=_count_attempt(request_id),
+            beside=_beside(settings),
             messages=batch.messages,
             queue=queue,
         )
@@ -514,20 +531,25 @@ def _close(stream: BinaryIO) -> None:
 
 _once = threading.Lock()
 _clients: dict[str, Any] = {}
+_executors: dict[str, Executor] = {}
 _processes: dict[str, Process] = {}
 _failed_early: dict[str, ConfigurationError] = {}
 _attempts: OrderedDict[str, int] = OrderedDict()
 
 
 def _client(settings: Settings) -> S3Client:
-    per_record = settings.copy_concurrency + 4
-    client: S3Client = _client_of(
-        "s3",
-        max_pool_connections=settings.record_concurrency * per_record,
-        retries={"mode": "standard", "max_attempts": 5},
-        signature_version="s3v4",
-    )
+    client: S3Client = _client_of("s3", **client_options(settings))
     return client
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Return how the client talks to S3, as botocore's Config takes it."""
+    per_record = settings.copy_concurrency + 4
+    return {
+        "max_pool_connections": settings.record_concurrency * per_record,
+        "retries": {"mode": "standard", "max_attempts": 5},
+        "signature_version": "s3v4",
+    }
 
 
 def _queue(settings: Settings) -> ordering.Queue | None:
@@ -559,6 +581,17 @@ def _client_of(service: Literal["s3", "sqs"], **options: Any) -> Any:
         return _clients[service]
 
 
+def _beside(settings: Settings) -> Executor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with _once:
+        if "beside" not in _executors:
+            _executors["beside"] = ThreadPoolExecutor(
+                settings.record_concurrency, thread_name_prefix="twobuckets-beside"
+            )
+        return _executors["beside"]
+
+
 def _process(name: str) -> Process:
     with _once:
         # Told once: what failed at the start can be whole by the next event.
@@ -580,6 +613,7 @@ def _start_early() -> None:
     with suppress(Exception):
         settings = find_settings(os.environ)
         _client(settings)
+        _beside(settings)
         try:
             _process(settings.process)
         except ConfigurationError as error:
