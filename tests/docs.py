@@ -232,6 +232,7 @@ _SHOWN_BY: Final = {
     "probe": "probe",
     "doctor": "doctor",
     "reprocess": "reprocess",
+    "redriving": "redrive",
     "local": "local",
     "manual": "help",
 }

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,9 @@ class OrderedWorld(WatchedWorld):
         batch: int = 1,
         leaky: bool = False,
     ) -> None:
-        super().__init__(scenario, processor)
+        # A wake-up tells no sequencer: what it archives and what is uploaded in the same second
+        # have no order that could be told, and the later one stays, as the manual says.
+        super().__init__(replace(scenario, writes_per_second=1), processor)
         self.dead_letters: list[str] = []
         self._wakes, self._batch, self._leaky = wakes, batch, leaky
         self._groups: dict[str, _Group] = {}

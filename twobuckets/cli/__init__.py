@@ -56,6 +56,7 @@ COMMANDS: Final = {
     "probe": "Send a small file end to end, and time its way.",
     "doctor": "Find what is stuck, orphaned or broken, and why.",
     "reprocess": "Get objects processed again.",
+    "redrive": "Move dead letters back to where they came from.",
     "local": "Run the embedded AWS on this machine.",
     "help": "Show the manual.",
     "completion": "Print the completion script of a shell.",

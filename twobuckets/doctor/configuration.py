@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twobuckets.aws import ClientError, attempt, error_code
 from twobuckets.doctor import function
+from twobuckets.errors import TwoBucketsError
 from twobuckets.pipeline import cors, notifications
 from twobuckets.pipeline.entries import (
     CORS,
@@ -27,6 +28,7 @@ from twobuckets.pipeline.entries import (
     without,
 )
 from twobuckets.pipeline.function import variables_in
+from twobuckets.pipeline.redriving import Redriver, count_dead_letters
 
 if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
@@ -205,6 +207,16 @@ def _switch_on(site: Site, _subject: str) -> SettingChange:
     return SettingChange("switch the function on: take its reserved concurrency of 0 away", run)
 
 
+def _redrive(site: Site, subject: str) -> SettingChange:
+    def run() -> None:
+        redriver = Redriver(site.facts, site.sleep)
+        left = sum(done.left for done in redriver.redrive(count_dead_letters(site.facts, subject)))
+        if left:
+            raise TwoBucketsError(f"{left:,} are none of the function's, and stay")
+
+    return SettingChange("move the messages back to where they came from", run)
+
+
 CHANGES: Final[dict[str, Callable[[Site, str], SettingChange]]] = {
     "environment-archive": _name_archive,
     "concurrency-zero": _switch_on,
@@ -215,6 +227,7 @@ CHANGES: Final[dict[str, Callable[[Site, str], SettingChange]]] = {
     "lifecycle-versions": _expire_versions,
     "cors-missing": _allow_origins,
     "cors-etag": _expose_etag,
+    "failure-queue": _redrive,
 }
 """What fixes a finding, given its subject, by the finding's check, in the order to apply it.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline.function import LONGEST
 from twobuckets.pipeline.lookups import Gone
+from twobuckets.pipeline.redriving import count_dead_letters, find_dead_letters
 from twobuckets.processor import contract
 from twobuckets.text import shell_word
 from twobuckets.units import format_duration
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from twobuckets.doctor.site import Site
+    from twobuckets.pipeline.redriving import DeadLetters
 
 # Lambda developer guide, "Lambda runtimes", deprecation dates; they can only be late here.
 DEPRECATED_ON: Final = {
@@ -336,12 +338,9 @@ def _put_invoke_config(site: Site, config: dict[str, Any]) -> str:
     Check("failure-queue-missing", "The queue for failures does not exist."),
 )
 def find_queued_failures(site: Site) -> Iterator[Finding]:
-    """Yield what waits in the failure queue; the files themselves are the business of `stuck`."""
+    """Yield what waits in queues for failures; the files themselves are the business of `stuck`."""
     url = site.pipeline.failure_queue_url
-    if url is None:
-        return
-    queue = site.queues.attributes(url)
-    if queue is None:
+    if url is not None and site.queues.attributes(url) is None:
         yield Finding(
             check="failure-queue-missing",
             severity=Severity.PROBLEM,
@@ -351,20 +350,27 @@ def find_queued_failures(site: Site) -> Iterator[Finding]:
             f"--queue-name {shell_word(url.rpartition('/')[2])}",
         )
         raise Gone(f"the queue {url}", "failure-queue-missing")
-    depth = int(queue.get("ApproximateNumberOfMessages", 0))
-    if not depth:
-        return
-    oldest = site.queues.oldest_message(queue["QueueArn"].rpartition(":")[2])
+    named = [] if url is None else [count_dead_letters(site.facts, url)]
+    yield from (_noted(site, letters) for letters in named if letters.waiting)
+    for letters in find_dead_letters(site.facts):
+        if letters.waiting and letters.queue_url != url:
+            yield _noted(site, letters)
+
+
+def _noted(site: Site, letters: DeadLetters) -> Finding:
+    queue = site.queues.attributes(letters.queue_url) or {}
+    oldest = site.queues.oldest_message(letters.queue)
     kept = timedelta(seconds=int(queue.get("MessageRetentionPeriod", 345600)))
     age = f"; the oldest is {format_duration(oldest)} old" if oldest else ""
-    yield Finding(
+    return Finding(
         check="failure-queue",
         severity=Severity.INFO,
-        subject=url,
-        detail=f"{depth:,} failed events are noted here{age}, each for {format_duration(kept)}. "
-        "They are notes: the files that are still to be processed are in staging.",
-        remedy=f"{site.aws_cli} sqs purge-queue --queue-url {shell_word(url)}",
-        count=depth,
+        subject=letters.queue_url,
+        detail=f"{letters.waiting:,} failed events are noted here{age}, each for "
+        f"{format_duration(kept)}. They are notes: the files that are still to be processed are in "
+        "staging. Once what was wrong is mended, they can be moved back.",
+        remedy=f"{site.program} redrive",
+        count=letters.waiting,
         oldest_at=site.now - oldest if oldest else None,
     )
 

@@ -40,7 +40,7 @@ _ABORT_TRIES: Final = 5
 _LOOKED_AT: Final = 32
 _ENDED: Final = "it was completed or aborted meanwhile"
 _ARCHIVED: Final = "stuck-archived"
-CHANGED_WHEN_ASKED: Final = frozenset({"concurrency-zero"})
+CHANGED_WHEN_ASKED: Final = frozenset({"concurrency-zero", "failure-queue"})
 FIXABLE: Final = frozenset(CHANGES) | WOKEN | {_ARCHIVED, uploads.CHECK.name}
 """Checks whose findings `--fix` fixes."""
 
@@ -203,7 +203,7 @@ def needs_asking(site: Site, check: str) -> bool:
     Noncurrent versions may be the only copies where somebody else's processor does not archive
     files under their own keys, or deletes them without their version ids; and somebody else's in a
     bucket that was there before the stack. A function may have been
-    switched off for a reason.
+    switched off for a reason, and what was given up on fails again until that is mended.
     """
     return check in WOKEN_WHEN_ASKED | CHANGED_WHEN_ASKED or (
         check == buckets.VERSIONS_CHECK and not site.owns_staging

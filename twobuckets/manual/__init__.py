@@ -53,7 +53,9 @@ TOPICS: Final = (
         ("status", "ls", "cat", "get", "logs", "trace", "probe"),
     ),
     Topic("doctor", "Find what is stuck, orphaned or miswired, and fix it.", ("doctor",)),
-    Topic("reprocessing", "Get objects processed again without losing any.", ("reprocess",)),
+    Topic(
+        "reprocessing", "Get objects processed again without losing any.", ("reprocess", "redrive")
+    ),
     Topic("local", "The embedded AWS: a pipeline on your machine.", ("local",)),
     Topic("settings", "Every setting, its variable and default; pairs made by hand."),
     Topic("permissions", "The IAM actions that each command needs."),

@@ -10,6 +10,7 @@ lookups        the calls themselves, from several threads, and what a refusal of
 buckets        what S3 says of a bucket's settings
 function       what Lambda, IAM and CloudWatch say of the function and its log
 queues         what SQS says of the queues that feed the function or take its failures
+redriving      dead letters, and their way back to where they came from
 stack          what CloudFormation says of the stack
 console        where AWS shows the parts in its console
 retries        how often an event is tried before it is given up, and how long that takes

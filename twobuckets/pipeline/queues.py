@@ -72,13 +72,18 @@ class QueueFacts:
 
     def attributes_at(self, arn: str) -> dict[str, str] | None:
         """Return the attributes of the queue with an ARN; None when there is no such queue."""
+        url = self.url_at(arn)
+        return None if url is None else self.attributes(url)
+
+    def url_at(self, arn: str) -> str | None:
+        """Return the URL of the queue with an ARN; None when there is no such queue."""
         _, _, _, _, account, name = arn.split(":", 5)
 
         def call() -> Any:
             return self._aws.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
 
         found = self._lookups.read(f"the queue {name}", "sqs:GetQueueUrl", call, absent=_MISSING)
-        return None if found is None else self.attributes(found["QueueUrl"])
+        return None if found is None else str(found["QueueUrl"])
 
     def oldest_message(self, queue_name: str) -> timedelta | None:
         """Return the age of the oldest message as CloudWatch last measured it."""

@@ -27,6 +27,7 @@ FILES: Final = {
     "twobuckets.logs.waiting": "waiting",
     "twobuckets.manual": "manual",
     "twobuckets.pipeline": "status",
+    "twobuckets.pipeline.redriving": "redriving",
     "twobuckets.probe": "probe",
     "twobuckets.reprocess": "reprocess",
     "twobuckets.stack": "stack",

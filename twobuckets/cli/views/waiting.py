@@ -23,7 +23,7 @@ def _fate(fate: Fate) -> Text:
     if fate.detail is not None:
         line.append(f"  {visible(fate.detail)}", style="dim")
     if not fate.is_final:
-        line.append("  Lambda tries it again", style="dim")
+        line.append("  it is tried again", style="dim")
     line.append(f"  {format_duration(fate.waited)}", style="dim")
     return line
 
