@@ -52,7 +52,7 @@ FORMS: dict[str, int] = {
     "help": 0,
     "help output": 0,
 }
-ELSEWHERE = {"deploy", "destroy", "local start", "local stop", "local exec"}
+ELSEWHERE = {"deploy", "destroy", "redrive", "local start", "local stop", "local exec"}
 
 
 @pytest.fixture

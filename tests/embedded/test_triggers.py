@@ -13,9 +13,10 @@ from click.testing import CliRunner, Result
 
 from tests.processor.test_handler import AWKWARD_KEYS
 from twobuckets.cli import cli
+from twobuckets.stack import plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from twobuckets.aws.clients import Aws
@@ -116,8 +117,17 @@ trigger = "{trigger}"
             assert time.monotonic() < deadline, (self.notes(), self.run("logs").output)
             time.sleep(0.1)
 
+    def url_of(self, queue: str) -> str:
+        return self.aws.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+
+    def arn_of(self, queue: str) -> str:
+        answer = self.aws.sqs.get_queue_attributes(
+            QueueUrl=self.url_of(queue), AttributeNames=["QueueArn"]
+        )
+        return answer["Attributes"]["QueueArn"]
+
     def in_queue(self, name: str) -> int:
-        url = self.aws.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        url = self.url_of(name)
         counts = self.aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         return sum(
             int(value)
@@ -212,7 +222,7 @@ def test_an_ordered_pipeline_runs_one_file_of_a_key_at_a_time(pipeline: Pipeline
     assert pipeline.archived("bad.csv") == ["fail for good"] * 2
 
     # The function's process dies: the message is seen again when its visibility is over.
-    url = pipeline.aws.sqs.get_queue_url(QueueName="local-ordered.fifo")["QueueUrl"]
+    url = pipeline.url_of("local-ordered.fifo")
     pipeline.aws.sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "5"})
     pipeline.put("killed", "die")
     pipeline.wait_until_processed()
@@ -242,3 +252,94 @@ def test_a_queue_brings_failed_files_back_and_keeps_what_is_given_up(pipeline: P
     (pipeline.folder / "mended").touch()
     [fate] = pipeline.wait("reprocess", "bad.csv", "--yes")
     assert fate["fate"] == "archived"
+
+
+def test_dead_letters_go_back_to_where_they_came_from(pipeline: Pipeline):
+    assert pipeline.deploy("ordered").exit_code == 0
+    keys = [f"bad-{number}.csv" for number in range(3)]
+    for key in keys:
+        (pipeline.folder / key).write_text("fail")
+    assert {fate["fate"] for fate in pipeline.wait("upload", *keys)} == {"failed"}
+    dead, other = "local-ordered-failures.fifo", "local-failures"
+    pipeline.wait_until(lambda: pipeline.in_queue(dead) == len(keys))
+    # What Lambda gave up on, in the form that it notes it, and what is nobody's.
+    pipeline.aws.functions.put_function_event_invoke_config(
+        FunctionName="local-processor",
+        MaximumRetryAttempts=0,
+        DestinationConfig={"OnFailure": {"Destination": pipeline.arn_of(other)}},
+    )
+    url = pipeline.url_of("local-ordered.fifo")
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [deny]}
+    pipeline.aws.sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
+    pipeline.put("unrouted.csv", "fail")
+    pipeline.wait_until(lambda: pipeline.in_queue(other) == 1)
+    pipeline.aws.sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": ""})
+    pipeline.aws.sqs.send_message(QueueUrl=pipeline.url_of(other), MessageBody="hello")
+
+    planned = pipeline.run("redrive", "--dry-run", "--json")
+    found = {line["queue"]: line for line in map(json.loads, planned.stdout.splitlines()[:-1])}
+    assert {name: line["waiting"] for name, line in found.items()} == {dead: 3, other: 2}
+    assert found[dead]["sources"] == ["local-ordered.fifo"]
+    assert pipeline.run("redrive").exit_code == 2  # nobody is there to be asked
+    assert pipeline.in_queue(dead) + pipeline.in_queue(other) == 5
+
+    # One that fails again comes back to where it lay.
+    moved = pipeline.run("redrive", "--count", "1", "--yes", "--json")
+    assert json.loads(moved.stdout.splitlines()[-1])["moved"] == 1, moved.output
+    pipeline.wait_until(lambda: pipeline.in_queue("local-ordered.fifo") == 0)
+    pipeline.wait_until(lambda: pipeline.in_queue(dead) == 3)
+
+    (pipeline.folder / "mended").touch()
+    moved = pipeline.run("redrive", "--rate", "50", "--yes", "--json")
+    assert moved.exit_code == 3, moved.output
+    lines = {line.get("queue"): line for line in map(json.loads, moved.stdout.splitlines())}
+    assert (lines[None]["moved"], lines[None]["left"]) == (4, 1)
+    assert lines[other]["reasons"] == ["it is none of the function's events"]
+    pipeline.wait_until_processed()
+    for key in (*keys, "unrouted.csv"):
+        assert pipeline.archived(key) == ["fail"]
+    assert (pipeline.in_queue(dead), pipeline.in_queue(other)) == (0, 1)
+
+
+SWITCHES = ("queue", "ordered", "notification", "ordered", "queue", "notification")
+
+
+def test_the_trigger_is_switched_each_way_and_no_file_is_left_behind(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    apply = plan.apply
+
+    def apply_while_files_come(*arguments: Any, **named: Any) -> Iterator[Any]:
+        """Upload once it is decided to change the stack, and at each event of that."""
+        pipeline.put("meanwhile/first", "slow")
+        for number, event in enumerate(apply(*arguments, **named)):
+            pipeline.put(f"meanwhile/{number}", "quick")
+            yield event
+
+    assert pipeline.deploy("notification").exit_code == 0
+    monkeypatch.setattr(plan, "apply", apply_while_files_come)
+    for trigger in SWITCHES:
+        pipeline.put("before", "quick")
+        pipeline.wait_until_processed()
+        deployed = pipeline.deploy(trigger)
+        assert deployed.exit_code == 0, deployed.output
+        pipeline.put("after", "quick")
+        pipeline.wait_until_processed()
+    assert pipeline.archived("meanwhile/first") == ["slow"] * len(SWITCHES)
+
+    # A queue that holds messages is not taken away, and what it holds is said.
+    monkeypatch.setattr(plan, "apply", apply)
+    assert pipeline.deploy("ordered").exit_code == 0
+    functions = pipeline.aws.functions
+    [source] = functions.list_event_source_mappings()["EventSourceMappings"]
+    functions.update_event_source_mapping(UUID=source["UUID"], Enabled=False)
+    for number in range(3):
+        pipeline.put(f"waiting/{number}", "quick")
+    pipeline.wait_until(lambda: pipeline.in_queue("local-ordered.fifo") == 3)
+    refused = pipeline.deploy("notification")
+    assert refused.exit_code == 1
+    said = "it takes the queue local-ordered.fifo away, which holds 3 messages (3 waiting, "
+    assert said in refused.output
+    functions.update_event_source_mapping(UUID=source["UUID"], Enabled=True)
+    pipeline.wait_until_processed()

@@ -381,6 +381,11 @@ def detail(name: str) -> dict[str, Any]:
     return {"Target": {"Attribute": "Properties", "Name": name}}
 
 
+def clients(aws: Aws) -> tuple[Any, Any, Any]:
+    """Return the clients that a plan is made with."""
+    return aws.cloudformation, aws.s3, aws.sqs
+
+
 def update(aws: Aws, stub: Stubber, *answers: dict[str, Any]):
     """Plan an update, with these answers of DescribeChangeSet."""
     stub.add_response("describe_stacks", stack("UPDATE_COMPLETE"))
@@ -390,8 +395,7 @@ def update(aws: Aws, stub: Stubber, *answers: dict[str, Any]):
         stub.add_response("describe_change_set", answer)
     given = {**PARAMETERS, "MemorySize": "1024"}
     return plan(
-        aws.cloudformation,
-        aws.s3,
+        *clients(aws),
         NAME,
         present,
         given,
@@ -464,7 +468,12 @@ def test_no_change_leaves_no_change_set(aws: Aws, stub: Stubber, reason: str):
     stub.add_response("describe_change_set", change_set("FAILED", StatusReason=reason))
     stub.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET_ID})
     planned = plan(
-        aws.cloudformation, aws.s3, NAME, present, PARAMETERS, template=TEMPLATE, sleep=never
+        *clients(aws),
+        NAME,
+        present,
+        PARAMETERS,
+        template=TEMPLATE,
+        sleep=never,
     )
     assert planned.changes == ()
 
@@ -491,8 +500,7 @@ def test_a_change_set_that_cloudformation_refuses_names_the_resource(aws: Aws, s
     stub.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET_ID})
     with pytest.raises(TwoBucketsError, match=r"FailureQueue .*: it exists already"):
         plan(
-            aws.cloudformation,
-            aws.s3,
+            *clients(aws),
             NAME,
             present,
             PARAMETERS,
@@ -527,7 +535,14 @@ def test_parameters_that_no_setting_covers_keep_their_value(aws: Aws, stub: Stub
         "describe_change_set", change_set("FAILED", StatusReason="No updates are to be performed")
     )
     stub.add_response("delete_change_set", {})
-    plan(aws.cloudformation, aws.s3, NAME, present, PARAMETERS, template=TEMPLATE, sleep=never)
+    plan(
+        *clients(aws),
+        NAME,
+        present,
+        PARAMETERS,
+        template=TEMPLATE,
+        sleep=never,
+    )
 
 
 def test_interrupting_the_planning_takes_the_change_set_back(aws: Aws, stub: Stubber):
@@ -547,8 +562,7 @@ def test_interrupting_the_planning_takes_the_change_set_back(aws: Aws, stub: Stu
             s3.add_client_error("head_bucket", "404", http_status_code=404)
         with pytest.raises(KeyboardInterrupt):
             plan(
-                aws.cloudformation,
-                aws.s3,
+                *clients(aws),
                 NAME,
                 present,
                 PARAMETERS,
@@ -575,8 +589,7 @@ def test_a_bucket_name_of_somebody_else_is_refused_before_anything_is_made(
         s3.add_client_error("head_bucket", code, http_status_code=int(code))
         with pytest.raises(TwoBucketsError, match="the bucket name first is taken") as refused:
             plan(
-                aws.cloudformation,
-                aws.s3,
+                *clients(aws),
                 NAME,
                 present,
                 PARAMETERS,
@@ -618,3 +631,34 @@ def test_a_stack_without_events_has_no_newest_one(
 ):
     stub.add_response("describe_stack_events", page())
     assert newest_event_id(cloudformation, STACK_ID) is None
+
+
+def test_a_queue_that_goes_away_has_to_be_empty(aws: Aws, stub: Stubber):
+    gone = change(
+        "Remove",
+        "ArrivalQueue",
+        "AWS::SQS::Queue",
+        PhysicalResourceId="https://sqs.eu-central-1.amazonaws.com/123456789012/intake-arrivals",
+    )
+    counts = {
+        "ApproximateNumberOfMessages": "0",
+        "ApproximateNumberOfMessagesNotVisible": "2",
+        "ApproximateNumberOfMessagesDelayed": "1",
+    }
+    stub.add_response("describe_stacks", stack("UPDATE_COMPLETE"))
+    present = require_deployable(aws.cloudformation, NAME)
+    stub.add_response("create_change_set", {"Id": CHANGE_SET_ID, "StackId": STACK_ID})
+    stub.add_response("describe_change_set", change_set("CREATE_COMPLETE", gone))
+    stub.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET_ID})
+    with Stubber(aws.sqs) as sqs:
+        sqs.add_response("get_queue_attributes", {"Attributes": counts})
+        with pytest.raises(TwoBucketsError, match="intake-arrivals away, which holds 3 messages"):
+            plan(
+                *clients(aws),
+                NAME,
+                present,
+                {**PARAMETERS, "MemorySize": "1024"},
+                template=TEMPLATE,
+                sleep=never,
+            )
+    stub.assert_no_pending_responses()

@@ -31,7 +31,13 @@ from twobuckets.stack.events import (
     newest_event_id,
 )
 from twobuckets.stack.outputs import not_deployed
-from twobuckets.stack.stacks import Stack, find_stack, require_idle, require_ours
+from twobuckets.stack.stacks import (
+    Stack,
+    find_resources,
+    find_stack,
+    require_idle,
+    require_ours,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -112,23 +118,9 @@ def find_buckets(cloudformation: CloudFormationClient, stack: Stack) -> list[str
     What its parameters say was there before it is none of them, whatever CloudFormation lists.
     """
     kept = set(existing_buckets(stack.parameters).values())
-    with attempt(f"list the resources of the stack {stack.name}"):
-        pages = cloudformation.get_paginator("list_stack_resources").paginate(
-            StackName=stack.stack_id
-        )
-        found = {
-            resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "")
-            for page in pages
-            for resource in page["StackResourceSummaries"]
-            if resource["ResourceType"] == "AWS::S3::Bucket"
-            and resource["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED")
-        }
+    found = find_resources(cloudformation, stack, "AWS::S3::Bucket")
     # Without staging first, a file on its way would still reach an archive that was just emptied.
-    return [
-        found[name]
-        for name in sorted(found, reverse=True)
-        if found[name] and found[name] not in kept
-    ]
+    return [found[name] for name in sorted(found, reverse=True) if found[name] not in kept]
 
 
 def count_contents(

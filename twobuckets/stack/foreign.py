@@ -15,7 +15,7 @@ from twobuckets.pipeline.notifications import targets_of
 from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from mypy_boto3_s3 import S3Client
 
@@ -27,14 +27,20 @@ WHOLE: Final = frozenset({_NOTIFICATION, _LIFECYCLE, _CORS})
 
 
 def find_foreign(
-    s3: S3Client, bucket: str, properties: Collection[str], *, function: str | None
+    s3: S3Client,
+    bucket: str,
+    properties: Collection[str],
+    *,
+    function: str | None,
+    is_ours: Callable[[str], bool] = lambda _: False,
 ) -> Iterator[str]:
     """Yield what would be lost, in words, when CloudFormation writes these properties of a bucket.
 
-    Ours are the notification to `function` and the rules whose id begins with `OUR_RULES`.
+    Ours are the notification to `function`, or to a queue whose ARN `is_ours`, and the rules whose
+    id begins with `OUR_RULES`.
     """
     if _NOTIFICATION in properties:
-        yield from _foreign_notifications(s3, bucket, function)
+        yield from _foreign_notifications(s3, bucket, function, is_ours)
     if _LIFECYCLE in properties:
         yield from _foreign_rules(
             _read(s3.get_bucket_lifecycle_configuration, bucket, "lifecycle rules"),
@@ -47,9 +53,13 @@ def find_foreign(
         )
 
 
-def _foreign_notifications(s3: S3Client, bucket: str, function: str | None) -> Iterator[str]:
+def _foreign_notifications(
+    s3: S3Client, bucket: str, function: str | None, is_ours: Callable[[str], bool]
+) -> Iterator[str]:
     present = _read(s3.get_bucket_notification_configuration, bucket, "notifications")
     for target in targets_of(present):
+        if ":sqs:" in target and is_ours(target):
+            continue
         if function is None or ":lambda:" not in target or function_name_of(target) != function:
             yield f"the notification to {target}"
 

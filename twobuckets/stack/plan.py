@@ -12,10 +12,11 @@ import enum
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
 from twobuckets.errors import TwoBucketsError
+from twobuckets.pipeline.queues import depth_of
 from twobuckets.pipeline.stack import MADE_BY_STACK
 from twobuckets.stack.events import (
     FailedResource,
@@ -28,10 +29,19 @@ from twobuckets.stack.events import (
     newest_event_id,
 )
 from twobuckets.stack.foreign import WHOLE, find_foreign
-from twobuckets.stack.stacks import REVIEW, UNMADE, Stack, find_stack, require_idle, require_ours
+from twobuckets.stack.stacks import (
+    REVIEW,
+    UNMADE,
+    Stack,
+    find_resources,
+    find_stack,
+    require_idle,
+    require_ours,
+)
+from twobuckets.units import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.type_defs import (
@@ -40,11 +50,13 @@ if TYPE_CHECKING:
         ResourceChangeTypeDef,
     )
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
     from twobuckets.stack.existing import ExistingBucket
 
 _HOLD_DATA: Final = frozenset({"AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::Logs::LogGroup"})
 _QUEUES: Final = frozenset({"FailureQueue", "ArrivalQueue", "OrderedQueue", "OrderedFailures"})
+_DEAD_LETTERS: Final = "OrderedFailures"
 _KEPT: Final = frozenset({"StagingBucket", "ArchiveBucket", "ProcessorLog"}) | _QUEUES
 """What the template keeps in the account when something else takes its place."""
 _DEPLOYED: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
@@ -177,6 +189,7 @@ def require_deployable(cloudformation: CloudFormationClient, name: str) -> Stack
 def plan(
     cloudformation: CloudFormationClient,
     s3: S3Client,
+    sqs: SQSClient,
     name: str,
     stack: Stack | None,
     parameters: Mapping[str, str],
@@ -188,7 +201,8 @@ def plan(
 
     Parameters that are not given keep their value. Makes a change set, which stays for `apply` or
     `discard` unless there is no change. Raises TwoBucketsError when a new bucket's name is taken,
-    when CloudFormation refuses, and when the deployment would wipe a bucket's foreign rules.
+    when CloudFormation refuses, and when the deployment would wipe a bucket's foreign rules, or
+    take a queue away that holds messages.
     """
     before = stack.parameters if stack is not None else {}
     for is_made, parameter in MADE_BY_STACK.values():
@@ -222,7 +236,8 @@ def plan(
         if not changes:
             discard(cloudformation, drafted)
             return drafted
-        _require_nothing_foreign(s3, name, stack, changes)
+        require_empty(sqs, name, changes)
+        _require_nothing_foreign(cloudformation, s3, name, stack, changes)
     except BaseException:
         # Ctrl-C included: nobody is to find a change set that nobody decided on.
         with contextlib.suppress(TwoBucketsError):
@@ -409,18 +424,66 @@ def _require_free(s3: S3Client, bucket: str, stack: str) -> None:
     )
 
 
+def require_empty(sqs: SQSClient, name: str, changes: Iterable[ResourceChange]) -> None:
+    """Raise TwoBucketsError when the changes would take a queue away that holds messages.
+
+    The files that they are about would stay in staging, and nobody would be told.
+    """
+    leaving = (ResourceAction.DELETE, ResourceAction.RELEASE, ResourceAction.REPLACE)
+    for change in changes:
+        url = change.physical_id
+        if change.resource_type != "AWS::SQS::Queue" or change.action not in leaving or not url:
+            continue
+        queue = url.rpartition("/")[2]
+        with attempt(f"count the messages in {queue}"):
+            try:
+                answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+            except ClientError as error:
+                if meaning(error) is Meaning.MISSING:
+                    continue
+                raise
+        counts: Mapping[Any, str] = answer["Attributes"]
+        depth = depth_of(counts)
+        if depth.total:
+            # Nobody is ahead of what a queue for failures holds.
+            hint = f"`twobuckets --stack {name} redrive` moves them back once they can be processed"
+            if change.resource != _DEAD_LETTERS:
+                hint = f"`twobuckets --stack {name} status` shows when the processor is through"
+            raise TwoBucketsError(
+                f"Could not deploy the stack {name}: it takes the queue {queue} away, which holds "
+                f"{counted(depth.total, 'message')} ({depth.waiting:,} waiting, {depth.taken:,} "
+                f"being processed or to be tried again, {depth.delayed:,} delayed), and the files "
+                "that they are about would stay in staging. Nothing was changed",
+                hint=f"{hint}; then deploy again.",
+            )
+
+
 def _require_nothing_foreign(
-    s3: S3Client, name: str, stack: Stack | None, changes: tuple[ResourceChange, ...]
+    cloudformation: CloudFormationClient,
+    s3: S3Client,
+    name: str,
+    stack: Stack | None,
+    changes: tuple[ResourceChange, ...],
 ) -> None:
     """Raise TwoBucketsError when the changes would wipe rules that somebody else put there."""
     function = stack.outputs.get("FunctionName") if stack is not None else None
+
+    def is_ours(arn: str) -> bool:
+        return stack is not None and any(
+            # A queue's URL ends with its account and name, as its ARN does.
+            url.split("/")[-2:] == arn.split(":")[-2:]
+            for url in find_resources(cloudformation, stack, "AWS::SQS::Queue").values()
+        )
+
     for change in changes:
         if change.resource_type != "AWS::S3::Bucket" or change.action is not ResourceAction.CHANGE:
             continue
         rewritten = WHOLE.intersection(change.properties)
         if change.physical_id is None or not rewritten:
             continue
-        foreign = list(find_foreign(s3, change.physical_id, rewritten, function=function))
+        foreign = list(
+            find_foreign(s3, change.physical_id, rewritten, function=function, is_ours=is_ours)
+        )
         if foreign:
             raise TwoBucketsError(
                 f"Could not deploy the stack {name}: it changes {', '.join(sorted(rewritten))} of "

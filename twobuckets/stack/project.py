@@ -65,6 +65,13 @@ def plan_project(
     )
     template = template_text(settings.environment)
     planned = plan(
-        aws.cloudformation, aws.s3, name, present, wanted, template=template, sleep=sleep
+        aws.cloudformation,
+        aws.s3,
+        aws.sqs,
+        name,
+        present,
+        wanted,
+        template=template,
+        sleep=sleep,
     )
     return replace(planned, existing_buckets=tuple(s.shown for s in settlements)), settlements

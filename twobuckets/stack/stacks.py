@@ -85,6 +85,24 @@ def find_stack(cloudformation: CloudFormationClient, name: str) -> Stack | None:
     )
 
 
+def find_resources(
+    cloudformation: CloudFormationClient, stack: Stack, resource_type: str
+) -> dict[str, str]:
+    """Return the resources of one type that a stack has: their physical ids by their names."""
+    with attempt(f"list the resources of the stack {stack.name}"):
+        pages = cloudformation.get_paginator("list_stack_resources").paginate(
+            StackName=stack.stack_id
+        )
+        found = {
+            resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "")
+            for page in pages
+            for resource in page["StackResourceSummaries"]
+            if resource["ResourceType"] == resource_type
+            and resource["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED")
+        }
+    return {name: physical_id for name, physical_id in found.items() if physical_id}
+
+
 def require_ours(stack: Stack) -> None:
     """Raise TwoBucketsError for a stack that is not a pipeline's: it is somebody's something."""
     if stack.status != REVIEW and not stack.parameters.keys() >= _OURS:

@@ -9,9 +9,11 @@ import click
 from twobuckets.cli import command
 from twobuckets.cli.options import dry_run_option, yes_option
 from twobuckets.errors import NotFoundError
+from twobuckets.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from twobuckets.artifact import Artifact
     from twobuckets.cli.app import App
@@ -40,6 +42,7 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
     stack = app.require_stack()
     from twobuckets.stack.plan import apply, discard, require_deployable
     from twobuckets.stack.project import find_place, plan_project
+    from twobuckets.stack.switching import switches
 
     cloudformation = app.aws.cloudformation
     if follow:
@@ -48,6 +51,7 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
     present = require_deployable(cloudformation, stack)
     artifact = _build(app)
     place = find_place(app.aws)
+    planned_at = app.now()
     with app.out.waiting("Planning the deployment"):
         planned, settlements = plan_project(
             app.aws,
@@ -78,6 +82,8 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
     if planned.changes:
         _show(app, stack, apply(cloudformation, planned, sleep=app.sleep), len(planned.changes))
     _settle(app, stack, [settlement for settlement in settlements if not settlement.comes_first])
+    if switches(planned):
+        _wake_arrivals(app, stack, planned_at)
     _finish(app, stack, "deployed", planned.steps, artifact)
 
 
@@ -138,6 +144,29 @@ def _settle(app: App, stack: str, settlements: Sequence[Settlement]) -> None:
             f"The buckets that {stack} is built around do not have all they need yet: deploy again."
         )
         raise
+
+
+def _wake_arrivals(app: App, stack: str, planned_at: datetime) -> None:
+    """Wake the processor for files whose event may have gone where nothing reads it any more."""
+    from twobuckets.stack.stacks import find_stack
+    from twobuckets.stack.switching import wake_arrivals
+
+    present = find_stack(app.aws.cloudformation, stack)
+    if present is None:
+        return
+    with app.out.waiting("Looking for files that came meanwhile"), app.connect() as sender:
+        woken = wake_arrivals(
+            app.aws,
+            sender,
+            staging=present.outputs["StagingBucket"],
+            function=present.outputs["FunctionName"],
+            planned_at=planned_at,
+            now=app.now,
+        )
+    if woken:
+        app.out.note(
+            f"Woke the processor for {counted(woken, 'file')} that came while what wakes it changed"
+        )
 
 
 def _follow(app: App, stack: str) -> None:
