@@ -15,6 +15,7 @@ import pytest
 
 from tests.faults.proxy import Asked, FaultProxy
 from tests.s3.credentials import FixedCredentials
+from tests.s3.scripted import answer
 from twobuckets.pipeline.conversation import hold
 from twobuckets.processor.contract import ORIGIN, Origin
 from twobuckets.reprocess.batch import KINDS
@@ -322,3 +323,40 @@ def test_a_run_asks_once_for_all_that_has_arrived(
     assert {end.state for end in ends} == {State.DONE}
     # One HEAD is for the clock; and moto leaves out the first row after a key marker.
     assert Counter(asked) == {"HEAD": 2, "PUT": 60, "GET versions": 1}
+
+
+@pytest.mark.parametrize("covered", [False, True], ids=["on top", "covered by the same bytes"])
+def test_a_copy_whose_version_is_not_told_is_taken_back_only_if_it_surely_is_the_copy(
+    intake: Intake, tmp_path: Path, covered: bool
+):
+    """Something newer is archived while the copy is made, by an endpoint that is not AWS."""
+    uploaded: list[str] = []
+
+    def copy(asked: Asked) -> bytes | None:
+        if asked.method != "PUT":
+            return None
+        intake.copy()
+        intake.archive("newer", "v1")
+        if covered:
+            uploaded.append(intake.upload("old"))
+        result = f"<CopyObjectResult><ETag>&quot;{intake.etag}&quot;</ETag></CopyObjectResult>"
+        return answer(200, result.encode(), f"x-amz-copy-source-version-id: {intake.archived}")
+
+    now = datetime.now(UTC)
+    with FaultProxy(rate=0, upstream=intake.url, refuses=copy) as proxy:
+        endpoint = parse_endpoint(proxy.url, region="us-east-1", path_style=True)
+        with (
+            create(tmp_path, fingerprint="f", description={}, now=now) as journal,
+            connect(endpoint, FixedCredentials(Keys("a", "b"))) as sender,
+        ):
+            journal.add([Action(KEY, Kind.COPY, intake.archived, intake.etag, 3)])
+            mover = Mover(sender, journal, staging=STAGING, archive=ARCHIVE, now=lambda: now)
+            [end] = mover.run(journal.iter_items(State.PLANNED))
+    assert intake.versions(ARCHIVE) == ["newer", "old"]
+    if covered:
+        assert intake.read(STAGING, uploaded[0]) == "old"
+        assert end.state is State.FAILED
+        assert "no version id to take it back by" in (end.reason or "")
+    else:
+        assert intake.versions(STAGING) == []
+        assert end.state is State.LEFT

@@ -24,6 +24,9 @@ class Quirky:
     part_etag: str | None = None
     ignores_conditions: bool = False
     refuses_conditions: bool = False
+    refuses_parts: tuple[int, str] | None = None
+    refuses_part: int = 0
+    lies_there: str = ""
     encrypts: bool = False
     loses: int = 0
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -39,13 +42,24 @@ class Quirky:
             return refuse(*self.refuses_crc)
         if self.refuses_conditions and received.header("if-none-match"):
             return refuse(501, "NotImplemented")
+        if "Action=GetCallerIdentity" in received.body.decode("latin-1"):
+            return refuse(403, "AccessDenied")
         body = received.body[: len(received.body) - self.loses]
         encrypted = ["x-amz-server-side-encryption: aws:kms"] if self.encrypts else []
         match method:
             case "POST" if query.startswith("uploads"):
                 return answer(200, b"<R><UploadId>U</UploadId></R>")
+            case "GET" if "uploadId" in query:
+                return self._list_parts()
+            case "GET" if "uploads" in query:
+                return answer(200, self._list_uploads().encode())
+            case "DELETE" if "uploadId" in query:
+                self.parts.clear()
+                return b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
             case "PUT" if "partNumber" in query:
                 number = int(re.search(r"partNumber=(\d+)", query)[1])  # type: ignore[index]
+                if number == self.refuses_part:
+                    return refuse(400, "InvalidRequest")
                 self.parts[number] = body
                 return answer(200, b"", self._etag_of(body, self.part_etag), *encrypted)
             case "POST":
@@ -67,6 +81,31 @@ class Quirky:
             case "HEAD":
                 return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
         return refuse(501, "NotImplemented")
+
+    def _list_parts(self) -> bytes:
+        if self.refuses_parts is not None:
+            return refuse(*self.refuses_parts)
+        listed = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><Size>{len(body)}</Size>"
+            f"<LastModified>2026-11-29T08:00:00.000Z</LastModified>"
+            f"<ETag>&quot;{hashlib.md5(body).hexdigest()}&quot;</ETag></Part>"
+            for number, body in sorted(self.parts.items())
+        )
+        truncated = "<IsTruncated>false</IsTruncated>"
+        return answer(200, f"<ListPartsResult>{truncated}{listed}</ListPartsResult>".encode())
+
+    def _list_uploads(self) -> str:
+        upload = (
+            f"<Upload><Key>k</Key><UploadId>{self.lies_there}</UploadId><Initiator><ID>x</ID>"
+            "<DisplayName>x</DisplayName></Initiator><StorageClass>STANDARD</StorageClass>"
+            "<Initiated>2026-11-29T08:00:00.000Z</Initiated></Upload>"
+            if self.lies_there
+            else ""
+        )
+        return (
+            "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>"
+            f"{upload}</ListMultipartUploadsResult>"
+        )
 
     def _complete(self, key: str) -> bytes:
         parts = [part for _, part in sorted(self.parts.items())]

@@ -84,7 +84,7 @@ def test_an_etag_that_is_no_md5_is_no_proof_of_something_else(etag: str, file: P
     result, _ = upload(Quirky(etag=etag, part_etag="opaque"), str(file), "--key", "k")
     assert result.exit_code == 0, result.output
     assert result.stderr.count("can't be verified by this endpoint") == 1
-    assert "something else" not in result.output
+    assert "something other" not in result.output
 
 
 def test_the_etag_of_what_is_encrypted_by_kms_is_no_md5(file: Path):
@@ -97,7 +97,7 @@ def test_the_etag_of_what_is_encrypted_by_kms_is_no_md5(file: Path):
 def test_what_arrives_shorter_is_something_else_whatever_the_etag(file: Path):
     result, _ = upload(Quirky(part_etag="opaque", etag="opaque", loses=1), str(file), "--key", "k")
     assert result.exit_code == 3
-    assert "stored something else" in result.output
+    assert "stored something other than" in result.output
 
 
 def test_no_overwrite_looks_first_where_conditions_may_be_ignored(file: Path):
@@ -112,3 +112,66 @@ def test_no_overwrite_says_that_the_gap_is_not_guarded(file: Path):
     result, _ = upload(Quirky(ignores_conditions=True), str(file), "--key", "k", "--no-overwrite")
     assert result.exit_code == 0
     assert "may ignore If-None-Match" in result.stderr
+
+
+NO_PARTS = [(403, "AccessDenied"), (501, "NotImplemented"), (405, "MethodNotAllowed")]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(LARGE))
+    return path
+
+
+def aborts(server: ScriptedServer) -> int:
+    return sum(received.head.startswith("DELETE") for received in server.received)
+
+
+@pytest.mark.parametrize("refusal", NO_PARTS)
+def test_where_parts_are_not_listed_nothing_is_promised_and_nothing_left(
+    refusal: tuple[int, str], large: Path, tmp_path: Path
+):
+    (tmp_path / "second").write_bytes(os.urandom(LARGE))
+    quirky = Quirky(refuses_parts=refusal, refuses_part=2)
+    result, server = upload(quirky, str(tmp_path), "-r", "--concurrency", "2")
+    assert result.exit_code == 3
+    assert result.stderr.count("does not list the parts of uploads here") == 1
+    assert "goes on" not in result.output
+    assert aborts(server) == 2
+
+
+@pytest.mark.parametrize("refusal", NO_PARTS)
+def test_what_an_earlier_run_left_stays_while_a_permission_may_come_back(
+    refusal: tuple[int, str], large: Path
+):
+    quirky = Quirky(refuses_part=3)
+    with serving(quirky) as server:
+        command = ["--endpoint-url", server.url, "upload", str(large), "--key", "k"]
+        first = CliRunner().invoke(cli, command)
+        assert "the same command goes on" in first.output
+        quirky.refuses_part, quirky.refuses_parts = 0, refusal
+        second = CliRunner().invoke(cli, command)
+        if refusal[0] != 403:
+            # It never will list them.
+            assert second.exit_code == 0, second.output
+            assert aborts(server) == 1
+            assert quirky.objects["/staging/k"] == large.read_bytes()
+            return
+        assert second.exit_code != 0
+        assert "s3:ListMultipartUploadParts" in second.output
+        assert aborts(server) == 0
+        quirky.refuses_parts = None
+        assert CliRunner().invoke(cli, command).exit_code == 0
+    assert quirky.objects["/staging/k"] == large.read_bytes()
+
+
+def test_an_upload_of_nobody_knows_whom_is_named_with_its_bytes_and_left(large: Path):
+    quirky = Quirky(lies_there="THEIRS", parts={1: b"x" * 5_000_000})
+    result, server = upload(quirky, str(large), "--key", "k")
+    assert result.exit_code == 0, result.output
+    assert "An incomplete upload of k with 4.8 MiB lies there since 2026-11-29 08:00Z (THEIRS)" in (
+        " ".join(result.stderr.split())
+    )
+    assert "sts:GetCallerIdentity" in result.stderr
+    assert aborts(server) == 0

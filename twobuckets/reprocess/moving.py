@@ -106,6 +106,8 @@ class Mover:
         self._arrived: list[tuple[Item, str | None]] = []
         self._doubtful: list[tuple[Item, str | None]] = []
         self._flushed_at = self._waits_since = time.monotonic()
+        self._asks_versions = True
+        """Staging may keep versions that answers to copies don't tell."""
 
     def run(self, items: Iterable[Item]) -> Iterator[Reprocessed]:
         """Bring items back and yield what came of each, in order of arrival.
@@ -227,7 +229,7 @@ class Mover:
 
     def _compare(self, item: Item, answer: Response) -> Talk[Change | None]:
         """Say so if what arrived is not what was archived."""
-        staged_version_id = answer.headers.get("x-amz-version-id")
+        staged_version_id = yield from self._staged_version_id(item, answer)
         copied_version_id = answer.headers.get("x-amz-copy-source-version-id", item.version_id)
         # The same bytes may have been archived again meanwhile: then those were copied.
         if copied_version_id == item.version_id:
@@ -238,6 +240,31 @@ class Mover:
                     "which stays", staged_version_id,
                 )  # fmt: skip
         return self._note_arrival(item, staged_version_id)
+
+    def _staged_version_id(self, item: Item, answer: Response) -> Talk[str | None]:
+        """Return the id of the version that a copy became, None where it has none or hides it.
+
+        S3 tells it in the answer; of an endpoint that does not, the key's current object is asked,
+        which is the copy only if it has the archived version's note. An upload of the same bytes
+        has none.
+        """
+        said = answer.headers.get("x-amz-version-id")
+        if said is not None or not self._asks_versions or item.is_chosen:
+            return said
+        staged = yield from find(self._staging, item.key)
+        if staged is None:
+            return None
+        if staged.version_id is None:
+            self._asks_versions = False
+            return None
+        source = yield from find(self._archive, item.key, item.version_id)
+        is_copy = (
+            source is not None
+            and source.origin is not None
+            and staged.origin == source.origin
+            and staged.is_like(source) is not Likeness.DIFFERENT
+        )
+        return staged.version_id if is_copy else None
 
     def _likeness(
         self, item: Item, answer: Response, staged_version_id: str | None

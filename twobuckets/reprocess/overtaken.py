@@ -51,6 +51,11 @@ CLOCK_SLACK: Final = timedelta(seconds=2)
 NO_LONGER_CURRENT: Final = "a newer version of this key was archived since the plan was made"
 NEWER_WAITS: Final = "a newer file with this key waits in staging, and nothing may be put over it"
 
+_NO_ID: Final = (
+    "; the copy is in staging all the same, unless it was processed meanwhile: it has no version "
+    "id to take it back by. The archived version stays"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
@@ -107,9 +112,9 @@ def find_overtaken(
     above = yield from _look_above(item, archive, ours)
     if above is None or not above.others:
         return None
-    if staged_version_id in NO_VERSION:
-        return Overtaken(_explain(above))
-    assert staged_version_id is not None
+    if staged_version_id is None or staged_version_id in NO_VERSION:
+        # By its key alone something newer could be deleted in its place.
+        return Overtaken(_explain(above) + _NO_ID, failed=True)
     problem = yield from _take_back(item, [staged_version_id], staging)
     return Overtaken(NO_LONGER_CURRENT + problem, failed=bool(problem))
 

@@ -6,13 +6,14 @@ import contextlib
 import os
 import stat
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from twobuckets.aws.codes import Meaning
 from twobuckets.errors import UsageError
 from twobuckets.pipeline.conversation import Meanwhile
 from twobuckets.s3.engine import FileChangedError, FileSlice, Response
-from twobuckets.s3.operations import read_etag
+from twobuckets.s3.operations import list_parts, read_etag
 from twobuckets.upload import checksum
 from twobuckets.upload.checksum import Body, read_body
 from twobuckets.upload.files import Failed, File, changed, existing, open_file, why_unreadable
@@ -27,14 +28,14 @@ from twobuckets.upload.multipart import (
 )
 from twobuckets.upload.parts import PartPlan, plan_parts
 from twobuckets.upload.resume import find_ours, find_part_bytes, read_kept
-from twobuckets.upload.run import Resume, Uploaded, is_same_file
+from twobuckets.upload.run import Resume, Uploaded, is_same_file, means
 from twobuckets.upload.sent import stamp_of
 from twobuckets.upload.unfinished import Multipart, StoredPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from twobuckets.pipeline.conversation import LongTalk, Talk
+    from twobuckets.pipeline.conversation import Answer, LongTalk, Talk
     from twobuckets.s3.answers import ListedPart
     from twobuckets.upload.resume import Parts
     from twobuckets.upload.run import UploadRun
@@ -125,6 +126,8 @@ class _LargeFile:
                 if self._must_stay:
                     return (yield from give_up(run, upload, existing(self.file)))
                 return self._go_on_with(listed, begun.part_bytes)
+            if run.is_refused_parts(self.file, kept):
+                return (yield from self._begin_anew(kept))
             if not (isinstance(kept, Response) and kept.code == "NoSuchUpload"):
                 return (yield from give_up(run, upload, run.explain(self.file, kept, "ListParts")))
             # Completed, aborted or expired since.
@@ -139,11 +142,31 @@ class _LargeFile:
                 return adopted
         return (yield from self._create())
 
+    def _begin_anew(self, refused: Answer) -> Talk[Failed | deque[ListedPart]]:
+        """Leave, or drop, what S3 does not list the parts of.
+
+        A permission may be given again, and what was sent is worth that; an endpoint that knows no
+        ListParts never lists it.
+        """
+        if isinstance(refused, Response) and means(refused) is Meaning.DENIED:
+            hint = "Get s3:ListMultipartUploadParts to go on with it, or begin anew by --restart."
+            failure = self.run.explain(self.file, refused, "ListParts")
+            return replace(failure, hint=hint)
+        yield from abort(self.run, self.upload)
+        return (yield from self._create())
+
     def _create(self) -> Talk[Failed | deque[ListedPart]]:
         self.plan = plan_parts(self.file.size_bytes, part_bytes=self.run.options.part_bytes)
         failure = yield from create(self.run, self.upload)
         if failure is not None:
             return failure
+        if self.run.lists_parts is None and not self.upload.drops:
+            listed = yield from self.run.ask(
+                list_parts(self.run.options.bucket, self.file.key, self.upload.upload_id)
+            )
+            self.run.is_refused_parts(self.file, listed)
+        # Nobody could go on with it.
+        self.upload.drops |= self.run.lists_parts is False
         self._note_begun()
         return deque()
 
@@ -177,7 +200,7 @@ class _LargeFile:
         One of another file, or with other parts, stays as it is. None when there is none.
         """
         run, upload = self.run, self.upload
-        others = yield from find_ours(run, self.file.key)
+        others = yield from find_ours(run, self.file)
         while others:
             other = others.pop()
             kept = yield from read_kept(run, self.file.key, other.upload_id)

@@ -7,24 +7,29 @@ from typing import TYPE_CHECKING
 from twobuckets.s3.answers import AnswerError
 from twobuckets.s3.engine import SendError
 from twobuckets.s3.operations import UPLOADS, list_parts, read_parts
+from twobuckets.units import format_bytes
+from twobuckets.upload.run import Warned
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
     from twobuckets.pipeline.conversation import Answer, Talk
     from twobuckets.s3.answers import ListedPart, ListedUpload, Marker
+    from twobuckets.upload.files import File
     from twobuckets.upload.run import UploadRun
 
 Parts = dict[int, "ListedPart"]
 
 
-def find_ours(run: UploadRun, key: str) -> Talk[list[ListedUpload]]:
-    """Return the incomplete uploads of a key that the identity in use began, the newest last.
+def find_ours(run: UploadRun, file: File) -> Talk[list[ListedUpload]]:
+    """Return the incomplete uploads of a file's key that the identity in use began, newest last.
 
     Without the permission to list there is nothing to go on with, and a new one is right. S3
-    refuses parts with another checksum than the upload was begun with, so those are left out.
+    refuses parts with another checksum than the upload was begun with, so those are left out. What
+    nobody can tell the owner of is told of.
     """
+    key = file.key
     found: list[ListedUpload] = []
     after: Marker | None = None
     while True:
@@ -40,8 +45,32 @@ def find_ours(run: UploadRun, key: str) -> Talk[list[ListedUpload]]:
         # Other keys that begin with the key come after it, so a page that shows one is the last.
         if after is None or any(row.key != key for row in rows):
             break
-    ours = run.initiator() if found else ()
+    ours = run.initiator() if found else frozenset()
+    if not ours:
+        yield from _tell_of(run, file, found)
     return [row for row in found if _is_ours(row, ours)]
+
+
+def _tell_of(run: UploadRun, file: File, found: Iterable[ListedUpload]) -> Talk[None]:
+    """Say what lies there of uploads that may be anybody's, and why none is gone on with."""
+    for upload in found:
+        kept = yield from read_kept(run, file.key, upload.upload_id)
+        parts = kept[0].values() if isinstance(kept, tuple) else None
+        size = (
+            "of a size that S3 does not tell"
+            if parts is None
+            else f"with {format_bytes(sum(part.size_bytes for part in parts))}"
+        )
+        run.records.append(
+            Warned(
+                file.path,
+                file.key,
+                f"An incomplete upload of {file.key} {size} lies there since "
+                f"{upload.initiated_at:%Y-%m-%d %H:%M}Z ({upload.upload_id}). It is not gone on "
+                "with: STS does not tell who this is (sts:GetCallerIdentity), and it may be "
+                "somebody else's",
+            )
+        )
 
 
 def _is_ours(upload: ListedUpload, ours: Collection[str]) -> bool:

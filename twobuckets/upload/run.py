@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # What every other file would meet as well.
 _FATAL: Final = HOPELESS | {Meaning.MISPLACED}
+_NO_LIST: Final = frozenset({Meaning.DENIED, Meaning.UNKNOWN_HERE})
 
 
 class Proof(enum.Enum):
@@ -104,6 +105,11 @@ class Warned:
     message: str
 
 
+def means(answer: Response) -> Meaning:
+    """Return what a refusal means, also of an endpoint that gives no code."""
+    return meaning_of(answer.code or str(answer.status))
+
+
 class UploadRun:
     """What the files of one run share.
 
@@ -115,8 +121,9 @@ class UploadRun:
     `sends_crc` is whether CRC64NVME is sent, which some endpoints refuse, and `tells_crc` whether
     the endpoint says which one it stored, None until it has shown; `has_conditions` is whether it
     knows `If-None-Match` on writes, and `keeps_conditions` whether it is known not to ignore it as
-    some do; `has_trailers`, whether it takes
-    checksums behind the bodies; `has_contact`, whether it ever did what was asked.
+    some do; `has_trailers`, whether it takes checksums behind the bodies; `lists_parts`, whether it
+    tells the parts of an upload, without which none can be gone on with, None until it was asked;
+    `has_contact`, whether it ever did what was asked.
     """
 
     def __init__(
@@ -143,6 +150,7 @@ class UploadRun:
         self.has_conditions = True
         self.keeps_conditions = keeps_conditions
         self.has_trailers = True
+        self.lists_parts: bool | None = None
         self.records: deque[Uploaded | Failed | Warned | SentBefore] = deque()
         self.unfinished: list[Multipart] = []
         self.parts_in_flight = 0
@@ -284,6 +292,25 @@ class UploadRun:
         self.sends_crc = False
         return True
 
+    def is_refused_parts(self, file: File, answer: object) -> bool:
+        """Tell whether ListParts was refused for good, which is said once.
+
+        `answer` is a refusal, or anything that shows that it was not.
+        """
+        if isinstance(answer, SendError):
+            return False
+        is_refused = isinstance(answer, Response) and means(answer) in _NO_LIST
+        if is_refused:
+            self.lists_parts = False
+            self.warn_once(
+                file,
+                f"S3 does not list the parts of uploads here ({answer.code or answer.status}): one "  # type: ignore[attr-defined]
+                "that is interrupted can't be gone on with, and is dropped",
+            )
+        elif not isinstance(answer, Response) or answer.ok:
+            self.lists_parts = True
+        return is_refused
+
     def warn_of_gap(self, file: File) -> None:
         """Say once that nothing guards the time between a look at a key and its upload."""
         self.warn_once(
@@ -319,9 +346,8 @@ class UploadRun:
             is_fatal = not self.has_contact
         else:
             error = explain(answer, operation, what)
-            means = meaning_of(answer.code or str(answer.status))
-            denied = means is Meaning.DENIED and not self._stored_any
-            is_fatal = denied or means in _FATAL or answer.code == "NoSuchBucket"
+            denied = means(answer) is Meaning.DENIED and not self._stored_any
+            is_fatal = denied or means(answer) in _FATAL or answer.code == "NoSuchBucket"
         if is_fatal:
             raise error
         return Failed(
