@@ -230,6 +230,7 @@ _SHOWN_BY: Final = {
     "logs": "logs",
     "trace": "trace",
     "probe": "probe",
+    "watch": "watch",
     "doctor": "doctor",
     "reprocess": "reprocess",
     "redriving": "redrive",

@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (
     {"__main__"},
     {"cli"},
-    {"stack", "upload", "doctor", "reprocess", "artifact", "local", "trace", "probe"},
+    {"stack", "upload", "doctor", "reprocess", "artifact", "local", "trace", "probe", "watch"},
     # What became of a file is asked by most rooms, and told by the log alone.
     {"logs"},
     # The noun: what a pipeline's buckets, objects and function are and say means the same to all.

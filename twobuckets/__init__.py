@@ -24,6 +24,7 @@ The verbs: each reads, plans, and applies what was agreed to
     upload/          gets files into staging, and goes on where it was interrupted
     doctor/          says what is wrong, since when and why, and fixes what is safe to fix
     reprocess/       gets objects processed again without losing one
+    watch/           looks at the pipeline again and again
     probe/           sends a small file of its own end to end
     trace/           tells the life of a file
     local/           starts and stops the embedded AWS

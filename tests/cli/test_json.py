@@ -43,6 +43,7 @@ FORMS: dict[str, int] = {
     "trace --prefix th": 0,
     "trace absent": 4,
     "probe": 2,
+    "watch --count 1": 0,
     "doctor": 3,
     "doctor --list-checks": 0,
     "doctor --fix --dry-run": 3,

@@ -10,6 +10,7 @@ views             how each record looks, a file a room
 rows              rows of listings, for which a record each costs too much
 times             how instants are written for people
 records           the records that commands make themselves: how each ended
+keyboard          single keys of whoever sits at the terminal
 site              the pipeline as doctor examines it, for the commands that ask doctor
 default_pipeline  what `--stack local` deploys by itself
 completing        what a shell completes: names that are known here, and keys that S3 is asked for
@@ -54,6 +55,7 @@ COMMANDS: Final = {
     "logs": "Show what the processor logged.",
     "trace": "Show the whole life of a file, and what happens next.",
     "probe": "Send a small file end to end, and time its way.",
+    "watch": "Watch the pipeline live.",
     "doctor": "Find what is stuck, orphaned or broken, and why.",
     "reprocess": "Get objects processed again.",
     "redrive": "Move dead letters back to where they came from.",

@@ -19,7 +19,7 @@ from twobuckets.records import json_line
 from twobuckets.text import is_hidden, visible, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn
@@ -231,6 +231,29 @@ class Output:
                 yield progress
         finally:
             self._live = around
+
+    @contextlib.contextmanager
+    def screen(self) -> Iterator[Callable[[object], None]]:
+        """Have the whole terminal for as long as the body takes; yield what fills it anew."""
+        from rich.live import Live
+
+        from twobuckets.cli.views import human
+
+        with Live(
+            console=self._console(sys.stdout),
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        ) as live:
+
+            def show(record: object) -> None:
+                view = human(record)
+                assert view is not None
+                live.update(view, refresh=True)
+
+            yield show
 
     @contextlib.contextmanager
     def waiting(self, doing: str) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -163,6 +163,18 @@ class TraceSummary:
     events: int
     log_start_at: datetime | None
     has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSummary:
+    """How long was watched, how often, and what it cost at list prices."""
+
+    type_name: ClassVar[str] = "summary"
+    looks: int
+    watched: timedelta
+    outcomes: int
+    requests: int
+    cost_usd: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ TOPICS: Final = (
     Topic(
         "status",
         "See what is in the pipeline and what became of each file.",
-        ("status", "ls", "cat", "get", "logs", "trace", "probe"),
+        ("status", "ls", "cat", "get", "logs", "trace", "probe", "watch"),
     ),
     Topic("doctor", "Find what is stuck, orphaned or miswired, and fix it.", ("doctor",)),
     Topic(

@@ -33,6 +33,7 @@ FILES: Final = {
     "twobuckets.stack": "stack",
     "twobuckets.trace": "trace",
     "twobuckets.upload": "upload",
+    "twobuckets.watch": "watch",
     "twobuckets.upload.credentials": "presign",
     "twobuckets.upload.page": "presign",
     "twobuckets.upload.presign": "presign",

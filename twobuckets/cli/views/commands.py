@@ -17,11 +17,13 @@ from twobuckets.cli.records import (
     ReadSummary,
     TracedKey,
     TraceSummary,
+    WatchSummary,
 )
 from twobuckets.cli.times import shown
 from twobuckets.cli.views import View, Views, nothing
+from twobuckets.prices import format_usd
 from twobuckets.text import visible
-from twobuckets.units import counted, format_bytes
+from twobuckets.units import counted, format_bytes, format_duration
 
 
 def _logs_summary(summary: LogsSummary) -> Text:
@@ -56,6 +58,13 @@ def _trace_summary(summary: TraceSummary) -> Text | None:
     return Text(f"{counted(summary.keys, 'key')}, of which {needs}.", style="dim")
 
 
+def _watch_summary(summary: WatchSummary) -> Text:
+    watched = format_duration(summary.watched)
+    told = counted(summary.outcomes, "outcome")
+    cost = "under $0.01" if summary.cost_usd < 0.01 else format_usd(summary.cost_usd)
+    return Text(f"Watched for {watched}: {told}, {counted(summary.looks, 'look')}, {cost}.", "dim")
+
+
 VIEWS: Final[Views] = {
     BuildSummary: View(nothing),
     CompletionSummary: View(nothing),
@@ -67,4 +76,5 @@ VIEWS: Final[Views] = {
     ReadSummary: View(_read_summary),
     TracedKey: View(lambda traced: Text(visible(traced.key), style="bold")),
     TraceSummary: View(_trace_summary),
+    WatchSummary: View(_watch_summary, nothing),
 }

@@ -45,7 +45,7 @@ _BAD: Final = "bold red"
 _DIM: Final = "dim"
 
 
-def _line(label: str, *parts: Text | str) -> Text:
+def labelled(label: str, *parts: Text | str) -> Text:
     """Return a line with its label; parts follow each other with a dot between them."""
     line = Text().append(f"{label:<{_LABEL}}", style="bold")
     line.append_text(Text(" · ").join([p if isinstance(p, Text) else Text(p) for p in parts]))
@@ -68,7 +68,7 @@ def _fact(value: bool | Unread, yes: str, no: str, *, bad: str = _BAD) -> Text:
 
 def _stack_status(stack: StackStatus) -> Text:
     is_well = stack.status.endswith("_COMPLETE") and "ROLLBACK" not in stack.status
-    line = _line(
+    line = labelled(
         "Stack",
         Text(visible(stack.stack), "bold"),
         Text(stack.status, _OK if is_well else _BAD),
@@ -91,13 +91,13 @@ def _bucket_status(bucket: BucketStatus) -> Text:
     ]
     return _lines(
         [
-            _line(
+            labelled(
                 bucket.role.capitalize(),
                 visible(bucket.bucket),
                 *(["there before the stack"] if bucket.is_existing is True else []),
             ),
-            _line("", *facts),
-            _line("", *_rules(bucket)),
+            labelled("", *facts),
+            labelled("", *_rules(bucket)),
         ]
     )
 
@@ -125,20 +125,20 @@ def _staging_status(staging: StagingStatus) -> Text:
     staged, uploads = staging.staged, staging.uploads
     lines = []
     if isinstance(staged, Unread):
-        lines.append(_line("", Text("objects ").append_text(_unread(staged))))
+        lines.append(labelled("", Text("objects ").append_text(_unread(staged))))
     elif not staged.objects:
-        lines.append(_line("", Text("no objects wait", _OK)))
+        lines.append(labelled("", Text("no objects wait", _OK)))
     else:
         more = "" if staged.is_all else "more than "
         oldest = f"oldest {_ago(staged.oldest_at)}" if staged.oldest_at else ""
         objects = counted(staged.objects, "object")
         count = Text(f"{more}{objects}, {format_bytes(staged.size_bytes)}", "bold")
-        lines += [_line("", count, oldest), _line("", _ages(staged.by_age))]
+        lines += [labelled("", count, oldest), labelled("", _ages(staged.by_age))]
     if isinstance(uploads, Unread):
-        lines.append(_line("", Text("incomplete uploads ").append_text(_unread(uploads))))
+        lines.append(labelled("", Text("incomplete uploads ").append_text(_unread(uploads))))
     elif uploads.uploads:
         oldest = f", oldest {_ago(uploads.oldest_at)}" if uploads.oldest_at else ""
-        lines.append(_line("", counted(uploads.uploads, "incomplete upload") + oldest))
+        lines.append(labelled("", counted(uploads.uploads, "incomplete upload") + oldest))
     return _lines(lines)
 
 
@@ -157,7 +157,8 @@ def _bar(count: int, highest: int) -> str:
     return _BARS[max(0, -(-count * len(_BARS) // highest) - 1)] if count else " "
 
 
-def _sparkline(counts: Sequence[int]) -> str:
+def sparkline(counts: Sequence[int]) -> str:
+    """Return a bar for each count, as high as its share of the highest."""
     highest = max(counts, default=0)
     return "".join(_bar(count, highest) if count else "." for count in counts)
 
@@ -166,7 +167,7 @@ def _function_status(function: FunctionStatus) -> Text:
     name = Text(visible(function.function))
     found = function.configuration
     if isinstance(found, Unread):
-        return _line("Processor", name, _unread(found))
+        return labelled("Processor", name, _unread(found))
     is_well = found.state == "Active" and found.last_update in (None, "Successful")
     state = found.state if is_well else f"{found.state}, last update {found.last_update}"
     reserved = function.reserved_concurrency
@@ -182,12 +183,12 @@ def _function_status(function: FunctionStatus) -> Text:
     else:
         concurrency = Text("" if reserved is None else f"concurrency {reserved:,}")
     lines = [
-        _line("Processor", name, Text(state, _OK if is_well else _BAD), *_if_any(concurrency)),
-        _line("", *facts, f"changed {_ago(_instant(found.changed_at))}"),
-        _line("", _code(found.code_sha256, function)),
+        labelled("Processor", name, Text(state, _OK if is_well else _BAD), *_if_any(concurrency)),
+        labelled("", *facts, f"changed {_ago(_instant(found.changed_at))}"),
+        labelled("", _code(found.code_sha256, function)),
     ]
     if found.state_reason:
-        lines.append(_line("", Text(visible(found.state_reason), _BAD)))
+        lines.append(labelled("", Text(visible(found.state_reason), _BAD)))
     return _lines(lines)
 
 
@@ -222,19 +223,19 @@ def _wiring_status(wiring: WiringStatus) -> Text:
         else _fact(wiring.is_permitted, "S3 may invoke it", "S3 MAY NOT INVOKE IT")
     )
     facts = [woken, permitted]
-    lines = [_line("Wiring", *facts)]
-    lines += [_line("", f"also notifies {visible(other)}") for other in wiring.others]
+    lines = [labelled("Wiring", *facts)]
+    lines += [labelled("", f"also notifies {visible(other)}") for other in wiring.others]
     return _lines(lines)
 
 
 def _outcomes_status(outcomes: OutcomesStatus) -> Text:
     if not outcomes.counts:
-        return _line("Last hour", "no outcomes")
+        return labelled("Last hour", "no outcomes")
     counts = [
         _outcome_count(outcomes, kind, count) for kind, count in sorted(outcomes.counts.items())
     ]
-    line = _line("Last hour", *([] if outcomes.is_all else ["more than"]), *counts)
-    return line.append(f"  {_sparkline(outcomes.over_time)}")
+    line = labelled("Last hour", *([] if outcomes.is_all else ["more than"]), *counts)
+    return line.append(f"  {sparkline(outcomes.over_time)}")
 
 
 def _outcome_count(outcomes: OutcomesStatus, kind: str, count: int) -> Text:
@@ -249,14 +250,14 @@ def _outcome_count(outcomes: OutcomesStatus, kind: str, count: int) -> Text:
 
 def _queues_status(status: QueuesStatus) -> Text:
     if isinstance(status.queues, Unread):
-        return _line("Queue", _unread(status.queues))
+        return labelled("Queue", _unread(status.queues))
     return _lines(map(_queue, status.queues))
 
 
 def _queue(queue: QueueStatus) -> Text:
     name = visible(queue.queue)
     if isinstance(queue.waiting, Unread):
-        return _line("Queue", name, _unread(queue.waiting))
+        return labelled("Queue", name, _unread(queue.waiting))
     counts = [
         f"{count:,} {words}"
         for count, words in (
@@ -271,34 +272,34 @@ def _queue(queue: QueueStatus) -> Text:
         parts.append(Text("oldest ").append_text(_unread(queue.oldest)))
     elif queue.oldest is not None:
         parts.append(f"oldest {format_duration(queue.oldest)}")
-    lines = [_line("Queue", name, *parts)]
+    lines = [labelled("Queue", name, *parts)]
     if isinstance(queue.given_up, Unread):
-        lines.append(_line("", Text("given up ").append_text(_unread(queue.given_up))))
+        lines.append(labelled("", Text("given up ").append_text(_unread(queue.given_up))))
     elif queue.dead_letter_queue is None:
-        lines.append(_line("", Text("gives nothing up: it has no dead-letter queue", "yellow")))
+        lines.append(labelled("", Text("gives nothing up: it has no dead-letter queue", "yellow")))
     elif queue.given_up:
         given_up = Text(f"{counted(queue.given_up, 'message')} given up", _BAD)
-        lines.append(_line("", given_up.append(f" in {visible(queue.dead_letter_queue)}")))
+        lines.append(labelled("", given_up.append(f" in {visible(queue.dead_letter_queue)}")))
     return _lines(lines)
 
 
 def _failure_queue_status(queue: FailureQueueStatus) -> Text:
     if isinstance(queue.waiting, Unread):
-        return _line("Given up", _unread(queue.waiting))
+        return labelled("Given up", _unread(queue.waiting))
     name = visible(queue.queue_url.rpartition("/")[2])
     depth = queue.waiting + queue.taken
     if not depth:
-        return _line("Given up", Text("nothing", _OK).append(f" in {name}"))
-    return _line("Given up", Text(counted(depth, "event"), _BAD).append(f" in {name}"))
+        return labelled("Given up", Text("nothing", _OK).append(f" in {name}"))
+    return labelled("Given up", Text(counted(depth, "event"), _BAD).append(f" in {name}"))
 
 
 def _part_unread(part: PartUnread) -> Text:
-    return _line(part.part, _unread(Unread(part.reason, part.action)))
+    return labelled(part.part, _unread(Unread(part.reason, part.action)))
 
 
 def _part_missing(part: PartMissing) -> Text:
     label = "Processor" if part.part == "function" else part.part.capitalize()
-    return _line(label, Text(visible(part.name), "bold"), Text("DOES NOT EXIST", _BAD))
+    return labelled(label, Text(visible(part.name), "bold"), Text("DOES NOT EXIST", _BAD))
 
 
 def _settings_status(settings: SettingsStatus) -> Text:
@@ -322,7 +323,7 @@ def _settings_status(settings: SettingsStatus) -> Text:
             break_long_words=False,
         )
         for text in wrapped:
-            lines.append(_line(label, Text(text, _DIM)))
+            lines.append(labelled(label, Text(text, _DIM)))
             label = ""
     return _lines(lines)
 
@@ -369,7 +370,7 @@ def _console_links(links: ConsoleLinks) -> Text:
     )
     shown = [f"{name:<9}{link}" for name, link in named if link is not None]
     return _lines(
-        [_line("" if number else "Console", Text(text)) for number, text in enumerate(shown)]
+        [labelled("" if number else "Console", Text(text)) for number, text in enumerate(shown)]
     )
 
 
