@@ -1,6 +1,6 @@
 """How long doctor takes on 200,000 staged objects, 40,000 of them stuck, and 5,000 uploads.
 
-    python -m tests.bench.doctor [--latency 0.02] [--rounds 5]
+    python -m tests.bench.doctor [--latency 0.02] [--rounds 5] [--before ../0.1/bin/twobuckets]
 
 Starts a server on loopback that answers like S3, Lambda, CloudWatch Logs and the others, from
 memory and after a latency, and runs the program as people do: `doctor`, and as yardsticks
@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -279,8 +280,8 @@ Run = tuple[float, float, float, int, int]
 """Seconds to the first finding, in all, and of CPU; peak KiB; findings."""
 
 
-def measure(port: int, *arguments: str) -> Run:
-    """Run the program and return what it took."""
+def measure(port: int, *arguments: str, program: Sequence[str]) -> Run:
+    """Run a program and return what it took."""
     environ = {
         **os.environ,
         "AWS_ACCESS_KEY_ID": "bench",
@@ -295,8 +296,8 @@ def measure(port: int, *arguments: str) -> Run:
         "PYTHONDONTWRITEBYTECODE": "",
     }
     begun = time.monotonic()
-    program = [sys.executable, "-m", "twobuckets", *arguments, "--json"]
-    process = subprocess.Popen(program, env=environ, stdout=subprocess.PIPE)
+    command = [*program, *arguments, "--json"]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE)
     assert process.stdout is not None
     first_after, found = 0.0, 0
     for line in process.stdout:
@@ -313,6 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.02, help="seconds added to each answer")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--before", help="also measure this other twobuckets program")
     parser.add_argument("--serve", choices=["stuck", "young"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -326,18 +328,26 @@ def main() -> None:
         )
     try:
         ports = {name: int(s.stdout.readline()) for name, s in servers.items() if s.stdout}
-        rows: dict[str, list[Run]] = {"ls": [], "listing": [], "doctor": []}
-        measure(ports["stuck"], "doctor", "--check", "stack")
-        for _ in range(arguments.rounds):
-            rows["ls"].append(measure(ports["young"], "ls", "staging"))
-            rows["listing"].append(measure(ports["young"], "doctor", "--check", "stuck"))
-            rows["doctor"].append(measure(ports["stuck"], "doctor"))
-        for name, measured in rows.items():
+        programs: dict[str, Sequence[str]] = {"": [sys.executable, "-m", "twobuckets"]}
+        if arguments.before:
+            programs[" before"] = [arguments.before]
+        rows: dict[str, list[Run]] = {}
+        for number in range(arguments.rounds + 1):
+            for word, program in programs.items():
+                for name, port, *words in (
+                    ("ls", ports["young"], "ls", "staging"),
+                    ("listing", ports["young"], "doctor", "--check", "stuck"),
+                    ("doctor", ports["stuck"], "doctor"),
+                ):
+                    taken = measure(port, *words, program=program)
+                    if number:  # the first one is for bytecode and the server to be warm
+                        rows.setdefault(f"{name}{word}", []).append(taken)
+        for name, measured in sorted(rows.items()):
             first, whole, used, peak, found = (
                 statistics.median(column) for column in zip(*measured, strict=True)
             )
             sys.stdout.write(
-                f"{name:8} first {first:6.2f} s  all {whole:6.2f} s  CPU {used:6.2f} s  "
+                f"{name:14} first {first:6.2f} s  all {whole:6.2f} s  CPU {used:6.2f} s  "
                 f"peak {peak / 1024:5.0f} MiB  "
                 f"{found:.0f} findings\n"
             )
