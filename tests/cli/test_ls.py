@@ -219,6 +219,8 @@ def uploads_of(
             return page("ListMultipartUploadsResult", listed)
         if denied:
             return refuse(403, "AccessDenied")
+        if "lifecycle" in query:
+            return refuse(404, "NoSuchLifecycleConfiguration")
         key = unquote(urlsplit(received.head.split()[1]).path).split("/", 2)[2]
         if parts[key] < 0:
             return refuse(404, "NoSuchUpload")
@@ -265,6 +267,31 @@ def test_parts_of_what_is_too_young_are_not_asked_for(pipeline: Callable[[str], 
         pipeline(server.url)
         assert len(records("uploads", "--older-than", "4d")) == 1
         assert not any("uploadId" in r.head for r in server.received)
+
+
+def test_of_many_uploads_the_parts_are_asked_for_on_request(
+    pipeline: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("twobuckets.cli.commands.ls._MOST_ASKED", 2)
+    with serving(uploads_of({"a": 1, "b": 4, "c": 2, "d": 1})) as server:
+        pipeline(server.url)
+
+        def asked_for(*options: str) -> tuple[list[str], int, str]:
+            server.received.clear()
+            result = run("uploads", *options)
+            parts = [line.split("\t")[1] for line in result.stdout.splitlines()]
+            return parts, sum("uploadId" in r.head for r in server.received), result.stderr
+
+        parts, requests, said = asked_for()
+        assert (parts, requests) == (["1", "4", "-", "-"], 3)
+        assert "2 more uploads were not asked for" in said
+        assert "--parts" in said
+        assert "access denied" not in said
+        parts, requests, said = asked_for("--parts")
+        assert (parts, requests) == (["1", "4", "2", "1"], 5)
+        assert "not asked for" not in said
+        # Sizes can't be compared without.
+        assert asked_for("--larger-than", "6MiB")[0] == ["4", "2"]
 
 
 def test_uploads_are_listed_also_where_their_parts_may_not_be(pipeline: Callable[[str], None]):

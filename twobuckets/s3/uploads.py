@@ -19,9 +19,9 @@ _BATCH = 500
 class IncompleteUpload(NamedTuple):
     """An incomplete multipart upload and its parts so far.
 
-    `parts` and `stored_bytes` are None where reading them is not allowed. `abort_at` is when a
-    lifecycle rule will abort it, and `abort_rule` the rule's id; None where no rule applies.
-    `newest_part_at` is None where there is no part.
+    `parts` and `stored_bytes` are None where reading them is not allowed, or where S3 `was_asked`
+    for none. `abort_at` is when a lifecycle rule will abort it, and `abort_rule` the rule's id;
+    None where no rule applies. `newest_part_at` is None where there is no part.
     """
 
     key: str
@@ -34,6 +34,7 @@ class IncompleteUpload(NamedTuple):
     abort_at: datetime | None
     abort_rule: str | None
     newest_part_at: datetime | None = None
+    was_asked: bool = True
 
 
 def iter_incomplete_uploads(
@@ -42,15 +43,20 @@ def iter_incomplete_uploads(
     *,
     prefix: str = "",
     wanted: Callable[[ListedUpload], bool] = lambda _: True,
+    most_asked: int | None = None,
 ) -> Iterator[IncompleteUpload]:
     """Yield the incomplete uploads by key, the oldest of a key first, each with its parts so far.
 
-    Parts are asked for only of those that are `wanted`. An upload that is completed or aborted in
-    the meantime is left out. Raises ListingError.
+    Parts are asked for only of those that are `wanted`, and of the first `most_asked` of them: each
+    costs a request. An upload that is completed or aborted in the meantime is left out. Raises
+    ListingError.
     """
     listed = (upload for upload in iter_uploads(sender, bucket, prefix=prefix) if wanted(upload))
-    while batch := list(islice(listed, _BATCH)):
+    asked = islice(listed, most_asked)
+    while batch := list(islice(asked, _BATCH)):
         yield from (one for one in read_parts(sender, bucket, batch) if one is not None)
+    for upload in listed:
+        yield _with_parts(upload, _NOT_ASKED)._replace(was_asked=False)
 
 
 def read_parts(
@@ -70,6 +76,9 @@ class _Held(NamedTuple):
     abort_at: datetime | None
     abort_rule: str | None
     newest_part_at: datetime | None
+
+
+_NOT_ASKED = _Held(None, None, None, None, None)
 
 
 def _with_parts(upload: ListedUpload, held: _Held) -> IncompleteUpload:

@@ -48,9 +48,9 @@ CREATE TABLE sent (
 """
 _SUFFIX: Final = ".sent"
 _LOCK_SUFFIX: Final = ".lock"
-_PENDING: Final = 64
+_PENDING: Final = 256
 _SECONDS: Final = 0.05
-"""What a kill may forget: so many files, or what was sent in so many seconds."""
+"""What a kill may forget: what was sent in so many seconds, and at most so many files of it."""
 
 
 class Stamp(NamedTuple):

@@ -29,6 +29,8 @@ Row = TypeVar("Row")
 
 # One page of S3's: the first rows are shown as soon as they are there.
 _BATCH = 1000
+# Of more uploads only who asks for it waits, and pays, for a request each.
+_MOST_ASKED = 900
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class _Sum:
     size_bytes: int = 0
     month_usd: float = 0.0
     unreadable: int = 0
+    unasked: int = 0
 
 
 @command("ls")
@@ -51,6 +54,9 @@ class _Sum:
 @click.option("--older-than", type=DURATION, help="Only what is older, such as 15m or 2d.")
 @click.option("--newer-than", type=DURATION, help="Only what is newer.")
 @click.option("--larger-than", type=SIZE, help="Only what is larger, such as 100MB.")
+@click.option(
+    "--parts", is_flag=True, help=f"Ask for the parts of more than {_MOST_ASKED} uploads, too."
+)
 @click.option("--null", "-0", is_flag=True, help="Keys only, each ended by a NUL; for a pipe.")
 @click.pass_obj
 def ls(
@@ -60,6 +66,7 @@ def ls(
     older_than: timedelta | None,
     newer_than: timedelta | None,
     larger_than: int | None,
+    parts: bool,
     null: bool,
 ) -> None:
     """List objects, or incomplete multipart uploads, in key order.
@@ -94,7 +101,8 @@ def ls(
     listing = "ListMultipartUploads" if place == "uploads" else "ListObjectsV2"
     try:
         if place == "uploads":
-            total = _list_uploads(app, bucket, prefix, chosen, now, null=null)
+            most_asked = None if parts or larger_than is not None else _MOST_ASKED
+            total = _list_uploads(app, bucket, prefix, chosen, now, most_asked, null=null)
         else:
             seen_at = now if place == "staging" else None
             total = _list_objects(app, bucket, prefix, chosen, seen_at, null=null)
@@ -104,6 +112,11 @@ def ls(
         app.out.warn(
             f"The parts of {counted(total.unreadable, 'upload')} could not be read: access denied. "
             "The identity in use needs s3:ListMultipartUploadParts."
+        )
+    if total.unasked and not null:
+        app.out.note(
+            f"The parts of {counted(total.unasked, 'more upload')} were not asked for, a request "
+            "each; --parts does it"
         )
     _finish(app, bucket, place, total)
 
@@ -163,7 +176,14 @@ def _list_objects(
 
 
 def _list_uploads(
-    app: App, bucket: str, prefix: str, chosen: _Chosen, now: datetime, *, null: bool
+    app: App,
+    bucket: str,
+    prefix: str,
+    chosen: _Chosen,
+    now: datetime,
+    most_asked: int | None,
+    *,
+    null: bool,
 ) -> _Sum:
     from twobuckets.cli import rows
     from twobuckets.pipeline.facts import Facts
@@ -186,13 +206,16 @@ def _list_uploads(
         return rows.upload_lines(batch, keys, ends=ends)
 
     with app.connect() as sender, app.out.bulk():
-        uploads = iter_incomplete_uploads(sender, bucket, prefix=prefix, wanted=wanted)
+        uploads = iter_incomplete_uploads(
+            sender, bucket, prefix=prefix, wanted=wanted, most_asked=most_asked
+        )
         for batch in _batches(uploads):
             batch = [u for u in batch if chosen.has(u.initiated_at, u.stored_bytes)]
             total.count += len(batch)
             for upload in batch:
                 if upload.stored_bytes is None:
-                    total.unreadable += 1
+                    total.unreadable += upload.was_asked
+                    total.unasked += not upload.was_asked
                     continue
                 total.size_bytes += upload.stored_bytes
                 total.month_usd += prices.month_usd(upload.stored_bytes, upload.storage_class)
