@@ -75,6 +75,70 @@ def not_loaded(request_id: str = ID, *, as_json: bool) -> list[str]:
     ]
 
 
+IMPORTING = [
+    '  File "/var/lang/lib/python3.13/importlib/__init__.py", line 88, in import_module\n',
+    '  File "/var/task/processor.py", line 3, in <module>\n    TABLE = os.environ["TABLE"]\n',
+]
+
+
+def raised_in_import(request_id: str, *, as_json: bool) -> list[str]:
+    """Return what Lambda says of an invocation whose module raises an error of its own."""
+    if not as_json:
+        said = "[ERROR] KeyError: 'TABLE'\nTraceback (most recent call last):\n" + "".join(
+            IMPORTING
+        )
+        return [
+            said,
+            "INIT_REPORT Init Duration: 2 ms\tStatus: error\tError Type: Runtime.Unknown",
+            f"START RequestId: {request_id} Version: $LATEST",
+            said,
+            f"END RequestId: {request_id}",
+            (
+                f"REPORT RequestId: {request_id}\tDuration: 2.50 ms\tMemory Size: 128 MB\t"
+                "Max Memory Used: 30 MB\tStatus: error\tError Type: Runtime.Unknown"
+            ),
+        ]
+    error = {"errorMessage": "'TABLE'", "errorType": "KeyError", "stackTrace": IMPORTING}
+    said = json.dumps({"timestamp": "2026-01-01T00:00:00Z", "level": "ERROR"} | error)
+    failed = {"status": "error", "errorType": "Runtime.Unknown"}
+    return [
+        said,
+        json.dumps({"type": "platform.initReport", "record": {"phase": "init"} | failed}),
+        json.dumps({"type": "platform.start", "record": {"requestId": request_id}}),
+        said,
+        json.dumps({"type": "platform.report", "record": {"requestId": request_id} | failed}),
+    ]
+
+
+def ended_in_import(request_id: str, *, as_json: bool) -> list[str]:
+    """Return what Lambda says of an invocation whose module ends the process."""
+    kind = "Runtime.ExitError"
+    if not as_json:
+        return [
+            f"INIT_REPORT Init Duration: 2.33 ms\tPhase: init\tStatus: error\tError Type: {kind}",
+            f"START RequestId: {request_id} Version: $LATEST",
+            f"RequestId: {request_id} Error: Runtime exited with error: exit status 9\n{kind}",
+            f"END RequestId: {request_id}",
+            (
+                f"REPORT RequestId: {request_id}\tDuration: 2.50 ms\tMemory Size: 128 MB\t"
+                f"Max Memory Used: 30 MB\tStatus: error\tError Type: {kind}"
+            ),
+        ]
+    failed = {"status": "error", "errorType": kind}
+    return [
+        json.dumps({"type": "platform.initReport", "record": {"phase": "init"} | failed}),
+        json.dumps({"type": "platform.start", "record": {"requestId": request_id}}),
+        json.dumps({"type": "platform.report", "record": {"requestId": request_id} | failed}),
+    ]
+
+
+UNLOADED = {
+    "No module named 'numpy'": not_loaded,
+    "KeyError: 'TABLE'": raised_in_import,
+    "Runtime.ExitError: the code could not be loaded": ended_in_import,
+}
+
+
 class Later(App):
     """The program, an hour after everything of the test."""
 
@@ -190,20 +254,21 @@ def test_a_throttle_when_objects_came_is_told_as_a_guess_and_woken(
 
 
 @pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("error", UNLOADED)
 def test_code_that_could_not_be_loaded_is_told_with_its_error_at_once(
-    ours: HandMadePair, as_json: bool
+    ours: HandMadePair, error: str, as_json: bool
 ):
     put(ours, "a", "b")
     for number in range(3):
         for request_id in (ID, OTHER):
-            lines = not_loaded(request_id, as_json=as_json)
+            lines = UNLOADED[error](request_id, as_json=as_json)
             log(ours, *lines, stream=f"{request_id} {number}")
     # Nobody says from what age on objects are stuck: every try is over.
     run = run_doctor("--check", "stuck")
     found = run.of("stuck-failed")
     assert sorted(found["objects"]) == ["a", "b"]
     assert "could not be loaded" in found["detail"]
-    assert "No module named 'numpy'" in found["error"]
+    assert error in found["error"]
     assert run.exit_code == 3
     assert run.lines[-1]["stuck"] == 2
 
@@ -212,6 +277,20 @@ def test_code_that_is_tried_again_is_not_called_stuck_yet(ours: HandMadePair):
     put(ours, "a")
     log(ours, *not_loaded(as_json=True))
     assert run_doctor("--check", "stuck").checks == set()
+
+
+def test_what_ends_a_process_that_was_loaded_is_not_taken_for_its_code(ours: HandMadePair):
+    put(ours, "a", "b")
+    # The code was mended meanwhile: the same stream tells of an environment that did start.
+    lines = [
+        *ended_in_import(OTHER, as_json=False)[:1],
+        "INIT_START Runtime Version: python:3.13.v1",
+        f"START RequestId: {ID} Version: $LATEST",
+        f"RequestId: {ID} Error: Runtime exited with error: exit status 3\nRuntime.ExitError",
+    ]
+    log(ours, *lines)
+    found = stuck().of("stuck-unnamed")
+    assert found["count"] == 1
 
 
 # -- tries

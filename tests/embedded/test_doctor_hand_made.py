@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.doctor.conftest import Run, run_doctor
 from tests.embedded.pair import ARCHIVE, FUNCTION, STAGING, make_pair
+from twobuckets.cli import cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,6 +136,26 @@ def test_each_stuck_object_of_a_processor_that_dies_is_explained(named: Aws):
     for key, (check, error) in keys.items():
         assert told[key][0] == check
         assert told[key][1].startswith(error)
+
+
+@pytest.mark.parametrize("fails", ['os.environ["NOWHERE"]', "raise SystemExit(9)"])
+def test_whatever_a_module_raises_when_it_is_imported_is_told_with_its_error(
+    named: Aws, tmp_path: Path, fails: str
+):
+    pair = make_pair(named, source=f"import os\n{fails}\ndef handler(event, context): ...\n")
+    pair.put("a.csv")
+    pair.wait_for_lines("REPORT RequestId", 3)
+    found = run_doctor("--check", "stuck").of("stuck-failed")
+    assert found["objects"] == ["a.csv"]
+    assert "could not be loaded" in found["detail"]
+    error = "SystemExit: 9" if "Exit" in fails else "KeyError: 'NOWHERE'"
+    assert found["error"] == error
+    shown = CliRunner().invoke(cli, ["logs", "--failed"])
+    assert error in shown.output
+    (tmp_path / "b.csv").write_text("b")
+    waited = CliRunner().invoke(cli, ["upload", "b.csv", "--wait"])
+    assert waited.exit_code == 3
+    assert error in waited.output
 
 
 def test_an_older_upload_stays_out_of_sight_when_the_archived_one_is_deleted(named: Aws):

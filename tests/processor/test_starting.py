@@ -73,7 +73,9 @@ def test_elsewhere_nothing_is_loaded_that_nobody_asked_for(tmp_path: Path) -> No
     assert start(tmp_path, "raise SystemExit(9)") == {"boto3": False, "module": False}
 
 
-@pytest.mark.parametrize("wrong", ["import nowhere", "raise SystemExit(9)", "def process(:", ""])
+@pytest.mark.parametrize(
+    "wrong", ["import nowhere", "raise SystemExit(9)", "def process(:", "{}[1]", ""]
+)
 def test_a_module_that_is_wrong_leaves_a_handler_that_can_say_so(
     tmp_path: Path, wrong: str
 ) -> None:

@@ -398,8 +398,7 @@ class _Heard:
     characters: int = 0
     error: str = ""
     reason: str = ""
-    failed: FailedInvocation | None = None
-    failures: int = 0
+    failed: list[FailedInvocation] = field(default_factory=list)
     is_over: bool = False
     last_at: datetime | None = None
 
@@ -453,8 +452,7 @@ def _odd_keys(stuck: Iterable[str]) -> dict[str, re.Pattern[str]]:
 def _listen(entry: Entry, raw: str, invocation: _Heard) -> None:
     match entry:
         case FailedInvocation(error=error):
-            invocation.failed = entry
-            invocation.failures += 1
+            invocation.failed.append(entry)
             invocation.reason = entry.reason
             invocation.error = f"{error.type}: {first_line(error.message)}".strip(": ")
             invocation.add(f"{error.message}\n{error.trace}", entry.logged_at)
@@ -507,8 +505,9 @@ def _attribute(
         for key, written in odd.items()
         if any(key in text and written.search(text) for text in invocation.texts)
     )
-    if not keys and invocation.failed is not None:
-        evidence.note_death(invocation.failed)
+    if not keys and invocation.failed:
+        for failed in invocation.failed:
+            evidence.note_death(failed)
         if any(staging in text for text in invocation.texts):
             # It said what it worked on, and that is none of these.
             evidence.name(request_id, "")
@@ -521,9 +520,10 @@ def _attribute(
         if check in (_FAILED_CHECK, _LEFT_CHECK) and _is_undecoded(key, said):
             check = "stuck-key"
         cause = evidence.cause(check, said, key)
-        ended_well = invocation.is_over and not invocation.failures
-        evidence.count_failures(key, invocation.failures)
-        evidence.note(key, LastWord(at, cause, invocation.failures or None, ended_well=ended_well))
+        failures = len(invocation.failed)
+        ended_well = invocation.is_over and not failures
+        evidence.count_failures(key, failures)
+        evidence.note(key, LastWord(at, cause, failures or None, ended_well=ended_well))
 
 
 def _complaint(texts: list[str], key: str, *, is_alone: bool) -> str:

@@ -206,10 +206,26 @@ class EntryReader:
                 # Said before the invocation starts, once or twice: its report tells which it was.
                 _remember(self._unloaded, entry.log_stream, entry.error)
                 return PlatformLine(entry.logged_at, None, event.message, entry.log_stream)
-            case FailedInvocation(reason=reason) if reason == NOT_LOADED:
-                error = self._unloaded.get(entry.log_stream, entry.error)
-                return replace(entry, error=error)
+            case FailedInvocation(reason=reason, request_id=str(request_id)) if (
+                reason == NOT_LOADED or (reason == CRASHED and entry.log_stream in self._unloaded)
+            ):
+                return self._not_loaded(entry, request_id, entry.error)
+            case InvocationReport(status="error", request_id=request_id) if (
+                request_id not in self._told and entry.log_stream in self._unloaded
+            ):
+                return self._not_loaded(entry, request_id, _NOT_LOADED)
+            case InvocationReport(status="success"):
+                self._unloaded.pop(entry.log_stream, None)
+            case PlatformLine():
+                self._hear_of_loading(entry)
+            case FailedInvocation(request_id=None) if (
+                not entry.error.trace and entry.log_stream not in self._running
+            ):
+                # The trace is in lines of its own, and nothing has run here yet.
+                _remember(self._unloaded, entry.log_stream, entry.error)
+                return PlatformLine(entry.logged_at, None, event.message, entry.log_stream)
             case FailedInvocation():
+                self._unloaded.pop(entry.log_stream, None)  # a handler ran
                 failed_id = entry.request_id or self._running.get(entry.log_stream)
                 if failed_id is None:
                     return entry
@@ -223,6 +239,23 @@ class EntryReader:
             case LogLine(request_id=None):
                 return replace(entry, request_id=self._running.get(entry.log_stream))
         return entry
+
+    def _not_loaded(
+        self, entry: FailedInvocation | InvocationReport, request_id: str, error: Failure
+    ) -> FailedInvocation | None:
+        """Return an invocation whose handler never ran, with what was said of its code before."""
+        if request_id in self._told:
+            return None
+        _remember(self._told, request_id, False)
+        error = self._unloaded.get(entry.log_stream, error)
+        return FailedInvocation(entry.logged_at, NOT_LOADED, request_id, error, entry.log_stream)
+
+    def _hear_of_loading(self, line: PlatformLine) -> None:
+        """Remember whether the code of the environments of a log stream can be loaded."""
+        if line.message.startswith("INIT_START ") or '"platform.initStart"' in line.message:
+            self._unloaded.pop(line.log_stream, None)
+        elif line.log_stream not in self._unloaded and (failed := _failed_init(line.message)):
+            _remember(self._unloaded, line.log_stream, failed)
 
     def _counted(self, outcome: Outcome, request_id: str) -> Outcome:
         """Return an outcome that counts all tries: a retry may run in another environment."""
@@ -299,7 +332,7 @@ def _from_platform(event: LogEvent, kind: str, record: Mapping[str, Any]) -> Ent
         if error_type in _ENDED_BY_LAMBDA or error_type in _CODE_NOT_LOADED:
             ended = "Lambda ended the runtime"
             error = Failure(
-                error_type, ended if error_type in _ENDED_BY_LAMBDA else _NOT_LOADED_SAID
+                error_type, ended if error_type in _ENDED_BY_LAMBDA else _NOT_LOADED.message
             )
             return FailedInvocation(
                 event.logged_at, _reason_of(error), request_id, error, event.log_stream
@@ -320,7 +353,7 @@ def _from_platform(event: LogEvent, kind: str, record: Mapping[str, Any]) -> Ent
     return PlatformLine(event.logged_at, request_id, event.message.rstrip("\r\n"), event.log_stream)
 
 
-_NOT_LOADED_SAID: Final = "the code could not be loaded"
+_NOT_LOADED: Final = Failure("", "the code could not be loaded")
 _ENDED_BY_LAMBDA: Final = frozenset({"Runtime.OutOfMemory", "Runtime.ExitError"})
 # What ends an invocation before its handler runs (Lambda developer guide, "Troubleshoot invocation
 # issues"; the names are the runtimes').
@@ -334,6 +367,34 @@ _CODE_NOT_LOADED: Final = frozenset(
         "Runtime.UserCodeSyntaxError",
     }
 )
+
+
+# Whatever a module raises while it is imported is told with the trace of that. The runtime leaves
+# its own frames out, so the first one is Python's; code that imports while it runs comes before it.
+_IMPORTS: Final = re.compile(
+    r"(?:Traceback \(most recent call last\):)?\s*"
+    r'File "[^"\n]*[/\\]importlib[/\\]__init__\.py", line \d+, in import_module\b'
+)
+_INIT_FAILED: Final = re.compile(
+    r'INIT_REPORT .*\bStatus: error(?:\s+Error Type: ([\w.]+))?|.*"platform\.initReport"', re.DOTALL
+)
+
+
+def _failed_init(message: str) -> Failure | None:
+    """Return why an environment could not start, as Lambda's report on it says; None if it did.
+
+    A time-out is none: then the code is loaded anew, with the time of the first invocation.
+    """
+    reported = _INIT_FAILED.match(message)
+    if reported is None:
+        return None
+    fields = _parse_object(message) if message.startswith("{") else None
+    if fields is None:
+        return _NOT_LOADED._replace(type=reported.group(1) or "")
+    record = fields.get("record")
+    if not isinstance(record, dict) or record.get("status") != "error":
+        return None
+    return _NOT_LOADED._replace(type=_text(record.get("errorType")) or "")
 
 
 def _from_text(event: LogEvent, message: str) -> Entry:
@@ -369,7 +430,7 @@ def _of_report(
     said = dict(_REPORT_FIELD.findall(message))
     error_type = said.get("Error Type", "").strip()
     if error_type in _CODE_NOT_LOADED:
-        error = Failure(error_type, _NOT_LOADED_SAID)
+        error = _NOT_LOADED._replace(type=error_type)
         return FailedInvocation(event.logged_at, NOT_LOADED, request_id, error, event.log_stream)
     return InvocationReport(
         logged_at=event.logged_at,
@@ -393,7 +454,7 @@ def _reason_of(error: Failure) -> str:
         return OUT_OF_MEMORY
     if error.type == "Sandbox.Timedout":
         return TIMED_OUT
-    if error.type in _CODE_NOT_LOADED:
+    if error.type in _CODE_NOT_LOADED or _IMPORTS.match(error.trace):
         return NOT_LOADED
     return CRASHED if error.type == "Runtime.ExitError" else RAISED
 

@@ -8,6 +8,7 @@ archived, whoever did it. Lambda's own words tell why an invocation of a foreign
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.errors import AccessError, CredentialsError, TwoBucketsError
 from twobuckets.logs.events import Follower
 from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
-from twobuckets.logs.lines import FailedInvocation, Outcome
+from twobuckets.logs.lines import NOT_LOADED, FailedInvocation, Outcome
 from twobuckets.logs.objects import CLOCK_TOLERANCE, AwaitedVersion, Whereabouts, find_whereabouts
 from twobuckets.pipeline.retries import DEFAULT, Retries
 from twobuckets.processor import contract
@@ -150,6 +151,9 @@ class Tracker:
         self._likely: set[_Pending] = set()
         self._listener: Listener | None = None
         self._unattributed: FailedInvocation | None = None
+        # Requests for which no code could be loaded, and the versions that they are taken for.
+        self._shared: dict[str, _Pending] = {}
+        self._turns: deque[_Pending] = deque()
         self._looks_at_s3 = True
         self._log_pace = _Pace(_SHORTEST_LOG_PAUSE, _LONGEST_LOG_PAUSE)
         self._look_pace = _Pace(_SHORTEST_LOOK_PAUSE, _LONGEST_LOOK_PAUSE)
@@ -319,10 +323,35 @@ class Tracker:
         elif is_new and self._policy.tells_retries:
             yield self._fate(pending, FAILED, error=error, is_final=False)
 
+    def _share_out(self, failed: FailedInvocation) -> _Pending | None:
+        """Return a version that an invocation which never reached its handler may have been for.
+
+        Nothing says which one it was, and for none of them the handler ran: each request is taken
+        for the version whose turn it is, and its next tries for the same.
+        """
+        request_id = failed.request_id or ""
+        known = self._shared.get(request_id)
+        if known is not None:
+            return known
+        for _ in range(2):
+            while self._turns:
+                pending = self._turns.popleft()
+                is_open = pending in self._pending.get(pending.staged.key, ())
+                if is_open and failed.logged_at >= pending.staged.uploaded_at - CLOCK_TOLERANCE:
+                    pending.request_id = failed.request_id
+                    self._shared[request_id] = pending
+                    return pending
+            self._turns.extend(itertools.chain.from_iterable(self._pending.values()))
+        return None
+
     def _hear_failure(self, heard: FailedOn, now: datetime) -> Iterator[Fate]:
         failed = heard.invocation
         if not heard.keys:
             self._unattributed = failed
+            if failed.reason == NOT_LOADED and (pending := self._share_out(failed)) is not None:
+                yield from self._fail(
+                    pending, failed.error, failed.logged_at, failed.logged_at, now
+                )
         for key in heard.keys:
             for pending in tuple(self._pending.get(key, ())):
                 if failed.logged_at >= pending.staged.uploaded_at - CLOCK_TOLERANCE:

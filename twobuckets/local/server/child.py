@@ -104,10 +104,14 @@ class LogHandler(logging.Handler):
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return an exception in the words of Lambda's error responses."""
+    trace = error.__traceback__
+    # As Lambda's runtime, this leaves its own frames out.
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
     return {
         "errorMessage": str(error),
         "errorType": type(error).__name__,
-        "stackTrace": traceback.format_tb(error.__traceback__),
+        "stackTrace": traceback.format_tb(trace),
     }
 
 
