@@ -1,4 +1,4 @@
-"""What is above CopyObject's limit is copied in parts; here the limit is small."""
+"""What is above CopyObject's limit, or long to copy, is copied in parts; here both are small."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
+from urllib3 import HTTPResponse
 
 from tests.processor.conftest import ARCHIVE, STAGING, Pipeline
 from tests.racemodel.mutants import mutant_of_processor
@@ -19,12 +22,13 @@ from tests.racemodel.mutants import mutant_of_processor
 BODY = random.Random(3).randbytes(12_000_000)
 
 
-@pytest.fixture
-def processor(tmp_path: Path) -> Iterator[ModuleType]:
-    """The processor with S3's least part size as its largest copy and part."""
+@pytest.fixture(params=["LARGEST_COPY_BYTES = 5 * 1024**3", "LONG_COPY_BYTES = 1024**3"])
+def processor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ModuleType]:
+    """The processor with S3's least part size as its largest, or long, copy and part."""
+    limit = request.param.partition(" = ")[0]
     module = mutant_of_processor(
         tmp_path,
-        ("copying", "LARGEST_COPY_BYTES = 5 * 1024**3", "LARGEST_COPY_BYTES = 5 * 1024**2"),
+        ("copying", request.param, f"{limit} = 5 * 1024**2"),
         ("copying", "_PART_BYTES = 256 * 1024**2", "_PART_BYTES = 5 * 1024**2"),
     )
     yield module
@@ -45,7 +49,12 @@ def test_parts_carry_the_pin_and_the_object_keeps_what_it_had(
     pipeline: Pipeline, processor: ModuleType
 ) -> None:
     record = pipeline.upload(
-        "big", BODY, ContentType="text/csv", Metadata={"a": "b"}, Tagging="team=a%20b"
+        "big",
+        BODY,
+        ContentType="text/csv",
+        Metadata={"a": "b"},
+        Tagging="team=a%20b",
+        ChecksumAlgorithm="CRC32",
     )
     client = processor.runtime._client(processor.runtime.find_settings(os.environ))
     calls = calls_of(client)
@@ -81,7 +90,7 @@ def test_a_copy_that_fails_on_the_way_is_aborted_and_the_file_stays(
             error: Any = {"Error": {"Code": "AccessDenied", "Message": "no"}}
             raise ClientError(error, "UploadPartCopy")
 
-    record = pipeline.upload("big", BODY)
+    record = pipeline.upload("big", BODY, ChecksumAlgorithm="CRC32")
     client = processor.runtime._client(processor.runtime.find_settings(os.environ))
     client.meta.events.register("before-parameter-build.s3.UploadPartCopy", refuse)
     with pytest.raises(processor.runtime.RecordsFailedError, match="AccessDenied"):
@@ -91,3 +100,40 @@ def test_a_copy_that_fails_on_the_way_is_aborted_and_the_file_stays(
     assert pipeline.archived() == {}
     for bucket in (STAGING, ARCHIVE):
         assert "Uploads" not in pipeline.s3.list_multipart_uploads(Bucket=bucket)
+
+
+def answer(client: Any, operation: str, status: int, body: bytes) -> None:
+    """Let S3 answer an operation like this."""
+
+    def send(request: Any, **_: Any) -> Any:
+        raw = HTTPResponse(BytesIO(body), preload_content=False)
+        return AWSResponse(request.url, status, {"content-type": "application/xml"}, raw)
+
+    client.meta.events.register(f"before-send.s3.{operation}", send)
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "body"),
+    [
+        ("GetObject", 200, b"<AnnotationName>by hand</AnnotationName>"),
+        ("GetObject", 403, b"<Error><Code>AccessDenied</Code></Error>"),
+        ("GetObjectTagging", 403, b"<Error><Code>AccessDenied</Code></Error>"),
+    ],
+)
+def test_what_parts_would_leave_behind_is_copied_in_one_call_up_to_its_limit(
+    pipeline: Pipeline, tmp_path: Path, operation: str, status: int, body: bytes
+) -> None:
+    processor = mutant_of_processor(
+        tmp_path, ("copying", "LONG_COPY_BYTES = 1024**3", "LONG_COPY_BYTES = 5 * 1024**2")
+    )
+    record = pipeline.upload("big", BODY, ChecksumAlgorithm="CRC32")
+    client = processor.runtime._client(processor.runtime.find_settings(os.environ))
+    answer(client, operation, status, body)
+    calls = calls_of(client)
+    processor.handler({"Records": [record]}, pipeline.context)
+    sys.path.remove(str(tmp_path))
+    names = [name for name, _ in calls]
+    assert "CopyObject" in names
+    assert "UploadPartCopy" not in names
+    assert set(pipeline.archived()) == {"big"}
+    assert pipeline.staged() == {}

@@ -216,7 +216,7 @@ GUARDS = [
         what="deleting last",
         source="""        try:
             copy = _ensure_archived(""",
-        instead="""        delete_staged(s3, staged, place, lists=False)
+        instead="""        delete_staged(s3, staged, place, lists=False, in_parts=False)
         try:
             copy = _ensure_archived(""",
         scenario=Scenario(ONE),

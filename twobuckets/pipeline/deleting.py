@@ -13,6 +13,7 @@ from twobuckets.errors import TwoBucketsError
 from twobuckets.processor.annotations import AnnotatedError
 from twobuckets.processor.archive import ContendedError, delete_staged
 from twobuckets.processor.contract import MISSING
+from twobuckets.processor.copying import LONG_COPY_BYTES
 from twobuckets.processor.events import Arrival
 from twobuckets.processor.looking import NotHere, NotReadableYetError, find_place, find_staged
 from twobuckets.processor.refusals import ClosedError
@@ -34,7 +35,10 @@ def delete_archived(s3: S3Client, staging: str, version: Version) -> str | None:
     with attempt(what):
         try:
             staged, _ = find_staged(s3, arrival)
-            return delete_staged(s3, staged, find_place(s3, staged), lists=True)
+            # How the copy was made is not known here.
+            in_parts = staged.size_bytes >= LONG_COPY_BYTES
+            place = find_place(s3, staged)
+            return delete_staged(s3, staged, place, lists=True, in_parts=in_parts)
         except NotHere as gone:
             is_gone = gone.outcome == MISSING
             return None if is_gone else "another object is there now, so it stays"

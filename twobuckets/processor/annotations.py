@@ -27,15 +27,16 @@ class AnnotatedError(Exception):
 
 def require_no_annotations(s3: S3Client, staged: Staged) -> None:
     """Raise AnnotatedError if the version has annotations."""
-    if _has_annotations(s3, staged):
+    if has_annotations(s3, staged):
         raise AnnotatedError(
-            "the file has annotations, which S3 does not copy for more than 5 GB, and which would "
-            "be deleted with it: it is kept in staging. Save its annotations, delete them from "
-            "this version, and wake the processor with `twobuckets reprocess`"
+            "the file has annotations, which S3 does not copy in parts, and which would be deleted "
+            "with it: it is kept in staging. Save its annotations, delete them from this version, "
+            "and wake the processor with `twobuckets reprocess`"
         )
 
 
-def _has_annotations(s3: S3Client, staged: Staged) -> bool:
+def has_annotations(s3: S3Client, staged: Staged) -> bool:
+    """Whether the version has annotations. Raises what S3 raises where that may not be read."""
     where: dict[str, Any] = {"Bucket": staged.bucket, "Key": staged.key}
     if staged.version_id is not None:
         where["VersionId"] = staged.version_id

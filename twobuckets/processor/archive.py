@@ -15,11 +15,11 @@ from twobuckets.processor.comparing import Likeness, compare, content_of
 from twobuckets.processor.contract import ORIGIN, Origin
 from twobuckets.processor.copies import is_after, is_named
 from twobuckets.processor.copying import (
-    LARGEST_COPY_BYTES,
     Destination,
     can_restate,
     copy_version,
     has_condition,
+    is_of_parts,
 )
 from twobuckets.processor.looking import (
     Archived,
@@ -102,7 +102,10 @@ def archive(
         )
     # An upload of the same bytes that a marker covers is processed all the same where the archive's
     # copy has a note, and taken for deleted where it has none: there is no marker without need.
-    return Placed(copy.version_id, delete_staged(s3, staged, place, lists=not copy.is_noted))
+    stays = delete_staged(
+        s3, staged, place, lists=not copy.is_noted, in_parts=is_of_parts(copy.etag)
+    )
+    return Placed(copy.version_id, stays)
 
 
 def finish(
@@ -127,7 +130,8 @@ def finish(
     except NotHere:
         # Something newer took its place in the archive, where it lies under that.
         if staged.version_id is not None:
-            delete_staged(s3, staged, Place(is_replaced=True), lists=False)
+            in_parts = is_of_parts(seen.etag)
+            delete_staged(s3, staged, Place(is_replaced=True), lists=False, in_parts=in_parts)
     return True
 
 
@@ -147,6 +151,7 @@ class _Copy(NamedTuple):
     """An archived copy; `is_noted` tells whether it has a note of what it was copied from."""
 
     version_id: str | None
+    etag: str
     is_noted: bool
 
 
@@ -160,7 +165,7 @@ def _ensure_archived(
     if seen and is_archived(s3, arrival, staged, seen):
         if seen.version_id is not None:
             _keep_newest_on_top(s3, destination, staged.key, above=None)
-        return _Copy(seen.version_id, is_noted=True)
+        return _Copy(seen.version_id, seen.etag, is_noted=True)
     origin = Origin(
         bucket=staged.bucket,
         version_id=staged.version_id,
@@ -185,7 +190,7 @@ def _ensure_archived(
     if version_id is not None and (seen or not has_condition(s3)):
         above = seen.version_id if seen else None
         _keep_newest_on_top(s3, destination, staged.key, above=above)
-    return _Copy(version_id, is_noted)
+    return _Copy(version_id, copied.content.etag, is_noted)
 
 
 def _require_equal(
@@ -272,8 +277,12 @@ def _came_after(one: Staged, other: Staged) -> bool:
     return is_after(a.sequencer, b.sequencer)
 
 
-def delete_staged(s3: S3Client, staged: Staged, place: Place, *, lists: bool) -> str | None:
+def delete_staged(
+    s3: S3Client, staged: Staged, place: Place, *, lists: bool, in_parts: bool
+) -> str | None:
     """Delete exactly the archived version from staging; what was uploaded since stays.
+
+    `in_parts` says that it was copied in parts, which takes long and leaves annotations behind.
 
     Return why S3 keeps this version although it is archived: a lock protects it, or MFA Delete.
 
@@ -284,8 +293,7 @@ def delete_staged(s3: S3Client, staged: Staged, place: Place, *, lists: bool) ->
 
     Raises ContendedError, with nothing deleted, if S3 puts no marker there, and AnnotatedError.
     """
-    is_large = staged.size_bytes > LARGEST_COPY_BYTES
-    if is_large:
+    if in_parts:
         require_no_annotations(s3, staged)  # somebody may have annotated it while it was copied
     where = {"Bucket": staged.bucket, "Key": staged.key}
     is_pinned = staged.version_id is not None
@@ -295,7 +303,7 @@ def delete_staged(s3: S3Client, staged: Staged, place: Place, *, lists: bool) ->
         try:
             if is_pinned and lists:
                 place = list_place(s3, staged)
-            elif number > 0 or (is_pinned and is_large):
+            elif number > 0 or (is_pinned and in_parts):
                 place = find_place(s3, staged)
         except NotHere:
             break

@@ -31,7 +31,7 @@ FOLDERS: Final = "TWOBUCKETS_FOLDERS"
 SKIP_FOLDERS: Final = "skip"
 PROCESS_FOLDERS: Final = "process"
 COPY_CONCURRENCY: Final = "TWOBUCKETS_COPY_CONCURRENCY"
-"""Parts of one file above 5 GB copied side by side, by default 8."""
+"""Parts of one file of 1 GiB or more copied side by side, by default 8."""
 DEADLINE_MARGIN: Final = "TWOBUCKETS_DEADLINE_MARGIN"
 """Seconds before the function's time-out at which unfinished records are written down as failed,
 by default 3 (at most a quarter of the time there is)."""

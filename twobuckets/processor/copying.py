@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
-from twobuckets.processor.annotations import require_no_annotations
+from twobuckets.processor.annotations import has_annotations, require_no_annotations
 from twobuckets.processor.comparing import ContentFacts, content_of
 from twobuckets.processor.contract import ORIGIN
-from twobuckets.processor.looking import Archived, Staged, version_id_of
+from twobuckets.processor.looking import Archived, Staged, code_of, version_id_of
 from twobuckets.processor.proving import composite_crc, find_whole
 
 if TYPE_CHECKING:
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 LARGEST_COPY_BYTES = 5 * 1024**3  # CopyObject's limit; above it only UploadPartCopy works
+# S3 answers a CopyObject once all is copied, which for gigabytes may take longer than a client
+# waits for an answer. Parts are copied side by side, and soon answered each.
+LONG_COPY_BYTES = 1024**3
 _PART_BYTES = 256 * 1024**2
 _LARGEST_PARTS = 10_000
+# A copy in parts can have a checksum of the whole in these algorithms only.
+_OF_WHOLE = ("CRC64NVME", "CRC32", "CRC32C")
 # What CopyObject and CreateMultipartUpload have to be told again once metadata is replaced.
 _KEPT = (
     "CacheControl",
@@ -79,7 +84,9 @@ def copy_version(
         written["StorageClass"] = destination.storage_class
     unchanged: dict[str, Any] = {"IfMatch": f'"{seen.etag}"'} if seen else {"IfNoneMatch": "*"}
     where: dict[str, Any] = {"Bucket": destination.bucket, "Key": source.key}
-    if source.size_bytes > LARGEST_COPY_BYTES:
+    tags = _find_tags_for_parts(s3, source, metadata)
+    if tags is not None:
+        written |= tags
         return _copy_in_parts(s3, source, destination, where, written, unchanged)
     if not has_condition(s3):
         unchanged = {}
@@ -94,6 +101,37 @@ def copy_version(
     copied = s3.copy_object(**where, **source.copy_source, **written, **unchanged)
     result: Mapping[str, Any] = copied["CopyObjectResult"]
     return Copied(version_id_of(copied), content_of({**result, **_encryption(copied)}))
+
+
+def _find_tags_for_parts(
+    s3: S3Client, source: Staged, metadata: Mapping[str, str] | None
+) -> dict[str, str] | None:
+    """Return the tags, as CreateMultipartUpload takes them, of what is to be copied in parts.
+
+    None for what one call copies: what is short, what S3 alone can copy whole (annotations, and
+    headers that can't be stated again), what we may not read, and what no checksum proves.
+    """
+    has_to = source.size_bytes > LARGEST_COPY_BYTES
+    if not has_to and (
+        source.size_bytes < LONG_COPY_BYTES
+        or metadata is None
+        or content_of(source.head).whole_checksums().keys().isdisjoint(_OF_WHOLE)
+    ):
+        return None
+    pinned: dict[str, Any] = {"Bucket": source.bucket, "Key": source.key}
+    if source.version_id is not None:
+        pinned["VersionId"] = source.version_id
+    try:
+        if has_to:
+            require_no_annotations(s3, source)
+        elif has_annotations(s3, source):
+            return None
+        tags = s3.get_object_tagging(**pinned)["TagSet"]
+    except Exception as error:
+        if has_to or code_of(error) not in ("AccessDenied", "403"):
+            raise
+        return None
+    return {"Tagging": urlencode([(tag["Key"], tag["Value"]) for tag in tags])} if tags else {}
 
 
 def _encryption(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,6 +156,11 @@ def _headers(source: Staged, metadata: Mapping[str, str] | None) -> dict[str, An
     }
 
 
+def is_of_parts(etag: str) -> bool:
+    """Whether a copy with this ETag was made in parts; one that was made in one call has no "-"."""
+    return "-" in etag
+
+
 def has_condition(s3: S3Client) -> bool:
     """Whether this boto3 knows CopyObject's conditions on the destination (since October 2025)."""
     shape = s3.meta.service_model.operation_model("CopyObject").input_shape
@@ -132,13 +175,6 @@ def _copy_in_parts(
     written: dict[str, Any],
     unchanged: dict[str, Any],
 ) -> Copied:
-    pinned: dict[str, Any] = {"Bucket": source.bucket, "Key": source.key}
-    if source.version_id is not None:
-        pinned["VersionId"] = source.version_id
-    require_no_annotations(s3, source)
-    tags = s3.get_object_tagging(**pinned)["TagSet"]
-    if tags:
-        written = {**written, "Tagging": urlencode([(tag["Key"], tag["Value"]) for tag in tags])}
     algorithm, checksum = _whole_checksum(s3, source)
     upload = s3.create_multipart_upload(
         **where, **written, ChecksumAlgorithm=algorithm, ChecksumType="FULL_OBJECT"
@@ -196,7 +232,7 @@ def _whole_checksum(s3: S3Client, source: Staged) -> tuple[Any, str | None]:
     """Return the algorithm for a multipart copy and, if S3 tells it of the source, its value."""
     told = content_of(source.head)
     whole = (find_whole(s3, source.pinned, told) or told).whole_checksums()
-    for algorithm in ("CRC64NVME", "CRC32", "CRC32C"):
+    for algorithm in _OF_WHOLE:
         if algorithm in whole:
             return algorithm, whole[algorithm]
     return "CRC64NVME", None
