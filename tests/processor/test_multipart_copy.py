@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 from urllib3 import HTTPResponse
 
@@ -107,7 +108,7 @@ def answer(client: Any, operation: str, status: int, body: bytes) -> None:
 
     def send(request: Any, **_: Any) -> Any:
         raw = HTTPResponse(BytesIO(body), preload_content=False)
-        return AWSResponse(request.url, status, {"content-type": "application/xml"}, raw)
+        return AWSResponse(request.url, status, HTTPHeaders(), raw)
 
     client.meta.events.register(f"before-send.s3.{operation}", send)
 
