@@ -549,6 +549,8 @@ def client_options(settings: Settings) -> dict[str, Any]:
         "max_pool_connections": settings.record_concurrency * per_record,
         "retries": {"mode": "standard", "max_attempts": 5},
         "signature_version": "s3v4",
+        # botocore's own is made anew for each request, which takes a twentieth of its time.
+        "user_agent": "twobuckets-processor",
     }
 
 

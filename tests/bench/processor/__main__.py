@@ -241,9 +241,13 @@ def install_readers(home: Path) -> Path:
 
 
 _MAKE_PARQUET = """
-import sys, numpy, pyarrow, pyarrow.parquet
-dice = numpy.random.default_rng(7)
-table = pyarrow.table({f"c{n}": dice.random(1_500_000) for n in range(21)})
+import os, sys, pyarrow, pyarrow.parquet
+rows, double = 1_500_000, pyarrow.float64()
+columns = {
+    f"c{n}": pyarrow.Array.from_buffers(double, rows, [None, pyarrow.py_buffer(os.urandom(8 * rows))])
+    for n in range(21)
+}
+table = pyarrow.table(columns)
 pyarrow.parquet.write_table(table, sys.argv[1], row_group_size=75_000, use_dictionary=False)
 """
 
