@@ -243,11 +243,11 @@ def install_readers(home: Path) -> Path:
 _MAKE_PARQUET = """
 import os, sys, pyarrow, pyarrow.parquet
 rows, double = 1_500_000, pyarrow.float64()
-columns = {
-    f"c{n}": pyarrow.Array.from_buffers(double, rows, [None, pyarrow.py_buffer(os.urandom(8 * rows))])
-    for n in range(21)
-}
-table = pyarrow.table(columns)
+def column():
+    values = pyarrow.py_buffer(os.urandom(8 * rows))
+    return pyarrow.Array.from_buffers(double, rows, [None, values])
+
+table = pyarrow.table({f"c{n}": column() for n in range(21)})
 pyarrow.parquet.write_table(table, sys.argv[1], row_group_size=75_000, use_dictionary=False)
 """
 
