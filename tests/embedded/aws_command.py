@@ -33,6 +33,9 @@ def run(command: str, aws: Aws) -> None:
     request: dict[str, Any] = {}
     arguments = iter(words[2:])
     for option in arguments:
+        if option.startswith("--no-"):
+            request[members[option.removeprefix("--no-")]] = False
+            continue
         name = members[option.removeprefix("--")]
         shape = model.input_shape.members[name]
         request[name] = True if shape.type_name == "boolean" else _value(next(arguments), shape)
@@ -51,6 +54,15 @@ def _value(text: str, shape: Shape) -> Any:
         return text
     if text.startswith(("{", "[")):
         return json.loads(text)
+    if shape.type_name == "list" and "=" not in text:
+        return [text]
     # The CLI's shorthand: name=value,name=value
     pairs = dict(pair.split("=", 1) for pair in text.split(","))
-    return {name: {"true": True, "false": False}.get(v, v) for name, v in pairs.items()}
+    return {name: _word(value, shape, name) for name, value in pairs.items()}
+
+
+def _word(text: str, shape: Shape, name: str) -> Any:
+    member = getattr(shape, "members", {}).get(name)
+    if member is not None and member.type_name in ("integer", "long"):
+        return int(text)
+    return {"true": True, "false": False}.get(text, text)

@@ -111,6 +111,11 @@ trigger = "{trigger}"
             lambda: not self.aws.s3.list_objects_v2(Bucket=STAGING).get("KeyCount"), seconds
         )
 
+    def has_empty_queues(self) -> bool:
+        """Tell whether no message is left: one is deleted a moment after its file is archived."""
+        urls = self.aws.sqs.list_queues().get("QueueUrls", [])
+        return not any(self.in_queue(url.rpartition("/")[2]) for url in urls)
+
     def wait_until(self, holds: Callable[[], object], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
@@ -322,6 +327,7 @@ def test_the_trigger_is_switched_each_way_and_no_file_is_left_behind(
     for trigger in SWITCHES:
         pipeline.put("before", "quick")
         pipeline.wait_until_processed()
+        pipeline.wait_until(pipeline.has_empty_queues)
         deployed = pipeline.deploy(trigger)
         assert deployed.exit_code == 0, deployed.output
         pipeline.put("after", "quick")

@@ -8,6 +8,7 @@ findings       what a finding is, and how bad
 stack          checks of the stack that the pipeline came from
 function       checks of the processor: its state, settings and role, and where its failures go
 wiring         checks of the way from staging to the processor
+queues         checks of the queues on that way
 buckets        checks of the buckets: private, encrypted, versioned, cleaned up by the right rules
 uploads        checks of incomplete multipart uploads
 stuck          checks of objects that stay in staging, a finding for each cause
@@ -28,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from twobuckets.doctor import buckets, function, stack, stuck, uploads, wiring
+from twobuckets.doctor import buckets, function, queues, stack, stuck, uploads, wiring
 from twobuckets.doctor.findings import Check, Finder, Finding, Severity
 from twobuckets.doctor.grouping import examine
 from twobuckets.doctor.remedies import FIXABLE
@@ -43,7 +44,13 @@ if TYPE_CHECKING:
     from twobuckets.doctor.site import Site
 
 # Few calls each: what they find stands while staging and the uploads are still listed.
-QUICK: Final = (*stack.FINDERS, *function.FINDERS, *wiring.FINDERS, *buckets.FINDERS)
+QUICK: Final = (
+    *stack.FINDERS,
+    *function.FINDERS,
+    *wiring.FINDERS,
+    *queues.FINDERS,
+    *buckets.FINDERS,
+)
 _FAMILIES: Final = (
     *((finder.family, finder.checks) for finder in QUICK),
     ("stuck", stuck.CHECKS),

@@ -79,7 +79,7 @@ def covers(statement: Mapping[str, Any], service: str, action: str) -> bool:
 
 
 class Permission(Enum):
-    """What a function's policy says when S3 wants to call it for a bucket."""
+    """What a function's or queue's policy says when S3 wants to call it for a bucket."""
 
     ALLOWED = "allowed"
     DENIED = "denied"
@@ -96,10 +96,14 @@ def admits(statements: Iterable[Mapping[str, Any]], service: str) -> bool:
 
 
 def permission_of_s3(
-    statements: Iterable[Mapping[str, Any]], *, bucket_arn: str, accounts: set[str]
+    statements: Iterable[Mapping[str, Any]],
+    *,
+    bucket_arn: str,
+    accounts: set[str],
+    action: str = INVOKE,
 ) -> Permission:
-    """Return what a function's policy says of S3's call for a bucket in one of `accounts`."""
-    about = [s for s in statements if covers(s, "s3.amazonaws.com", INVOKE)]
+    """Return what a policy says of S3's call for a bucket in one of `accounts`."""
+    about = [s for s in statements if covers(s, "s3.amazonaws.com", action)]
     effects = {s.get("Effect") for s in about if meets(s, source_arn=bucket_arn, accounts=accounts)}
     if "Deny" in effects:
         return Permission.DENIED
