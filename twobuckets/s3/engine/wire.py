@@ -52,13 +52,15 @@ Address = tuple[int, tuple[object, ...]]
 class Connection:
     """One kept connection to an origin; `sock` is None until it is opened and after it broke."""
 
-    __slots__ = ("opening", "origin", "sock", "used")
+    __slots__ = ("early", "opening", "origin", "sock", "used")
 
     def __init__(self, origin: ServerAddress) -> None:
         self.origin = origin
         self.sock: socket.socket | None = None
         self.opening = False
         self.used = False
+        self.early = b""
+        """What of an answer came while its request was being sent."""
 
     def patience(self, timeout: float) -> float:
         """Return the seconds without progress after which to give up: fewer while it is opened."""
@@ -70,6 +72,7 @@ class Connection:
             self.sock.close()
             self.sock = None
             self.used = False
+        self.early = b""
 
     def open(
         self, address: Address, context: ssl.SSLContext | None, proxy: str | None
@@ -115,8 +118,8 @@ class Connection:
         host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
         place = f"{host}:{self.origin.port}"
         head = f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{proxy_authorization(proxy)}\r\n"
-        early = yield from self._send(memoryview(head.encode()))
-        answer = yield from self._receive("CONNECT", early)
+        is_early = yield from self._send(memoryview(head.encode()))
+        answer = yield from self._receive("CONNECT", is_early=is_early)
         if answer.status != 200:
             raise WireError(f"the proxy refused a tunnel to {place}: status {answer.status}")
 
@@ -137,17 +140,16 @@ class Connection:
         """
         length = body.length if isinstance(body, FileSlice) else len(body)
         head = _write_head(signed, trailer.encoded_length if trailer else length, proxy)
-        early = b""
         if isinstance(body, FileSlice):
-            early = yield from self._send_file(head, body, buffer, sent, trailer)
+            is_early = yield from self._send_file(head, body, buffer, sent, trailer)
         elif len(body) <= _SMALL_BYTES:
-            early = yield from self._send(memoryview(head + body))
+            is_early = yield from self._send(memoryview(head + body))
             if sent is not None and body:
                 sent(len(body))
         else:
-            early = yield from self._send(memoryview(head))
-            early = early or (yield from self._send_blocks(memoryview(body), sent))
-        response = yield from self._receive(signed.method, early)
+            is_early = yield from self._send(memoryview(head))
+            is_early = is_early or (yield from self._send_blocks(memoryview(body), sent))
+        response = yield from self._receive(signed.method, is_early=is_early)
         self.used = True
         return response
 
@@ -158,10 +160,9 @@ class Connection:
         buffer: memoryview | None,
         sent: Callable[[int], float] | None,
         trailer: Trailer | None,
-    ) -> Task[bytes]:
+    ) -> Task[bool]:
         if buffer is None:
             buffer = memoryview(bytearray(min(body.length, _SMALL_BYTES)))
-        early = b""
         left = body.length
         gathers = False
         if trailer is not None:
@@ -177,37 +178,39 @@ class Connection:
                 trailer.note(block)
             # The head travels with the first block: one packet less for a small file.
             if head:
-                early = yield from self._send(memoryview(head + bytes(block[:_SMALL_BYTES])))
+                if (yield from self._send(memoryview(head + bytes(block[:_SMALL_BYTES])))):
+                    return True
                 head = b""
                 if sent is not None:
                     yield from _pause(sent(len(block[:_SMALL_BYTES])))
                 block = block[_SMALL_BYTES:]
-            early = early or (yield from self._send_blocks(block, sent))
-            if early:
-                return early
+            if (yield from self._send_blocks(block, sent)):
+                return True
         if head:
-            early = yield from self._send(memoryview(head))
-        elif trailer is not None:
-            early = yield from self._send(memoryview(trailer.closing))
-        return early
+            return (yield from self._send(memoryview(head)))
+        if trailer is not None:
+            return (yield from self._send(memoryview(trailer.closing)))
+        return False
 
     def _push(self, at_once: bool) -> None:
         """Let what is sent leave at once, or wait until it fills a segment or is acknowledged."""
         assert self.sock is not None
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, at_once)
 
-    def _send_blocks(self, body: memoryview, sent: Callable[[int], float] | None) -> Task[bytes]:
+    def _send_blocks(self, body: memoryview, sent: Callable[[int], float] | None) -> Task[bool]:
         for start in range(0, len(body), 4 * _SMALL_BYTES):
             block = body[start : start + 4 * _SMALL_BYTES]
-            early = yield from self._send(block)
-            if early:
-                return early
+            if (yield from self._send(block)):
+                return True
             if sent is not None:
                 yield from _pause(sent(len(block)))
-        return b""
+        return False
 
-    def _send(self, rest: memoryview) -> Task[bytes]:
-        """Send bytes; returns the first bytes of an answer that came before all were sent."""
+    def _send(self, rest: memoryview) -> Task[bool]:
+        """Send bytes; tell whether an answer, which is in `early`, came before all were sent.
+
+        Then the rest is of no use to anybody (RFC 9112, 9.5).
+        """
         sock = self.sock
         assert sock is not None
         while rest:
@@ -221,22 +224,27 @@ class Connection:
                 continue
             except OSError:
                 # S3 refuses and hangs up while we still send: its reason may wait to be read.
-                early = self._read_now()
-                if not early:
+                if not self._has_answer():
                     raise
-                return early
-            early = self._read_now()
-            if early:
-                return early
+                return True
+            if self._has_answer():
+                return True
             yield READ | WRITE
-        return b""
+        return False
 
-    def _read_now(self) -> bytes:
+    def _has_answer(self) -> bool:
+        """Tell whether an answer has begun; an interim one is none (RFC 9110, 15.2)."""
         assert self.sock is not None
         try:
-            return self.sock.recv(_RECEIVE_BYTES)
+            received = self.sock.recv(_RECEIVE_BYTES)
         except OSError:
-            return b""
+            received = None
+        if received == b"" and not self.early:
+            raise WireError("the connection was closed while the request was being sent")
+        self.early += received or b""
+        while self.early[9:10] == b"1" and (end := self.early.find(b"\r\n\r\n")) >= 0:
+            self.early = self.early[end + 4 :]
+        return len(self.early) > 9 and self.early[9:10] != b"1"
 
     def _read(self) -> Task[bytes]:
         sock = self.sock
@@ -253,9 +261,9 @@ class Connection:
                     raise WireError("the connection was closed before the answer was complete")
                 return received
 
-    def _receive(self, method: str, received: bytes) -> Task[Response]:
-        early = bool(received)
-        if not early:
+    def _receive(self, method: str, *, is_early: bool) -> Task[Response]:
+        received, self.early = self.early, b""
+        if not is_early:
             yield READ
         while True:
             end = received.find(b"\r\n\r\n")
@@ -286,7 +294,7 @@ class Connection:
             if length < 0:
                 keep = False
             body = rest if len(rest) == length else (yield from self._read_body(rest, length))
-        if early or not keep:
+        if is_early or not keep:
             self.close()
         return Response(status, head, body)
 
