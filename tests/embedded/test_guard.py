@@ -16,7 +16,7 @@ from tests.embedded.conftest import aws_of
 from twobuckets.pipeline import cors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from twobuckets.aws.clients import Aws
     from twobuckets.local import Server
@@ -270,6 +270,81 @@ def test_a_page_of_a_configured_origin_gets_nothing_else(with_page: Aws, embedde
     assert "Contents" not in with_page.s3.list_objects_v2(Bucket="other")
 
 
+@pytest.fixture
+def api(guarded: Aws, embedded_server: Server) -> Iterator[str]:
+    """An HTTP API that answers nothing but that it has no such route."""
+    client: Any = boto3.client(
+        "apigatewayv2",
+        endpoint_url=embedded_server.endpoint_url,
+        region_name=embedded_server.region,
+        aws_access_key_id=embedded_server.access_key,
+        aws_secret_access_key=embedded_server.secret_key,
+    )
+    made = client.create_api(Name="page", ProtocolType="HTTP")["ApiId"]
+    client.create_stage(ApiId=made, StageName="$default", AutoDeploy=True)
+    yield made
+    client.delete_api(ApiId=made)
+
+
+def test_a_page_has_a_port_of_its_own_and_nothing_but_its_api_is_behind_it(
+    api: str, embedded_server: Server
+):
+    page = replace(embedded_server, port=embedded_server.page_port)
+    own = f"http://127.0.0.1:{page.port}"
+    link = {
+        "Sec_Fetch_Site": "cross-site",
+        "Sec_Fetch_Mode": "navigate",
+        "Sec_Fetch_Dest": "document",
+    }
+    at = f"/{api}/"
+    for method, path, headers in (
+        ("GET", at, {}),
+        # From a mail, by hand, and from the page itself.
+        ("GET", at, link),
+        ("GET", at, {"Sec_Fetch_Site": "none"}),
+        ("POST", f"{at}api/about", {"Origin": own, "Sec_Fetch_Site": "same-origin"}),
+        ("GET", at, {"Host": f"localhost:{page.port}"}),
+        # What leads to other services is taken away.
+        ("POST", f"{at}?Action=ListUsers&Version=2010-05-08", {"Origin": own}),
+        ("POST", at, {"Origin": own, "X_Amz_Target": "AWSLambda.Invoke"}),
+    ):
+        status, _, body = ask(page, method, path, b"", **headers)
+        assert (status, b"Not Found" in body) == (404, True), (method, path, headers, body)
+    refused: list[tuple[str, str, dict[str, str]]] = [
+        ("GET", "/", {}),
+        ("GET", f"/{BUCKET}", {}),
+        ("GET", f"/{BUCKET}/k", {}),
+        ("PUT", f"/{BUCKET}/k", {}),
+        ("GET", "/unknown/", {}),
+        ("POST", "/_ministack/reset", {}),
+        ("GET", f"/_aws/execute-api/{api}/$default/", {}),
+        ("GET", f"{at}../{BUCKET}/k", {}),
+        ("GET", f"{at}%2e%2e/{BUCKET}/k", {}),
+        ("GET", f"{at}/{BUCKET}", {}),
+        ("GET", f"{at}_ministack/health", {}),
+        ("PUT", at, {}),
+        ("DELETE", at, {}),
+        ("OPTIONS", at, {"Origin": EVIL}),
+        ("GET", at, {"Origin": EVIL}),
+        ("POST", at, {"Origin": EVIL}),
+        ("POST", at, {"Origin": "null"}),
+        ("POST", at, {"Origin": embedded_server.endpoint_url}),
+        ("GET", at, {**link, "Sec_Fetch_Dest": "iframe"}),
+        ("GET", at, {**link, "Sec_Fetch_Mode": "no-cors"}),
+        ("POST", at, link),
+        ("GET", at, {"Host": "evil.example"}),
+        ("GET", at, {"Host": f"evil.example:{page.port}"}),
+        ("GET", at, {"Host": f"{api}.execute-api.127.0.0.1:{page.port}"}),
+        ("GET", at, {"Host": f"127.0.0.1:{embedded_server.port}"}),
+    ]
+    for method, path, headers in refused:
+        status, answered, body = ask(page, method, path, b"", **headers)
+        assert (status, b"AccessDenied" in body) == (403, True), (method, path, headers, body)
+        assert "access-control-allow-origin" not in answered
+    # And the emulator's own port serves no page.
+    assert ask(embedded_server, "GET", at)[0] == 403
+
+
 def test_a_presigned_url_is_good_for_what_it_signs_and_nothing_else(
     guarded: Aws, embedded_server: Server
 ):
@@ -372,6 +447,7 @@ def test_the_server_listens_on_loopback_only(embedded_server: Server):
     with open("/proc/net/tcp", encoding="ascii") as table:
         for line in list(table)[1:]:
             address, state = line.split()[1], line.split()[3]
-            if state == "0A" and int(address.partition(":")[2], 16) == embedded_server.port:
+            ports = (embedded_server.port, embedded_server.page_port)
+            if state == "0A" and int(address.partition(":")[2], 16) in ports:
                 listening.append(address.partition(":")[0])
-    assert listening == ["0100007F"]
+    assert listening == ["0100007F"] * 2

@@ -50,6 +50,17 @@ class Server:
     secret_key: str = field(repr=False)
     log_file: Path
     region: str
+    page_port: int = 0
+
+    @property
+    def page_origins(self) -> tuple[str, ...]:
+        """The origins of upload pages, which are served on a port of their own."""
+        return (f"http://{HOST}:{self.page_port}", f"http://localhost:{self.page_port}")
+
+    def page_url(self, api_url: str) -> str:
+        """Return where the page of an HTTP API is here: no browser can resolve the API's host."""
+        api = api_url.partition("://")[2].partition(".")[0]
+        return f"{self.page_origins[0]}/{api}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,7 @@ def find_running(state_dir: Path) -> Server | None:
         secret_key=credentials.secret_key,
         log_file=state.log,
         region=REGION,
+        page_port=record.page_port,
     )
 
 

@@ -29,13 +29,15 @@ class ServerRecord:
     """The pid file's content: what a running server says about itself.
 
     `process_started` identifies the process behind `pid`, because the kernel gives pids out again.
-    `program` is the path of a file of the installation that it runs from.
+    `program` is the path of a file of the installation that it runs from, `page_port` that of
+    upload pages.
     """
 
     pid: int
     process_started: str
     port: int
     program: str = ""
+    page_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class StateDirectory:
     def port(self) -> Path:
         """The port of the last run; the next run takes it again if it is free."""
         return self.root / "port"
+
+    @property
+    def page_port(self) -> Path:
+        """The port of upload pages of the last run, likewise."""
+        return self.root / "page-port"
 
     @property
     def log(self) -> Path:
@@ -132,7 +139,7 @@ class StateDirectory:
         self.discard_temporary()
         for folder in (self.services, self.objects, self.root / "default"):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in (self.key, self.port, self.log, self.log.with_suffix(".log.1")):
+        for name in (self.key, self.port, self.page_port, self.log, self.log.with_suffix(".log.1")):
             name.unlink(missing_ok=True)
         for file in self.root.glob(f"{self.invocations.name}*"):
             file.unlink(missing_ok=True)

@@ -21,6 +21,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 FOREIGN_SITES = ("cross-site", "same-site")
+PAGE_METHODS = ("GET", "HEAD", "POST")
+OF_OTHER_SERVICES = frozenset(
+    {b"authorization", b"x-amz-target", b"x-amz-date", b"x-amz-security-token"}
+)
 
 
 def find_refusal(
@@ -57,6 +61,30 @@ def find_refusal(
         return None
     if not is_known(headers):
         return "The request names no access key of this server."
+    return None
+
+
+def find_page_refusal(headers: Headers, method: str, path: str, *, port: int) -> str | None:
+    """Return why the port of upload pages refuses a request, or None when the API may see it.
+
+    A page is its own origin, so that nothing in it is on the emulator's. Another page may do one
+    thing: lead a person here.
+    """
+    hosts = _values(headers, b"host")
+    if hosts not in ([f"127.0.0.1:{port}"], [f"localhost:{port}"]):
+        return "The Host header is not this page's address."
+    if any(
+        origin not in (f"http://{host}" for host in hosts) for origin in _values(headers, b"origin")
+    ):
+        return "Requests of other web pages are refused."
+    if any(site in FOREIGN_SITES for site in _values(headers, b"sec-fetch-site")):
+        navigates = method == "GET" and _values(headers, b"sec-fetch-mode") == ["navigate"]
+        if not navigates or _values(headers, b"sec-fetch-dest") != ["document"]:
+            return "Requests of other web pages are refused."
+    if method not in PAGE_METHODS:
+        return "A page has no such method."
+    if "/_" in path or ".." in path or "//" in path:
+        return "A page has no such path."
     return None
 
 

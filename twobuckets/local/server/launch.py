@@ -38,7 +38,8 @@ from twobuckets.local.state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from twobuckets.local.server.guard import Message, Receive, Scope, Send
 
@@ -98,6 +99,8 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     state.temporary.mkdir()
     listener = _listen(state, port)
     chosen = listener.getsockname()[1]
+    page_listener = _listen_again(state.page_port)
+    page_port = page_listener.getsockname()[1]
     credentials = state.read_credentials() or _new_credentials(state)
     _require_emulator()
     _configure(state, chosen)
@@ -120,7 +123,9 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
         queue.start(_concurrency())
         write_private(state.port, str(chosen))
         pid = os.getpid()
-        state.write_record(ServerRecord(pid, process_started(pid) or "", chosen, __file__))
+        write_private(state.page_port, str(page_port))
+        started = process_started(pid) or ""
+        state.write_record(ServerRecord(pid, started, chosen, __file__, page_port))
         reports.send(ready=True)
         reports.close()
 
@@ -138,9 +143,9 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
         state.discard_temporary()
         os._exit(0)
 
-    server = Gate(chosen, credentials.access_key, checkpoint.touch, ready, end)
+    server = Gate(chosen, page_port, credentials.access_key, checkpoint.touch, ready, end)
     try:
-        asyncio.run(_run(server, listener, give_up))
+        asyncio.run(_run(server, [listener, page_listener], give_up))
     finally:
         end()
         state.discard_temporary()
@@ -149,10 +154,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
 def _listen(state: StateDirectory, port: int | None) -> socket.socket:
     """Return a socket that accepts connections from now on; they wait for the server."""
     if port is None:
-        try:
-            return _bind(_last_port(state))
-        except (OSError, OverflowError):
-            return _bind(0)
+        return _listen_again(state.port)
     try:
         return _bind(port)
     except (OSError, OverflowError) as error:
@@ -162,6 +164,14 @@ def _listen(state: StateDirectory, port: int | None) -> socket.socket:
             f"Port {port} on {HOST} {reason}",
             "Give another --port, or leave it out to take a free one",
         ) from None
+
+
+def _listen_again(last: Path) -> socket.socket:
+    """Return a socket on the port that a file names, on another where that is not free."""
+    try:
+        return _bind(_read_port(last))
+    except (OSError, OverflowError):
+        return _bind(0)
 
 
 def _bind(port: int) -> socket.socket:
@@ -177,9 +187,9 @@ def _bind(port: int) -> socket.socket:
     return listener
 
 
-def _last_port(state: StateDirectory) -> int:
+def _read_port(file: Path) -> int:
     with suppress(OSError, ValueError):
-        return int(state.port.read_text())
+        return int(file.read_text())
     return 0
 
 
@@ -274,6 +284,7 @@ class Gate:
     def __init__(
         self,
         port: int,
+        page_port: int,
         access_key: str,
         touch: Callable[[], None],
         ready: Callable[[], None],
@@ -283,6 +294,7 @@ class Gate:
 
         self._emulator = app.app
         self._port = port
+        self._page_port = page_port
         self._access_key = access_key
         self._touch = touch
         self._ready = ready
@@ -293,6 +305,8 @@ class Gate:
         match scope["type"]:
             case "lifespan":
                 await self._live(scope, receive, send)
+            case "http" if (scope.get("server") or ("", 0))[1] == self._page_port:
+                await self._answer_page(scope, receive, send)
             case "http":
                 await self._answer(scope, receive, send)
             case _:
@@ -328,6 +342,36 @@ class Gate:
         await self._emulator(scope, receive, send)
         if scope["method"] not in ("GET", "HEAD"):
             self._touch()
+
+    async def _answer_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve `/API/…` from that HTTP API: nothing else is behind the port of pages."""
+        from ministack.services import apigateway
+
+        reason = guard.find_page_refusal(
+            scope["headers"], scope["method"], scope["path"], port=self._page_port
+        )
+        api, _, rest = scope["path"].lstrip("/").partition("/")
+        if reason is None and (not api or apigateway.find_api_scope(api) is None):
+            reason = "There is no such page."
+        if reason is not None:
+            logger.warning("Refused %s of a page: %s", scope["method"], reason)
+            await guard.refuse(send, reason)
+            return
+        path = f"/_aws/execute-api/{api}/$default/{rest}"
+        # What leads the emulator to its other services is in headers and in the query as well.
+        kept = [(n, v) for n, v in scope["headers"] if n.lower() not in guard.OF_OTHER_SERVICES]
+        await self._emulator(
+            {
+                **scope,
+                "path": path,
+                "raw_path": path.encode(),
+                "query_string": b"",
+                "headers": kept,
+            },
+            receive,
+            send,
+        )
+        self._touch()
 
     def _is_known(self, headers: guard.Headers, scope: Scope) -> bool:
         """Tell whether the emulator will take the request for one of a key that exists here."""
@@ -384,13 +428,15 @@ def _is_form_upload(method: str, headers: dict[str, str]) -> bool:
     return method == "POST" and headers.get("content-type", "").startswith("multipart/form-data")
 
 
-async def _run(server: Gate, listener: socket.socket, give_up: Callable[[], None]) -> None:
+async def _run(
+    server: Gate, listeners: Sequence[socket.socket], give_up: Callable[[], None]
+) -> None:
     """Serve until a signal; `give_up` is called when connections do not end after it."""
     from hypercorn.asyncio import serve as serve_http
     from hypercorn.config import Config
 
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
+    config.bind = [f"fd://{listener.detach()}" for listener in listeners]
     config.keep_alive_timeout = 75
     config.graceful_timeout = GRACE_SECONDS
     config.loglevel = "WARNING"
