@@ -20,7 +20,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (
     {"__main__"},
     {"cli"},
-    {"stack", "upload", "doctor", "reprocess", "artifact", "local", "trace", "probe", "watch"},
+    {
+        "stack",
+        "links",
+        "upload",
+        "doctor",
+        "reprocess",
+        "artifact",
+        "local",
+        "trace",
+        "probe",
+        "watch",
+    },
     # What became of a file is asked by most rooms, and told by the log alone.
     {"logs"},
     # The noun: what a pipeline's buckets, objects and function are and say means the same to all.
@@ -28,8 +39,9 @@ LEVELS = (
     {"s3", "settings", "parallel", "lists", "database"},
     # What AWS's error codes mean is asked by whoever talks to it.
     {"aws"},
-    {"records"},
-    {"units", "text", "errors", "prices", "manual", "page"},
+    # It runs in Lambda, and shares with whoever mints links what a link is.
+    {"records", "broker"},
+    {"units", "text", "errors", "prices", "manual", "page", "sigv4"},
     {"processor"},
 )
 # Top-level packages that only these places import (a prefix of the dotted module's name).
@@ -50,12 +62,13 @@ HOMONYMS = {
 }
 # Calls and names that only these places use.
 USED_ONLY_IN = {
-    "print": ("processor",),
+    "print": ("processor", "broker"),
     "sys.exit": ("cli", "local.server", "processor.__main__"),
     "os.environ": (
         "cli",
         "settings",
         "processor",
+        "broker",
         "local.server",
         "artifact.probe",
         "artifact.installers",

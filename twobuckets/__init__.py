@@ -22,6 +22,7 @@ The verbs: each reads, plans, and applies what was agreed to
     artifact/starter/  the project that `init` writes
     stack/           deploys, changes and deletes the CloudFormation stack
     upload/          gets files into staging, and goes on where it was interrupted
+    links/           makes links to the upload page, lists and ends them
     doctor/          says what is wrong, since when and why, and fixes what is safe to fix
     reprocess/       gets objects processed again without losing one
     watch/           looks at the pipeline again and again
@@ -46,6 +47,7 @@ The outside world
     parallel.py      threads for calls that wait on AWS
 
 Plain values
+    sigv4.py         how AWS signs a request to S3
     records.py       records as lines of JSON
     errors.py        what a user can cause or meet, with its exit status and a way on
     text.py          what is safe to show, and to paste into a shell
@@ -57,6 +59,7 @@ Plain values
 Inside Lambda
     processor/       processes a version, archives exactly it, deletes exactly it; imports nothing
                      of the rest, which imports its contract and its judgement of versions
+    broker/          signs uploads for the page; of the rest it brings page/ and sigv4.py only
 
 
 THE WAY OF A KEY

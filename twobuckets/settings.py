@@ -30,6 +30,7 @@ DEFAULT: Final = "default"
 ROLES: Final = ("staging", "archive")
 """What a bucket is in a pipeline."""
 _FLAG: Final = "flag"
+_LONGEST_LINE: Final = 200
 _OLDEST_MINOR: Final = 11
 """The oldest Python 3 that the processor runs on."""
 _SET_BY_THE_TEMPLATE: Final = frozenset(
@@ -212,6 +213,28 @@ def _timeout(value: object) -> timedelta:
     return parsed
 
 
+def _signature_life(value: object) -> timedelta:
+    """A signature ends with the role's credentials, which Lambda renews within 12 hours."""
+    life = _timeout(value)
+    if not timedelta(minutes=1) <= life <= timedelta(hours=12):
+        raise _Invalid('a duration from 1m to 12h, such as "1h"')
+    return life
+
+
+def _line(value: object) -> str:
+    line = _text(value)
+    if len(line) > _LONGEST_LINE or not line.isprintable():
+        raise _Invalid(f"a line of at most {_LONGEST_LINE} characters")
+    return line
+
+
+def _colour(value: object) -> str:
+    colour = _text(value).lower()
+    if not re.fullmatch(r"#[0-9a-f]{6}", colour):
+        raise _Invalid("a colour as six hex digits after a #, such as #0b5cad")
+    return colour
+
+
 def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
@@ -376,6 +399,28 @@ class Settings:
     """The least severe log record that is kept."""
     alarm_topic_arn: str | None = _setting("deploy.alarm_topic_arn", _topic)
     """The SNS topic that is told when the processor has given up on a file."""
+
+    # The upload page: a part of the stack when it is enabled.
+    page_enabled: bool = _setting("page.enabled", _yes_or_no, default=False)
+    """Whether the stack has a web page that takes files from whoever has a link."""
+    page_title: str | None = _setting("page.title", _line)
+    """The page's title, where a link has none of its own."""
+    page_sentence: str | None = _setting("page.sentence", _line)
+    """A sentence under the title."""
+    page_accent: str | None = _setting("page.accent", _colour)
+    """The page's colour, such as `#0b5cad`."""
+    page_throttle_rate: int = _setting("page.throttle_rate", _whole(1), default=20)
+    """Requests a second that the page's API takes from everybody together."""
+    page_throttle_burst: int = _setting("page.throttle_burst", _whole(1), default=40)
+    """Requests that it takes at once."""
+    page_signature_life: timedelta = _setting(
+        "page.signature_life", _signature_life, default=timedelta(hours=1)
+    )
+    """The longest life of a signature that the page is given."""
+    page_longest_link: timedelta = _setting(
+        "page.longest_link", _timeout, default=timedelta(days=30)
+    )
+    """The longest life of a link."""
 
     # Estimates of costs start from this price of S3 Standard.
     usd_per_gb_month: float = _setting("prices.usd_per_gb_month", _price, default=0.023)

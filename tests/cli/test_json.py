@@ -29,6 +29,8 @@ FORMS: dict[str, int] = {
     "presign some.txt": 0,
     "presign some.txt --post --max-size 1MB": 0,
     "presign some.txt --multipart 2": 0,
+    "presign some.txt --page -": 0,
+    "presign some.txt --page-link": 0,
     "credentials some.txt --role-arn arn:aws:iam::123456789012:role/upload": 0,
     "credentials some.txt --format json --role-arn arn:aws:iam::123456789012:role/upload": 0,
     "ls staging": 0,
@@ -53,7 +55,7 @@ FORMS: dict[str, int] = {
     "help": 0,
     "help output": 0,
 }
-ELSEWHERE = {"deploy", "destroy", "redrive", "local start", "local stop", "local exec"}
+ELSEWHERE = {"deploy", "destroy", "link", "redrive", "local start", "local stop", "local exec"}
 
 
 @pytest.fixture

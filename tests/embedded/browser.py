@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,6 @@ from twobuckets.cli import cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from playwright.sync_api import BrowserContext, Page, Playwright
 
@@ -93,6 +94,11 @@ SETTINGS = """
 stack = "local"
 [deploy]
 cors_origins = ["null"]
+[page]
+enabled = true
+title = "Files for us"
+sentence = "Ask Ada."
+accent = "#f2c500"
 """
 
 
@@ -121,6 +127,8 @@ class Visitor:
 
     context: BrowserContext
     page: Page
+    profile: Path
+    line: Any = None
     sent: list[str] = field(default_factory=list)
     """The numbers of the parts that arrived, in their order."""
     errors: list[str] = field(default_factory=list)
@@ -164,14 +172,40 @@ class Visitor:
         """Wait until the files are in these states."""
         self.wait(lambda: self.states() == list(states), seconds=seconds)
 
-    def slow_down(self, bytes_per_second: int) -> None:
-        """Send no faster than that; 0 for no limit."""
-        session = self.context.new_cdp_session(self.page)
-        session.send("Network.enable")
-        session.send(
+    def stored(self) -> str:
+        """Return all that the page keeps in the browser, as text."""
+        kept = self.page.evaluate(
+            """() => new Promise(resolve => {
+              const opening = indexedDB.open('uploads')
+              opening.onsuccess = () => {
+                const asked = opening.result.transaction('uploads').objectStore('uploads').getAll()
+                asked.onsuccess = () => { opening.result.close(); resolve(asked.result) }
+              }
+            })"""
+        )
+        return json.dumps(kept) + str(self.page.evaluate("JSON.stringify(localStorage)"))
+
+    def kill(self) -> None:
+        """End the browser's processes as a crash or a flat battery does."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"--user-data-dir={self.profile}".encode() in words:
+                os.kill(int(folder.name), signal.SIGKILL)
+        for lock in self.profile.glob("Singleton*"):
+            lock.unlink()
+
+    def slow_down(self, bytes_per_second: int, *, offline: bool = False) -> None:
+        """Send no faster than that, 0 for no limit; or not at all."""
+        if self.line is None:
+            self.line = self.context.new_cdp_session(self.page)
+            self.line.send("Network.enable")
+        self.line.send(
             "Network.emulateNetworkConditions",
             {
-                "offline": False,
+                "offline": offline,
                 "latency": 0,
                 "downloadThroughput": -1,
                 "uploadThroughput": bytes_per_second or -1,
@@ -194,17 +228,19 @@ def visit(playwright: Playwright, tmp_path: Path) -> Iterator[Callable[..., Visi
             **options,
         )
         opened.append(context)
-        return visitor_of(context)
+        return visitor_of(context, tmp_path / profile)
 
     yield open_browser
     for context in opened:
-        context.close()
+        # One that was killed is closed.
+        with suppress(Exception):
+            context.close()
 
 
-def visitor_of(context: BrowserContext) -> Visitor:
+def visitor_of(context: BrowserContext, profile: Path) -> Visitor:
     """Return a visitor on the first page of a browser."""
     page = context.pages[0] if context.pages else context.new_page()
-    visitor = Visitor(context, page)
+    visitor = Visitor(context, page, profile)
     page.on("pageerror", lambda error: visitor.errors.append(str(error)))
     page.on("console", lambda m: visitor.errors.append(m.text) if m.type == "error" else None)
 

@@ -36,7 +36,14 @@ from zipfile import BadZipFile, ZipFile
 
 from twobuckets.artifact.bytecode import compile_modules
 from twobuckets.artifact.confidential import require_nothing_confidential
-from twobuckets.artifact.contents import Entry, iter_runtime, iter_source, iter_wheels, merge
+from twobuckets.artifact.contents import (
+    Entry,
+    iter_broker,
+    iter_runtime,
+    iter_source,
+    iter_wheels,
+    merge,
+)
 from twobuckets.artifact.importing import require_importable
 from twobuckets.artifact.packing import published, sha256_of, write_zip
 from twobuckets.artifact.pythons import find_python, how_to_get
@@ -55,10 +62,12 @@ __all__ = [
     "NATIVE",
     "UNZIPPED_LIMIT_BYTES",
     "Artifact",
+    "BrokerArtifact",
     "Content",
     "LastBuilt",
     "PackedFile",
     "build",
+    "build_broker",
     "build_configured",
     "find_built",
     "native_runtime",
@@ -72,6 +81,7 @@ UNZIPPED_LIMIT_BYTES = 250 * 1024 * 1024
 
 # Hidden, so that a build of the whole folder does not pack the build before it.
 _DEFAULT_OUT = Path(".twobuckets", "processor.zip")
+_BROKER_OUT = Path(".twobuckets", "broker.zip")
 _PROCESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -215,6 +225,26 @@ def build(
         notes=(*installed.notes, *notes),
         files=tuple(PackedFile(entry.path, entry.size_bytes, entry.origin) for entry in entries),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerArtifact:
+    """The zip of the upload page's broker; `sha256` is lower-case hex over its bytes."""
+
+    path: Path
+    sha256: str
+
+
+def build_broker(settings: Settings) -> BrokerArtifact:
+    """Build the artifact of the broker, which is the same for everybody with this version.
+
+    It goes beside the processor's. Raises TwoBucketsError when it can't be written.
+    """
+    out = settings.directory / _BROKER_OUT
+    _keep_out_of_git(out.parent)
+    with published(out) as draft:
+        write_zip(merge(("twobuckets", iter_broker())), draft)
+        return BrokerArtifact(out, sha256_of(draft))
 
 
 def build_configured(settings: Settings, *, out: Path | None = None) -> Artifact:

@@ -81,6 +81,15 @@ def iter_runtime() -> Iterator[Entry]:
     yield from _walk(root / "processor", "twobuckets/processor/", _byte_code, "runtime")
 
 
+def iter_broker() -> Iterator[Entry]:
+    """Yield all that the upload page's broker is: its own room, the page, and how to sign."""
+    root = Path(twobuckets.__file__).parent
+    for name in ("__init__.py", "sigv4.py"):
+        yield _entry(root / name, f"twobuckets/{name}", "runtime")
+    for room in ("broker", "page"):
+        yield from _walk(root / room, f"twobuckets/{room}/", _byte_code, "runtime")
+
+
 def iter_wheels(folder: Path) -> Iterator[Entry]:
     """Yield what the wheels installed in a folder need at run time, without installers' traces.
 

@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "status": "Show the pipeline at a glance.",
     "upload": "Upload files to staging.",
     "presign": "Sign an upload for somebody else.",
+    "link": "Make a link to the upload page.",
     "credentials": "Get credentials that can upload one key.",
     "ls": "List objects, or incomplete multipart uploads.",
     "cat": "Write the bytes of a file to standard output.",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from twobuckets.aws.clients import Aws
     from twobuckets.aws.s3_access import S3Keys
+    from twobuckets.links.page import PageOfStack
     from twobuckets.prices import Prices
     from twobuckets.s3.engine import Endpoint, Keys, Sender, SigV4Signer
     from twobuckets.settings import Pipeline, Settings
@@ -178,6 +179,29 @@ class App:
                 why = f"That is because of s3://{bucket}: {REQUESTER_PAYS}."
                 return DeniedError(error.message, hint=f"{why} {payment_hint(bucket)}")
         return error
+
+    def page_origins(self, outputs: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the origins that the upload page of a stack has, none when it has no page."""
+        from twobuckets import local
+
+        url = outputs.get("PageUrl")
+        if url is None:
+            return ()
+        server = local.find_running(self.local_state) if self.settings.is_local else None
+        return (url.rstrip("/"),) if server is None else server.page_origins
+
+    def upload_page(self) -> PageOfStack:
+        """Return the stack's upload page. Raises NotFoundError when it has none."""
+        from dataclasses import replace
+
+        from twobuckets import local
+        from twobuckets.links.page import require_page
+        from twobuckets.stack.outputs import require_outputs
+
+        stack = self.require_stack()
+        page = require_page(stack, require_outputs(self.aws.cloudformation, stack))
+        server = local.find_running(self.local_state) if self.settings.is_local else None
+        return page if server is None else replace(page, url=server.page_url(page.url))
 
     def require_stack(self) -> str:
         """Return the stack that is meant. Raises UsageError when none is named."""

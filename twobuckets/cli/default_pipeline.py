@@ -37,8 +37,21 @@ def require_outputs(
             project = project_or_new(settings, state / "default")
             with out.waiting("Deploying the pipeline"):
                 _deploy(aws, project, sleep=sleep)
+                _admit_page(aws, state, sleep=sleep)
             out.note(f"Deployed the stack local with {project.directory / project.source}")
     return require_outputs_of(aws.cloudformation, settings_.LOCAL)
+
+
+def _admit_page(aws: Aws, state: Path, *, sleep: Callable[[float], None]) -> None:
+    from twobuckets import local
+    from twobuckets.links.page import admit_page
+    from twobuckets.stack.outputs import require_outputs as require_outputs_of
+
+    outputs = require_outputs_of(aws.cloudformation, settings_.LOCAL)
+    server = local.find_running(state)
+    if "PageUrl" in outputs and server is not None:
+        bucket = outputs["StagingBucket"]
+        admit_page(aws.s3, bucket, settings_.LOCAL, server.page_origins, sleep=sleep)
 
 
 def _has_named_pair(aws: Aws, settings: Settings) -> bool:
@@ -50,13 +63,14 @@ def _has_named_pair(aws: Aws, settings: Settings) -> bool:
 
 
 def _deploy(aws: Aws, project: Settings, *, sleep: Callable[[float], None]) -> None:
-    from twobuckets.artifact import build_configured
+    from twobuckets.artifact import build_broker, build_configured
     from twobuckets.stack import artifacts
     from twobuckets.stack.existing import settle
     from twobuckets.stack.plan import apply
     from twobuckets.stack.project import find_place, plan_project
 
     artifact = build_configured(project)
+    broker = build_broker(project) if project.page_enabled else None
     place = find_place(aws)
     planned, settlements = plan_project(
         aws,
@@ -65,9 +79,12 @@ def _deploy(aws: Aws, project: Settings, *, sleep: Callable[[float], None]) -> N
         None,
         place=place,
         artifact_sha256=artifact.sha256,
+        broker_sha256=None if broker is None else broker.sha256,
         sleep=sleep,
     )
-    artifacts.upload(aws.s3, place, artifact.path, artifact.sha256)
+    for built in (artifact, broker):
+        if built is not None:
+            artifacts.upload(aws.s3, place, built.path, built.sha256)
     for _ in apply(aws.cloudformation, planned, sleep=sleep):
         pass
     for settlement in settlements:

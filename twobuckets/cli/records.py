@@ -44,6 +44,23 @@ class TemplateSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkSummary:
+    """What `link` did."""
+
+    type_name: ClassVar[str] = "summary"
+    minted: int
+    revoked: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinksSummary:
+    """How many links `ls links` showed."""
+
+    type_name: ClassVar[str] = "summary"
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
 class ContentBlock:
     """A block of an object's bytes, from `offset` of what was asked for on."""
 

@@ -46,6 +46,11 @@ TOPICS: Final = (
         "Files, folders and streams into staging, by you or by somebody without credentials.",
         ("upload", "presign", "credentials"),
     ),
+    Topic(
+        "browsers",
+        "The upload page and its links: what senders see, what holders can do, the API.",
+        ("link",),
+    ),
     Topic("clients", "rclone, s5cmd, the AWS CLI, SDKs and curl with credentials for one key."),
     Topic(
         "status",

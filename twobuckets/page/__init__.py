@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import re
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 _PLACE: Final = re.compile(r"\{(policy|style|data|script)\}")
@@ -45,6 +45,16 @@ def offer_page(offer: object, *, origin: str) -> str:
     )
 
 
+def broker_page(origin: str) -> tuple[str, str]:
+    """Return the page that asks a broker beside it to sign, as HTML, and its policy for a header.
+
+    `origin` is where the signed requests go. The HTML is the same for everybody, and no secret.
+    """
+    script, style = _script("broker"), _read("style.css")
+    policy = _policy(script, style, "'self'", origin) + "; frame-ancestors 'none'"
+    return _fill(style=style, script=script, policy="", data=""), policy
+
+
 def _policy(script: str, style: str, *origins: str) -> str:
     """Return the Content-Security-Policy under which only our own script and style run."""
     return "; ".join(
@@ -75,4 +85,4 @@ def _fill(**parts: str) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files("twobuckets.page").joinpath(name).read_text("utf-8")
+    return Path(__file__).with_name(name).read_text("utf-8")

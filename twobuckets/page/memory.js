@@ -1,57 +1,32 @@
-// What survives a reload: which uploads were begun here, and where the browser can keep one, a
-// handle of the file, so that it need not be chosen again. No signature and no token is kept.
+// What survives a reload, and a killed browser: which uploads were begun here and, where the browser
+// gives one, a handle of the file, so that it need not be chosen again. No signature and no token is
+// kept. Where nothing can be kept, as in some private windows, a reload begins an upload again.
 const memory = {
-  all() {
-    try {
-      return JSON.parse(localStorage.getItem('uploads')) ?? {}
-    } catch {
-      return {}
-    }
+  all: async () => (await memory.ask('readonly', uploads => uploads.getAll())) ?? [],
+  find: ({ mark }) => memory.ask('readonly', uploads => uploads.get(mark)),
+  drop: ({ mark }) => memory.ask('readwrite', uploads => uploads.delete(mark)),
+
+  keep({ mark, link, path, size, modified, key, upload_id, part_bytes, delivery, claim, handle }) {
+    const kept = { mark, link, path, size, modified, key, upload_id, part_bytes, delivery, claim, handle }
+    return this.ask('readwrite', uploads => uploads.put(kept))
   },
 
-  write(uploads) {
-    try {
-      localStorage.setItem('uploads', JSON.stringify(uploads))
-    } catch {
-      // Private windows and full disks: the upload goes on, and a reload begins it again.
-    }
-  },
-
-  find(upload) {
-    return this.all()[upload.mark]
-  },
-
-  keep(upload) {
-    const { link, path, size, modified, key, upload_id, part_bytes, delivery } = upload
-    this.write({ ...this.all(), [upload.mark]: { mark: upload.mark, link, path, size, modified, key, upload_id, part_bytes, delivery } })
-    if (upload.handle) handles.put(upload.mark, upload.handle)
-  },
-
-  drop({ mark }) {
-    const uploads = this.all()
-    delete uploads[mark]
-    this.write(uploads)
-    handles.delete(mark)
-  },
-}
-
-const handles = {
-  // Resolves with what a request of the store gives, undefined where there is no store.
+  // Resolves once what was asked for is done, and on the disk; with undefined where it can't be.
   async ask(mode, request) {
     try {
-      const opening = indexedDB.open('handles', 1)
-      opening.onupgradeneeded = () => opening.result.createObjectStore('files')
+      const opening = indexedDB.open('uploads', 1)
+      opening.onupgradeneeded = () => opening.result.createObjectStore('uploads', { keyPath: 'mark' })
       const database = await settled(opening)
-      const answer = await settled(request(database.transaction('files', mode).objectStore('files')))
+      const transaction = database.transaction('uploads', mode, { durability: 'strict' })
+      const done = new Promise(resolve => { transaction.oncomplete = resolve })
+      const answer = await settled(request(transaction.objectStore('uploads')))
+      await done
       database.close()
       return answer
     } catch {
       return undefined
     }
   },
-  get: mark => handles.ask('readonly', store => store.get(mark)),
-  put: (mark, handle) => handles.ask('readwrite', store => store.put(handle, mark)),
-  delete: mark => handles.ask('readwrite', store => store.delete(mark)),
 }
 const settled = request => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result)

@@ -72,6 +72,8 @@ function refusalOf(file) {
   if (terms.size_bytes != null && file.size !== terms.size_bytes) {
     return say('wrongSize', { size: sayBytes(terms.size_bytes), has: sayBytes(file.size) })
   }
+  const extension = file.name.slice(file.name.lastIndexOf('.') + 1).toLowerCase()
+  if (terms.types?.length && !terms.types.includes(extension)) return say('wrongType', { types: terms.types.join(', ') })
   if (file.size > terms.max_bytes) return say('tooLarge', { size: sayBytes(terms.max_bytes) })
   return null
 }
@@ -124,7 +126,7 @@ async function stayAwake(isBusy) {
 
 function saveReceipt() {
   const lines = uploads.filter(upload => upload.isOver && upload.state !== 'cancelled')
-    .map(upload => `${upload.path}\n  ${upload.size.toLocaleString(LANGUAGE)} B, CRC64NVME ${upload.crc64nvme}\n  ${upload.note}\n  ${upload.key}`)
+    .map(upload => `${upload.path}\n  ${upload.size.toLocaleString(LOCALE)} B, CRC64NVME ${upload.crc64nvme}\n  ${upload.note}\n  ${upload.key}`)
   const text = `${say('receiptTitle')}: ${terms.title || document.title}\n${sayInstant(Date.now() / 1000)}\n\n${lines.join('\n')}\n`
   const link = document.createElement('a')
   link.href = URL.createObjectURL(new Blob([text], { type: 'text/plain' }))
@@ -172,25 +174,24 @@ function showKept(kept, resume) {
 }
 
 async function offerKept() {
-  const known = Object.values(memory.all()).filter(kept => kept.link === signer.link)
+  const known = (await memory.all()).filter(kept => kept.link === signer.link)
   for (const kept of known.length || !signer.single ? known : [await signer.start({ size: 0 })]) {
     const sent = await keptBytes(kept)
     if (sent === null) {
-      memory.drop(kept)
+      await memory.drop(kept)
       if (signer.single) throw problem('ended')
     } else if (kept.path) {
-      const handle = await handles.get(kept.mark)
       const note = say('keptOf', { sent: sayBytes(sent), size: sayBytes(kept.size) })
-      showKept({ ...kept, note }, handle && (() => continueWith(handle, kept)))
+      showKept({ ...kept, note }, kept.handle && (() => continueWith(kept)))
     } else if (sent) {
       showKept({ ...kept, path: kept.key, note: say('keptSent', { sent: sayBytes(sent) }) })
     }
   }
 }
 
-async function continueWith(handle, kept) {
+async function continueWith({ handle, path }) {
   if (await handle.requestPermission?.({ mode: 'read' }) === 'denied') return
-  await add(await handle.getFile(), kept.path, handle)
+  await add(await handle.getFile(), path, handle)
 }
 
 // How much S3 has of an upload; null when there is no such upload any more.
@@ -218,10 +219,11 @@ async function begin() {
     showTerms()
     await offerKept()
   } catch (error) {
-    return $('terms').textContent = error.message
+    return $('terms').textContent = error instanceof Refused ? sayRefusal(error) : error.message
   }
   $('drop').hidden = false
   $('files').multiple = !signer.single
+  if (terms.types?.length) $('files').accept = terms.types.map(type => `.${type}`).join()
   $('pick-folder').hidden = signer.single || !('webkitdirectory' in $('folder'))
   $('pick').onclick = pick
   $('pick-folder').onclick = () => $('folder').click()
@@ -241,11 +243,24 @@ async function begin() {
 
 function showTerms() {
   if (terms.title) $('title').textContent = document.title = terms.title
-  $('sentence').textContent = terms.sentence ?? (terms.key ? say('forKey', { key: terms.key }) : '')
+  $('sentence').textContent = terms.sentence || (terms.key ? say('forKey', { key: terms.key }) : '')
   $('sentence').hidden = !$('sentence').textContent
-  const until = sayInstant(terms.expires_at)
-  $('terms').textContent = terms.size_bytes != null ? say('termsExact', { size: sayBytes(terms.size_bytes), until })
-    : terms.max_bytes != null ? say('terms', { size: sayBytes(terms.max_bytes), until }) : say('termsOpen', { until })
+  if (terms.accent) useAccent(terms.accent)
+  const values = { until: sayInstant(terms.expires_at), size: sayBytes(terms.size_bytes ?? terms.max_bytes ?? 0), n: terms.max_files }
+  const name = terms.size_bytes != null ? 'termsExact' : terms.max_files != null ? 'termsMany' : terms.max_bytes != null ? 'terms' : 'termsOpen'
+  const types = terms.types?.length ? ` ${say('termsTypes', { types: terms.types.join(', ') })}` : ''
+  $('terms').textContent = say(name, values) + types
+}
+
+// The operator's colour, and black or white on it, whichever is easier to read (WCAG 2, contrast).
+function useAccent(accent) {
+  const [red, green, blue] = accent.match(/[0-9a-f]{2}/gi).map(digits => {
+    const share = parseInt(digits, 16) / 255
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4
+  })
+  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+  document.documentElement.style.setProperty('--accent', accent)
+  document.documentElement.style.setProperty('--on-accent', luminance > 0.179 ? '#000' : '#fff')
 }
 
 begin()

@@ -19,6 +19,13 @@ class Refused extends Error {
     return this.status === 0 || this.status === 429 || this.status >= 500 || PASSING.has(this.code)
   }
 }
+// What a refusal means to a person.
+function sayRefusal(error) {
+  const known = `refusal-${error.code}`
+  if (known in WORDS.en) return say(known)
+  // The broker's own sentence is for people, S3's is not.
+  return error.isTold ? error.message : say('refused', { code: error.code })
+}
 class Stopped extends Error {} // by the person
 class Problem extends Error {} // its message is for the person, and trying again won't do
 const problem = (name, values) => new Problem(say(name, values))
@@ -106,8 +113,8 @@ async function persist(attempt, { signal, file, onTrouble } = {}) {
 async function explainSilence(error, file, failures) {
   if (file?.size) await read(file.slice(0, 1))
   if (failures !== 1 || !error.url) return
-  const { origin, pathname } = new URL(error.url)
+  const { origin, hostname, pathname } = new URL(error.url)
   if (readable.has(origin)) return
   const answers = await fetch(origin, { mode: 'no-cors' }).then(() => true, () => false)
-  if (answers) throw problem('cors', { bucket: signer.bucket ?? pathname.split('/')[1], origin: window.origin })
+  if (answers) throw problem('cors', { bucket: signer.bucket ?? (/^(s3|[\d.]+$|localhost)/.test(hostname) ? pathname.split('/')[1] : hostname.split('.s3.')[0]), origin: window.origin })
 }

@@ -74,18 +74,19 @@ class Upload {
     this.show('running', say('starting'))
     try {
       await alone(this.mark, () => this.transfer(this.stopping.signal))
-      memory.drop(this)
+      await memory.drop(this)
       this.show('received', say('received'))
     } catch (error) {
       this.moving.clear()
       if (error instanceof Stopped) this.show(this.stopped, say(this.stopped))
-      else if (error instanceof Refused) this.show('failed', say('refused', { code: error.code }))
+      else if (error instanceof Refused) this.show('failed', sayRefusal(error))
       else this.show('failed', error.message)
     }
   }
 
   async transfer(signal) {
     const options = { signal, file: this.file, onTrouble: note => this.show('running', note) }
+    if (signer.puts?.(this.size)) return this.put(options)
     let kept = await this.open(options)
     for (let rounds = 0; ; rounds++) {
       const missing = await this.compare(kept, signal)
@@ -98,9 +99,32 @@ class Upload {
     await this.complete(kept, options)
   }
 
+  // A small file goes in one request.
+  async put(options) {
+    this.crc64nvme = crcs.text(await crcs.of(this.file))
+    this.began = performance.now()
+    this.before = 0
+    await persist(async () => {
+      const plan = await signer.start(this)
+      this.adopt({ ...plan, delivery: this.delivery })
+      const onProgress = bytes => { this.moving.set(1, bytes); this.progressed() }
+      try {
+        await send(plan.put, { ...options, body: this.file, onProgress })
+      } catch (error) {
+        // The key is this file's own: what is there is an earlier try, whose answer was lost.
+        if (error.status !== 412 || !this.isTried) {
+          this.isTried ||= error.status === 0
+          throw error.status === 412 ? problem('taken') : error
+        }
+      }
+    }, options)
+    this.moving.clear()
+    this.done = this.size
+  }
+
   // Go on with the upload of an earlier visit, or begin one; resolves with the parts in S3.
   async open(options) {
-    if (!this.upload_id) this.adopt(memory.find(this) ?? this)
+    if (!this.upload_id) this.adopt((await memory.find(this)) ?? this)
     const isNew = !this.upload_id
     if (isNew) await this.begin(options)
     if (isNew && !signer.single) return new Map()
@@ -108,21 +132,22 @@ class Upload {
       return await this.listed(options)
     } catch (error) {
       if (error.code !== 'NoSuchUpload') throw error
-      memory.drop(this)
+      await memory.drop(this)
       this.upload_id = null
       if (signer.single) throw problem('ended')
       return this.open(options)
     }
   }
 
-  adopt({ key, upload_id, part_bytes, delivery }) {
-    Object.assign(this, { key, upload_id, part_bytes, delivery })
+  adopt({ key, upload_id, part_bytes, delivery, claim }) {
+    Object.assign(this, { key, upload_id, part_bytes, delivery, claim })
   }
 
   async begin(options) {
     const plan = await persist(() => signer.start(this), options)
     this.adopt({ ...plan, delivery: this.delivery })
-    memory.keep(this)
+    if (plan.create) this.upload_id = textIn(await persist(() => send(plan.create, options), options), 'UploadId')
+    await memory.keep(this)
   }
 
   // Return the numbers of the parts that S3 lacks, or has otherwise than the file.
@@ -241,7 +266,7 @@ function completing(parts) {
 
 // Forget an upload, and take back what S3 has of it.
 async function discard(upload) {
-  memory.drop(upload)
+  await memory.drop(upload)
   if (!upload.upload_id || !signer.abort) return
   await persist(async () => send(await signer.abort(upload))).catch(() => {})
   upload.upload_id = null
@@ -286,13 +311,16 @@ const fates = {
   async look(item) {
     const { upload } = item
     try {
-      const xml = await send(await signer.state(upload))
+      upload.question ??= await signer.state(upload)
+      const xml = await send(upload.question)
       // Asked for one key, S3 lists a longer one that begins with it.
       const keys = [...xml.querySelectorAll('Contents > Key')].map(key => decodeURIComponent(key.textContent.replaceAll('+', ' ')))
       if (!keys.includes(upload.key)) return upload.show('processed', say('processed'))
       upload.show('received', say('receivedWaiting'))
     } catch (error) {
-      if (error instanceof Refused && !error.passes) return // what was received stays received
+      // What was received stays received.
+      if (error instanceof Refused && !error.passes && !error.isExpired) return
+      if (error.isExpired) delete upload.question
     }
     item.pause = Math.min(30_000, item.pause * 1.5)
     item.due = performance.now() + item.pause

@@ -6,6 +6,8 @@ const WORDS = {
     title: { one: 'Upload a file', other: 'Upload files' },
     forKey: 'For {key}',
     terms: 'Files of up to {size}, until {until}.',
+    termsMany: { one: 'One file of up to {size}, until {until}.', other: 'Up to {n} files of up to {size} each, until {until}.' },
+    termsTypes: 'Types: {types}.',
     termsExact: 'One file of exactly {size}, until {until}.',
     termsOpen: 'Until {until}.',
     dropHere: { one: 'Drop the file here, or', other: 'Drop files or folders here, or' },
@@ -47,17 +49,24 @@ const WORDS = {
     unsure: 'The connection broke at the very end, and the file has probably arrived. Ask before you send it again.',
     taken: 'Another file is waiting under this name. Ask for a new page.',
     wrongSize: 'This page takes a file of exactly {size}; this one has {has}.',
+    wrongType: 'Only files of these types can be sent here: {types}.',
     tooLarge: 'Larger than {size}, which is the most that can be sent here.',
     otherTab: 'This file is being sent in another tab.',
     differs: 'What arrived is not what was sent. Tell whoever sent you this page.',
     incomplete: 'Not all of the file has arrived. Try again.',
     refused: 'The storage refused it ({code}).',
+    'refusal-no-link': 'This link is incomplete, does not exist or was withdrawn. Ask for a new one.',
+    'refusal-link-expired': 'This link has expired. Ask for a new one.',
+    'refusal-too-many-files': 'This link has had all the files that it was good for.',
+    'refusal-name-too-long': 'The name of the file, with its folders, is too long.',
     tooOld: 'This browser is too old for this page.',
   },
   de: {
     title: { one: 'Datei hochladen', other: 'Dateien hochladen' },
     forKey: 'Für {key}',
     terms: 'Dateien bis {size}, bis {until}.',
+    termsMany: { one: 'Eine Datei bis {size}, bis {until}.', other: 'Bis zu {n} Dateien von je bis zu {size}, bis {until}.' },
+    termsTypes: 'Dateitypen: {types}.',
     termsExact: 'Eine Datei von genau {size}, bis {until}.',
     termsOpen: 'Bis {until}.',
     dropHere: { one: 'Die Datei hierher ziehen oder', other: 'Dateien oder Ordner hierher ziehen oder' },
@@ -99,15 +108,21 @@ const WORDS = {
     unsure: 'Die Verbindung brach ganz am Ende ab; die Datei ist wahrscheinlich angekommen. Fragen Sie nach, bevor Sie sie noch einmal senden.',
     taken: 'Unter diesem Namen wartet eine andere Datei. Bitten Sie um eine neue Seite.',
     wrongSize: 'Diese Seite nimmt eine Datei von genau {size}; diese hat {has}.',
+    wrongType: 'Hier können nur Dateien dieser Typen gesendet werden: {types}.',
     tooLarge: 'Größer als {size}; mehr kann hier nicht gesendet werden.',
     otherTab: 'Diese Datei wird in einem anderen Tab gesendet.',
     differs: 'Angekommen ist etwas anderes, als gesendet wurde. Sagen Sie es dem, der Ihnen diese Seite geschickt hat.',
     incomplete: 'Die Datei ist nicht vollständig angekommen. Versuchen Sie es noch einmal.',
     refused: 'Der Speicher hat sie abgelehnt ({code}).',
+    'refusal-no-link': 'Dieser Link ist unvollständig, es gibt ihn nicht oder er wurde zurückgezogen. Bitten Sie um einen neuen.',
+    'refusal-link-expired': 'Dieser Link ist abgelaufen. Bitten Sie um einen neuen.',
+    'refusal-too-many-files': 'Mit diesem Link wurden schon so viele Dateien gesendet, wie er erlaubt.',
+    'refusal-name-too-long': 'Der Name der Datei mit ihren Ordnern ist zu lang.',
     tooOld: 'Dieser Browser ist zu alt für diese Seite.',
   },
 }
 const LANGUAGE = navigator.languages.map(tag => tag.slice(0, 2)).find(tag => tag in WORDS) ?? 'en'
+const LOCALE = navigator.languages.find(tag => tag.startsWith(LANGUAGE)) ?? LANGUAGE
 const PLURALS = new Intl.PluralRules(LANGUAGE)
 
 function say(name, values = {}) {
@@ -121,12 +136,12 @@ function sayBytes(bytes) {
   let unit = 0
   while (bytes >= 1024 && unit < UNITS.length - 1) { bytes /= 1024; unit++ }
   const digits = unit && bytes < 100 ? 1 : 0
-  return `${bytes.toLocaleString(LANGUAGE, { maximumFractionDigits: digits })} ${UNITS[unit]}`
+  return `${bytes.toLocaleString(LOCALE, { maximumFractionDigits: digits })} ${UNITS[unit]}`
 }
 function saySeconds(seconds) {
   const [amount, unit] = seconds < 90 ? [seconds, 'second'] : seconds < 5400 ? [seconds / 60, 'minute'] : [seconds / 3600, 'hour']
-  return Math.ceil(amount).toLocaleString(LANGUAGE, { style: 'unit', unit, unitDisplay: 'short' })
+  return Math.ceil(amount).toLocaleString(LOCALE, { style: 'unit', unit, unitDisplay: 'short' })
 }
 function sayInstant(seconds) {
-  return new Date(seconds * 1000).toLocaleString(LANGUAGE, { dateStyle: 'long', timeStyle: 'short' })
+  return new Date(seconds * 1000).toLocaleString(LOCALE, { dateStyle: 'long', timeStyle: 'short' })
 }

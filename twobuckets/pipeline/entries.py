@@ -71,10 +71,11 @@ class Ids:
         self.uploads_end = f"{prefix}abort-incomplete-uploads"
         self.versions_end = f"{prefix}expire-noncurrent-versions"
         self.cors = f"{prefix}uploads"
+        self.page = f"{prefix}page"
 
     @property
     def all(self) -> frozenset[str]:
-        """All of them."""
+        """All of them but that of the upload page, which is written apart."""
         return frozenset((self.arrivals, self.uploads_end, self.versions_end, self.cors))
 
 

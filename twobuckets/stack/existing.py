@@ -219,7 +219,8 @@ def _planned(s3: S3Client, drafted: Settlement, notices: Iterable[str]) -> Settl
 
 def _release(s3: S3Client, role: str, bucket: str, stack: str, owner: str) -> Settlement:
     shown = ExistingBucket(role, bucket, (), (), is_released=True)
-    drafted = Settlement(shown, owner, stack, Ids(stack).all)
+    ids = Ids(stack)
+    drafted = Settlement(shown, owner, stack, ids.all | {ids.page})
     try:
         notices = [
             f"{_named(NOTIFICATION, entry)} tells {_target(entry)}, which goes; this stack did not "

@@ -38,6 +38,7 @@ from twobuckets.stack.stacks import (
     require_idle,
     require_ours,
 )
+from twobuckets.stack.template import names_of_parameters
 from twobuckets.units import counted
 
 if TYPE_CHECKING:
@@ -209,7 +210,8 @@ def plan(
         is_new = parameters[parameter] != before.get(parameter) or before.get(is_made) == "false"
         if is_new and parameters.get(is_made) != "false":
             _require_free(s3, parameters[parameter], name)
-    kept = before.keys() - parameters.keys() if stack is not None else set()
+    # What the template no longer has, it can't be given.
+    kept = (before.keys() - parameters.keys()) & names_of_parameters(template)
     given: list[ParameterTypeDef] = [
         {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
     ]

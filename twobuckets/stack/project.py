@@ -38,12 +38,13 @@ def plan_project(
     *,
     place: Location,
     artifact_sha256: str,
+    broker_sha256: str | None = None,
     sleep: Callable[[float], None],
 ) -> tuple[Plan, tuple[Settlement, ...]]:
     """Return what deploying the settings with an artifact would do to the stack `name`.
 
-    And to each bucket that it is built around, or no longer. `present` is the stack as it stands.
-    Raises what `parameters`, `plan_existing` and `plan` raise.
+    And to each bucket that it is built around, or no longer. `present` is the stack as it stands;
+    with a broker there is a page. Raises what `parameters`, `plan_existing` and `plan` raise.
     """
     wanted = parameters(
         settings,
@@ -52,6 +53,7 @@ def plan_project(
         deployed=present.parameters if present is not None else {},
         artifact_bucket=artifact_bucket(place),
         artifact_key=artifact_key(artifact_sha256),
+        broker_key=None if broker_sha256 is None else artifact_key(broker_sha256),
     )
     settlements = plan_existing(
         aws.s3,
@@ -63,7 +65,7 @@ def plan_project(
         # Others' versions would go with ours, so nobody's default decides on it.
         expires_versions=settings.origins.get("noncurrent_version_days") != DEFAULT,
     )
-    template = template_text(settings.environment)
+    template = template_text(settings.environment, page=broker_sha256 is not None)
     planned = plan(
         aws.cloudformation,
         aws.s3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import resources
@@ -54,17 +55,42 @@ def arrivals_name(stack: str) -> str:
     return stack + _ARRIVALS_SUFFIX
 
 
-def template_text(environment: Iterable[tuple[str, str]] = ()) -> str:
+def template_text(environment: Iterable[tuple[str, str]] = (), *, page: bool = False) -> str:
     """Return the CloudFormation template, with more variables for the processor's `environment`.
+
+    With `page` it has the upload page's resources as well.
 
     A parameter can't hold a table, so these stand in the text; a value may be a dynamic reference
     such as `{{resolve:ssm:/intake/table}}`.
     """
-    text = resources.files("twobuckets.stack").joinpath("template.yaml").read_text("utf-8")
+    text = _read("template.yaml")
+    if page:
+        text = _with_page(text)
     place, mark = text[: text.index(_ENVIRONMENT_MARK)].rpartition("\n")[2], _ENVIRONMENT_MARK
     # Every JSON text is a YAML scalar, except where it escapes surrogate pairs.
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in environment]
     return text.replace(mark, f"\n{place}".join(lines)) if lines else text
+
+
+def _read(name: str) -> str:
+    return resources.files("twobuckets.stack").joinpath(name).read_text("utf-8")
+
+
+def _with_page(text: str) -> str:
+    """Return the template with each section of page.yaml at the end of its own."""
+    _, *sections = re.split(r"^(\w+):\n", _read("page.yaml"), flags=re.MULTILINE)
+    for name, lines in zip(sections[::2], sections[1::2], strict=True):
+        end = re.search(rf"^{name}:\n(?:(?: .*|#.*)?\n)*", text, re.MULTILINE)
+        assert end is not None
+        before = text[: end.end()].rstrip("\n")
+        text = f"{before}\n\n{lines.rstrip()}\n\n{text[end.end() :]}".rstrip("\n") + "\n"
+    return text
+
+
+def names_of_parameters(template: str) -> set[str]:
+    """Return the parameters that a template of ours has."""
+    section = template.partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
+    return set(re.findall(r"^  (\w+):$", section, re.MULTILINE))
 
 
 def parameters(
@@ -75,12 +101,14 @@ def parameters(
     deployed: Mapping[str, str],
     artifact_bucket: str,
     artifact_key: str,
+    broker_key: str | None = None,
 ) -> dict[str, str]:
     """Return the template's parameters that the settings decide on.
 
     Buckets that nobody names keep the names of the `deployed` parameters, and get names made of
     the stack, account and region at the first deployment. What no setting covers is left out: it
-    keeps its value, or the template's default. Raises UsageError for what AWS would not accept.
+    keeps its value, or the template's default. With a `broker_key` there is a page. Raises
+    UsageError for what AWS would not accept.
     """
     if len(processor_name(stack)) > _LONGEST_FUNCTION_NAME:
         raise UsageError(
@@ -117,7 +145,9 @@ def parameters(
     visible_after = min(
         timedelta(seconds=timeout_seconds) * _VISIBILITY_TIMEOUTS, _LONGEST_VISIBILITY
     )
+    page = {} if broker_key is None else _page_parameters(settings, broker_key)
     return {
+        **page,
         **_bucket_parameters(settings, stack, place, deployed),
         "ArtifactBucket": artifact_bucket,
         "ArtifactKey": artifact_key,
@@ -170,6 +200,18 @@ def _bucket_parameters(
             hint="Name two buckets.",
         )
     return filled
+
+
+def _page_parameters(settings: Settings, broker_key: str) -> dict[str, str]:
+    return {
+        "BrokerKey": broker_key,
+        "PageThrottleRate": str(settings.page_throttle_rate),
+        "PageThrottleBurst": str(settings.page_throttle_burst),
+        "PageSignatureSeconds": f"{settings.page_signature_life.total_seconds():.0f}",
+        "PageTitle": settings.page_title or "",
+        "PageSentence": settings.page_sentence or "",
+        "PageAccent": settings.page_accent or "",
+    }
 
 
 def _bucket_name(stack: str, role: str, place: Location) -> str:

@@ -22,7 +22,7 @@ from twobuckets.s3.engine import (
     parse_endpoint,
 )
 from twobuckets.s3.engine.checksums import Trailer
-from twobuckets.s3.engine.signing import derive_key
+from twobuckets.sigv4 import derive_key
 
 EXAMPLE_KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 EXAMPLE_TIME = datetime(2013, 5, 24, tzinfo=UTC)

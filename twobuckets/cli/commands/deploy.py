@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from twobuckets.artifact import Artifact
+    from twobuckets.artifact import Artifact, BrokerArtifact
     from twobuckets.cli.app import App
     from twobuckets.stack.events import StackEvent
     from twobuckets.stack.existing import Settlement
+    from twobuckets.stack.stacks import Stack
     from twobuckets.stack.template import Location
 
 
@@ -49,7 +50,7 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
         _follow(app, stack)
         return
     present = require_deployable(cloudformation, stack)
-    artifact = _build(app)
+    artifact, broker = _build(app)
     place = find_place(app.aws)
     planned_at = app.now()
     with app.out.waiting("Planning the deployment"):
@@ -60,10 +61,13 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
             present,
             place=place,
             artifact_sha256=artifact.sha256,
+            broker_sha256=None if broker is None else broker.sha256,
             sleep=app.sleep,
         )
     app.out.record(planned)
     if not planned.steps:
+        if not dry_run:
+            _admit_page(app, stack, present)
         _finish(app, stack, "unchanged", 0, artifact)
         return
     if dry_run:
@@ -73,7 +77,7 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
         return
     try:
         app.confirm(_question(stack, planned.endangers_data), yes=yes)
-        _send(app, place, artifact)
+        _send(app, place, artifact, *(() if broker is None else (broker,)))
     except BaseException:
         if planned.changes:
             discard(cloudformation, planned)
@@ -82,19 +86,34 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
     if planned.changes:
         _show(app, stack, apply(cloudformation, planned, sleep=app.sleep), len(planned.changes))
     _settle(app, stack, [settlement for settlement in settlements if not settlement.comes_first])
+    _admit_page(app, stack, present)
     if switches(planned):
         _wake_arrivals(app, stack, planned_at)
     _finish(app, stack, "deployed", planned.steps, artifact)
 
 
-def _build(app: App) -> Artifact:
-    from twobuckets.artifact import build_configured
+def _build(app: App) -> tuple[Artifact, BrokerArtifact | None]:
+    from twobuckets.artifact import build_broker, build_configured
 
     with app.out.waiting("Building the artifact"):
         built = build_configured(app.settings)
+        broker = build_broker(app.settings) if app.settings.page_enabled else None
     for notice in built.notices():
         app.out.note(notice)
-    return built
+    return built, broker
+
+
+def _admit_page(app: App, stack: str, before: Stack | None) -> None:
+    """Let the upload page send to staging, which is known only once there is a page."""
+    from twobuckets.links.page import admit_page
+    from twobuckets.stack.outputs import require_outputs
+
+    outputs = require_outputs(app.aws.cloudformation, stack)
+    had_page = before is not None and "PageUrl" in before.outputs
+    if not had_page and "PageUrl" not in outputs:
+        return
+    origins = app.page_origins(outputs)
+    admit_page(app.aws.s3, outputs["StagingBucket"], stack, origins, sleep=app.sleep)
 
 
 def _question(stack: str, endangers_data: bool) -> str:
@@ -103,11 +122,12 @@ def _question(stack: str, endangers_data: bool) -> str:
     return f"Deploy {stack}?"
 
 
-def _send(app: App, place: Location, artifact: Artifact) -> None:
+def _send(app: App, place: Location, *artifacts: Artifact | BrokerArtifact) -> None:
     from twobuckets.stack.artifacts import upload
 
     with app.out.waiting("Uploading the artifact"):
-        upload(app.aws.s3, place, artifact.path, artifact.sha256)
+        for artifact in artifacts:
+            upload(app.aws.s3, place, artifact.path, artifact.sha256)
 
 
 def _show(app: App, stack: str, events: Iterable[StackEvent], expected: int) -> None:
@@ -190,5 +210,8 @@ def _finish(
 
     present = find_stack(app.aws.cloudformation, stack)
     outputs = dict(present.outputs) if present is not None else {}
+    if app.settings.is_local and "PageUrl" in outputs:
+        # No browser can resolve the host that the emulator gives its APIs.
+        outputs["PageUrl"] = app.upload_page().url
     sha256 = artifact.sha256 if artifact is not None else None
     app.finish(DeploySummary(stack, outcome, changes, sha256, outputs))

@@ -12,7 +12,7 @@ import click
 
 from twobuckets.cli import command, completes
 from twobuckets.cli.options import DURATION, SIZE
-from twobuckets.cli.records import LsSummary
+from twobuckets.cli.records import LinksSummary, LsSummary
 from twobuckets.errors import UsageError
 from twobuckets.units import counted
 
@@ -43,7 +43,7 @@ class _Sum:
 
 
 @command("ls")
-@click.argument("place", type=click.Choice(["staging", "archive", "uploads"]))
+@click.argument("place", type=click.Choice(["staging", "archive", "uploads", "links"]))
 @click.option(
     "--prefix",
     default="",
@@ -69,13 +69,13 @@ def ls(
     parts: bool,
     null: bool,
 ) -> None:
-    """List objects, or incomplete multipart uploads, in key order.
+    """List objects, or incomplete multipart uploads, in key order; or the upload page's links.
 
     `staging` shows the age of each object, `uploads` those of staging with their parts and bytes
-    so far, what they cost a month, and when a lifecycle rule aborts them. A pipe gets lines with
-    tabs between the fields: time, bytes, key. Characters of a key that can't be seen are escaped
-    there, such as \\n or \\u202e, and a backslash is doubled; --from-file reads both this and
-    --null back.
+    so far, what they cost a month, and when a lifecycle rule aborts them, `links` what each link
+    allows and how many files are under its prefix. A pipe gets lines with tabs between the fields:
+    time, bytes, key. Characters of a key that can't be seen are escaped there, such as \\n or
+    \\u202e, and a backslash is doubled; --from-file reads both this and --null back.
 
     \b
       twobuckets ls staging --older-than 15m
@@ -92,6 +92,10 @@ def ls(
     if prefix:
         require_key(prefix, where="--prefix: ")
     now = app.now()
+    if place == "links":
+        given = (prefix, older_than, newer_than, larger_than, null)
+        _list_links(app, now, is_plain=not any(given))
+        return
     chosen = _Chosen(
         before=now - older_than if older_than is not None else None,
         after=now - newer_than if newer_than is not None else None,
@@ -119,6 +123,26 @@ def ls(
             "each; --parts does it"
         )
     _finish(app, bucket, place, total)
+
+
+def _list_links(app: App, now: datetime, *, is_plain: bool) -> None:
+    from twobuckets.links.listing import iter_links
+    from twobuckets.s3.listing import ListingError
+
+    if not is_plain:
+        raise UsageError("ls links takes no option that chooses: it shows all of them")
+    page, count = app.upload_page(), 0
+    try:
+        with app.connect() as sender:
+            for link in iter_links(app.aws.s3, sender, page, app.pipeline, now=now):
+                app.out.record(link)
+                count += 1
+    except ListingError as error:
+        raise _explained(error, "ListObjectsV2") from error
+    if app.json:
+        app.finish(LinksSummary(count))
+    else:
+        app.out.note(f"{counted(count, 'link')} to {page.url}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def template(app: App) -> None:
     """
     from twobuckets.stack.template import template_text
 
-    text = template_text(app.settings.environment)
+    text = template_text(app.settings.environment, page=app.settings.page_enabled)
     if app.json:
         app.out.record(Template(text))
         app.finish(TemplateSummary(len(text.encode())))

@@ -21,6 +21,7 @@ FILES: Final = {
     "twobuckets.artifact": "artifact",
     "twobuckets.cli": "commands",
     "twobuckets.doctor": "doctor",
+    "twobuckets.links": "links",
     "twobuckets.local": "local",
     "twobuckets.logs": "logs",
     "twobuckets.logs.recent": "status",

@@ -1,8 +1,5 @@
-"""Signature Version 4 for S3, for hot loops only: one request in some microseconds.
+"""Signs S3 requests with the keys of the moment, by S3's clock, for where a bucket really is.
 
-The rules are AWS's ("Authenticating Requests (AWS Signature Version 4)", S3 API reference):
-the path is encoded once and never normalised, header values lose surplus blanks in the canonical
-form only, and the payload is `UNSIGNED-PAYLOAD` where TLS and a checksum already protect it.
 Everything that is not a hot loop is signed by botocore.
 """
 
@@ -13,48 +10,23 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.parse import quote
 
+from twobuckets import sigv4
 from twobuckets.aws.codes import Meaning, meaning_of
 from twobuckets.s3.engine.bodies import BLOCK_BYTES
 from twobuckets.s3.engine.records import (
     Credentials,
     Endpoint,
-    Keys,
     Request,
     Response,
     ServerAddress,
     SignedRequest,
 )
 
-UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 UNSIGNED_TRAILED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-LONGEST_EXPIRY = timedelta(days=7)
-"""AWS's limit for a presigned request (S3 user guide, ShareObjectPreSignedURL)."""
-
-# Headers that a proxy or the connection may change; signing them would break the request.
-UNSIGNED_HEADERS = frozenset(
-    {
-        "authorization",
-        "connection",
-        "expect",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-        "x-amzn-trace-id",
-    }
-)
-_SAFE_PATH = "/-._~"
-_SAFE_QUERY = "-._~"
 
 
 class _Place(NamedTuple):
@@ -110,11 +82,11 @@ class SigV4Signer:
         ]
         if keys.token is not None:
             sent.append(("x-amz-security-token", keys.token))
-        canonical, names = _canonical_headers(sent)
-        path = prefix + quote("/" + request.key, safe=_SAFE_PATH)
-        query = _encode_query(request.query) if request.query else ""
-        scope, signature = self._seal(
-            keys,
+        canonical, names = sigv4.canonical_headers(sent)
+        path = prefix + sigv4.encode_path(request.key)
+        query = sigv4.encode_query(request.query) if request.query else ""
+        scope, signature = sigv4.seal(
+            keys.secret_key,
             region,
             stamp,
             f"{request.method}\n{path}\n{query}\n{canonical}\n{names}\n{payload}",
@@ -132,33 +104,18 @@ class SigV4Signer:
         Every header of the request is bound into the signature, so the client has to send exactly
         these. Raises ValueError if it is to live longer than the seven days that AWS allows.
         """
-        if not timedelta(seconds=1) <= expires_in <= LONGEST_EXPIRY:
-            raise ValueError("a presigned URL lives between one second and seven days")
-        stamp = self._read_clock()
-        keys = self._credentials.keys()
         origin, host, prefix, region = self._find_place(request.bucket)
-        canonical, names = _canonical_headers([*request.headers, ("host", host)])
-        path = prefix + quote("/" + request.key, safe=_SAFE_PATH)
-        scope = f"{stamp[:8]}/{region}/s3/aws4_request"
-        query = [
-            *request.query,
-            ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
-            ("X-Amz-Credential", f"{keys.access_key}/{scope}"),
-            ("X-Amz-Date", stamp),
-            ("X-Amz-Expires", str(int(expires_in.total_seconds()))),
-            ("X-Amz-SignedHeaders", names),
-        ]
-        if keys.token is not None:
-            query.append(("X-Amz-Security-Token", keys.token))
-        encoded = _encode_query(tuple(query))
-        _, signature = self._seal(
-            keys,
-            region,
-            stamp,
-            f"{request.method}\n{path}\n{encoded}\n{canonical}\n{names}\n{UNSIGNED_PAYLOAD}",
+        return sigv4.presign(
+            request.method,
+            f"{'https' if origin.tls else 'http'}://{host}",
+            prefix + sigv4.encode_path(request.key),
+            query=request.query,
+            headers=request.headers,
+            keys=self._credentials.keys(),
+            region=region,
+            stamp=self._read_clock(),
+            expires_seconds=int(expires_in.total_seconds()),
         )
-        scheme = "https" if origin.tls else "http"
-        return f"{scheme}://{host}{path}?{encoded}&X-Amz-Signature={signature}"
 
     def sign_form(
         self,
@@ -173,7 +130,7 @@ class SigV4Signer:
         The form has to send `fields` exactly and to fulfil `conditions` (S3 API reference, "POST
         Policy"). Raises ValueError if it is to live longer than seven days.
         """
-        if not timedelta(seconds=1) <= expires_in <= LONGEST_EXPIRY:
+        if not 1 <= expires_in.total_seconds() <= sigv4.LONGEST_EXPIRY_SECONDS:
             raise ValueError("a presigned form lives between one second and seven days")
         stamp = self._read_clock()
         keys = self._credentials.keys()
@@ -199,7 +156,7 @@ class SigV4Signer:
         # A bare $ begins a variable of S3's policy language, whatever JSON makes of it.
         text = json.dumps(policy).replace("$", "\\u0024")
         form["policy"] = base64.b64encode(text.encode()).decode()
-        key = derive_key(keys.secret_key, stamp[:8], region)
+        key = sigv4.derive_key(keys.secret_key, stamp[:8], region)
         form["x-amz-signature"] = hmac.digest(key, form["policy"].encode(), "sha256").hex()
         return f"{'https' if origin.tls else 'http'}://{host}{prefix}/", form
 
@@ -267,7 +224,7 @@ class SigV4Signer:
 
     def _hash_payload(self, request: Request) -> str:
         if not self.signs_payload:
-            return UNSIGNED_TRAILED if request.trails else UNSIGNED_PAYLOAD
+            return UNSIGNED_TRAILED if request.trails else sigv4.UNSIGNED_PAYLOAD
         if not request.body:
             return EMPTY_SHA256
         if isinstance(request.body, bytes):
@@ -276,63 +233,3 @@ class SigV4Signer:
         for block in request.body.iter_blocks(memoryview(bytearray(BLOCK_BYTES))):
             digest.update(block)
         return digest.hexdigest()
-
-    def _seal(self, keys: Keys, region: str, stamp: str, canonical: str) -> tuple[str, str]:
-        day = stamp[:8]
-        scope = f"{day}/{region}/s3/aws4_request"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
-        begun, around = _begin_hmac(derive_key(keys.secret_key, day, region))
-        inner, outer = begun.copy(), around.copy()
-        inner.update(text.encode())
-        outer.update(inner.digest())
-        return scope, outer.hexdigest()
-
-
-@lru_cache(maxsize=16)
-def derive_key(secret_key: str, day: str, region: str) -> bytes:
-    """Return the key that signs a region's S3 requests for one day (`YYYYMMDD`, UTC)."""
-    key = f"AWS4{secret_key}".encode()
-    for step in (day, region, "s3", "aws4_request"):
-        key = hmac.digest(key, step.encode(), "sha256")
-    return key
-
-
-@lru_cache(maxsize=16)
-def _begin_hmac(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
-    """Return HMAC-SHA256's inner and outer hash as far as the key decides them (RFC 2104, 4).
-
-    Going on from copies of them takes half of the time of `hmac.digest`.
-    """
-    padded = key.ljust(64, b"\0")
-    return (
-        hashlib.sha256(bytes(byte ^ 0x36 for byte in padded)),
-        hashlib.sha256(bytes(byte ^ 0x5C for byte in padded)),
-    )
-
-
-def _canonical_headers(headers: list[tuple[str, str]]) -> tuple[str, str]:
-    names = tuple([name for name, _ in headers])
-    values = [value for _, value in headers]
-    together = "".join(values)
-    if "\n" in together or "\r" in together or "\0" in together:
-        raise ValueError("the value of a header contains a line break")
-    order, signed = _find_order(names)
-    lines = "".join([f"{names[at]}:{' '.join(values[at].split())}\n" for at in order])
-    return lines, signed
-
-
-@lru_cache(maxsize=256)
-def _find_order(names: tuple[str, ...]) -> tuple[tuple[int, ...], str]:
-    """Return where the headers to sign stand, in the order of their names, and these names."""
-    order = sorted(
-        (at for at, name in enumerate(names) if name not in UNSIGNED_HEADERS), key=names.__getitem__
-    )
-    return tuple(order), ";".join([names[at] for at in order])
-
-
-def _encode_query(query: tuple[tuple[str, str], ...]) -> str:
-    encoded = [
-        (quote(name, safe=_SAFE_QUERY), quote(value, safe=_SAFE_QUERY)) for name, value in query
-    ]
-    return "&".join([f"{name}={value}" for name, value in sorted(encoded)])
