@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import shlex
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import boto3
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -19,12 +19,11 @@ from botocore.credentials import Credentials
 from click.testing import CliRunner, Result
 from hypothesis import example, given
 from hypothesis import strategies as st
-from moto import mock_aws
 
 from tests.s3.credentials import FixedCredentials
 from twobuckets.cli import cli
-from twobuckets.errors import UsageError
-from twobuckets.s3.engine import Keys, SigV4Signer, parse_endpoint
+from twobuckets.errors import NotFoundError, UsageError
+from twobuckets.s3.engine import Keys, SigV4Signer, connect, parse_endpoint
 from twobuckets.text import is_hidden
 from twobuckets.upload.powershell import PowerShell
 from twobuckets.upload.presign import (
@@ -284,18 +283,19 @@ def test_a_key_that_powershell_would_change_is_refused(run, key):
 
 
 @pytest.fixture
-def s3(fake_credentials):
-    with mock_aws():
-        client = boto3.client("s3", region_name="us-east-1")
-        client.create_bucket(Bucket="staging-bucket")
-        yield client
+def sender(staging):
+    keys = Keys(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    endpoint = parse_endpoint(staging.endpoint_url, region="us-east-1")
+    with connect(endpoint, FixedCredentials(keys)) as sender:
+        yield sender
 
 
-def test_a_multipart_upload_is_created_with_its_type_and_all_its_requests_are_signed(s3):
+def test_a_multipart_upload_is_created_with_its_type_and_all_its_requests_are_signed(
+    staging, sender
+):
     terms = Terms("k", "text/csv", size_bytes=11 * 2**20, no_overwrite=True)
-    started, requests = presign_multipart(s3, signer_at(), "staging-bucket", terms, LIFE, parts=2)
-    uploads = s3.list_multipart_uploads(Bucket="staging-bucket")["Uploads"]
-    assert [upload["UploadId"] for upload in uploads] == [started.upload_id]
+    started, requests = presign_multipart(sender, signer_at(), staging.bucket, terms, LIFE, parts=2)
+    assert staging.uploads() == [("k", started.upload_id)]
     found = [(r.purpose, r.method, r.part_number, r.size_bytes) for r in requests]
     half = 11 * 2**19
     assert found == [
@@ -310,15 +310,20 @@ def test_a_multipart_upload_is_created_with_its_type_and_all_its_requests_are_si
     assert signed_headers(requests[2].url) == completing
 
 
-def test_an_upload_that_could_not_be_signed_for_is_aborted(s3):
+def test_an_upload_that_could_not_be_signed_for_is_aborted(staging, sender):
     def broken_clock() -> float:
         raise RuntimeError("no time")
 
     endpoint = parse_endpoint("https://s3.us-east-1.amazonaws.com", region="us-east-1")
     signer = SigV4Signer(endpoint, FixedCredentials(KEYS), clock=broken_clock)
     with pytest.raises(RuntimeError, match="no time"):
-        presign_multipart(s3, signer, "staging-bucket", Terms("k", "t"), LIFE, parts=2)
-    assert not s3.list_multipart_uploads(Bucket="staging-bucket").get("Uploads")
+        presign_multipart(sender, signer, staging.bucket, Terms("k", "t"), LIFE, parts=2)
+    assert staging.uploads() == []
+
+
+def test_an_upload_that_can_not_be_created_says_why(sender):
+    with pytest.raises(NotFoundError, match=r"Could not create an upload of k: .*NoSuchBucket"):
+        presign_multipart(sender, signer_at(), "no-such", Terms("k", "t"), LIFE, parts=2)
 
 
 @given(st.integers(0, 6 * 5 * 2**30), st.integers(1, 10_000))
@@ -340,10 +345,10 @@ def test_a_sha256_may_be_given_as_hex_or_as_base64(digest):
     assert parse_sha256(written) == written
 
 
-def test_lines_for_powershell_come_for_every_part_and_for_completing(s3):
+def test_lines_for_powershell_come_for_every_part_and_for_completing(staging, sender):
     terms = Terms("k", "text/plain", 11 * 1024 * 1024, file="f")
     started, requests = presign_multipart(
-        s3, signer_at(), "staging-bucket", terms, LIFE, parts=2, shell=PowerShell()
+        sender, signer_at(), staging.bucket, terms, LIFE, parts=2, shell=PowerShell()
     )
     assert started.split is not None
     assert started.split.startswith("$etag = @{}; $in = ")

@@ -13,22 +13,27 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, NoReturn
 
-from twobuckets.aws import ClientError, Meaning, attempt, meaning
 from twobuckets.doctor import buckets, uploads
 from twobuckets.doctor.configuration import CHANGES
 from twobuckets.doctor.staging import is_archived
 from twobuckets.doctor.stuck import WOKEN, WOKEN_UNASKED, WOKEN_WHEN_ASKED
 from twobuckets.errors import CredentialsError, TwoBucketsError
 from twobuckets.parallel import map_unordered
+from twobuckets.pipeline.conversation import hold
 from twobuckets.pipeline.deleting import delete_archived
 from twobuckets.pipeline.lookups import CouldNotLook
+from twobuckets.s3.answers import AnswerError
+from twobuckets.s3.engine import Response, SendError
+from twobuckets.s3.operations import abort_multipart_upload, list_parts, read_parts
+from twobuckets.s3.refusals import explain
 
 if TYPE_CHECKING:
     from twobuckets.doctor.findings import Finding
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.stuck import Stuck, StuckGroup
+    from twobuckets.pipeline.conversation import Talk
     from twobuckets.pipeline.versions import Version
     from twobuckets.s3.answers import ListedUpload
     from twobuckets.s3.uploads import IncompleteUpload
@@ -248,34 +253,48 @@ def _abort_steps(site: Site, bucket: str, orphaned: Iterable[ListedUpload]) -> I
             except CouldNotLook as reason:
                 yield from (_Step(upload.key, partial(_raise, reason)) for upload in batch)
                 continue
-            for upload, now in zip(batch, held, strict=True):
-                yield _Step(upload.key, partial(_abort, site, bucket, now))
+            talks = (
+                _abort(site, bucket, upload, now) for upload, now in zip(batch, held, strict=True)
+            )
+            yield from hold(sender, talks)
 
 
-def _raise(reason: CouldNotLook) -> NoReturn:
+def _raise(reason: CouldNotLook | TwoBucketsError) -> NoReturn:
     raise reason
 
 
-def _abort(site: Site, bucket: str, upload: IncompleteUpload | None) -> str | None:
-    """Abort one upload unless somebody still sends parts; else say why not."""
-    if upload is None:
-        return _ENDED
-    if upload.newest_part_at is not None and (
-        site.now - upload.newest_part_at < site.uploads_older_than
-    ):
-        return "a part came lately, so somebody still uploads it"
-    request: dict[str, Any] = {"Bucket": bucket, "Key": upload.key, "UploadId": upload.upload_id}
-    is_aborted = False
-    for _ in range(_ABORT_TRIES):
-        with attempt(f"abort the upload of s3://{bucket}/{upload.key}"):
-            try:
-                site.aws.s3.abort_multipart_upload(**request)
-                is_aborted = True
-                # A part that was under way may land after the abort (S3 API, AbortMultipartUpload).
-                if not site.aws.s3.list_parts(**request, MaxParts=1).get("Parts"):
-                    return None
-            except ClientError as error:
-                if meaning(error) is Meaning.MISSING:
-                    return None if is_aborted else _ENDED
-                raise
-    return "parts kept coming after the abort"
+def _abort(
+    site: Site, bucket: str, listed: ListedUpload, now: IncompleteUpload | None
+) -> Talk[_Step]:
+    """Abort one upload unless somebody still sends parts, and return what that came to."""
+
+    def came_to(reason: str | None) -> _Step:
+        return _Step(listed.key, lambda: reason)
+
+    def failed(answer: Response | Exception, operation: str) -> _Step:
+        error = explain(answer, operation, f"abort the upload of s3://{bucket}/{listed.key}")
+        return _Step(listed.key, partial(_raise, error))
+
+    if now is None:
+        return came_to(_ENDED)
+    if now.newest_part_at is not None and (site.now - now.newest_part_at < site.uploads_older_than):
+        return came_to("a part came lately, so somebody still uploads it")
+    upload = bucket, now.key, now.upload_id
+    for number in range(_ABORT_TRIES):
+        (aborted,) = yield [abort_multipart_upload(*upload)]
+        if isinstance(aborted, Response) and aborted.status == 404:
+            return came_to(None if number else _ENDED)
+        if isinstance(aborted, SendError) or not aborted.ok:
+            return failed(aborted, "AbortMultipartUpload")
+        # A part that was under way may land after the abort (S3 API, AbortMultipartUpload).
+        (left,) = yield [list_parts(*upload)]
+        if isinstance(left, Response) and left.status == 404:
+            return came_to(None)
+        if isinstance(left, SendError) or not left.ok:
+            return failed(left, "ListParts")
+        try:
+            if not read_parts(left).parts:
+                return came_to(None)
+        except (AnswerError, KeyError, ValueError) as error:
+            return failed(error, "ListParts")
+    return came_to("parts kept coming after the abort")

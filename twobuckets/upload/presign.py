@@ -12,15 +12,24 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from twobuckets.aws import attempt
 from twobuckets.errors import AccessError, UsageError
-from twobuckets.s3.engine import Request, SigV4Signer
+from twobuckets.s3.engine import SendError
 from twobuckets.s3.keys import require_key
+from twobuckets.s3.operations import (
+    abort_multipart_upload,
+    complete_multipart_upload,
+    create_multipart_upload,
+    list_parts,
+    put_object,
+    read_upload_id,
+    upload_part,
+)
+from twobuckets.s3.refusals import explain
 from twobuckets.units import format_bytes, format_duration
 from twobuckets.upload.content_type import guess_content_type
 from twobuckets.upload.curl import Curl
@@ -32,8 +41,7 @@ from twobuckets.upload.parts import (
 )
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
+    from twobuckets.s3.engine import Request, Response, Sender, SigV4Signer
     from twobuckets.upload.shell import Shell
 
 LONGEST_LIFE: Final = timedelta(days=7)
@@ -184,17 +192,17 @@ def presign_put(
 ) -> PresignedRequest:
     """Sign a PUT with every term bound. Raises UsageError above the 5 GiB of one PUT."""
     _require_one_request(terms.size_bytes)
-    headers = {"content-type": terms.content_type}
+    bound = [("content-type", terms.content_type)]
     if terms.size_bytes is not None:
-        headers["content-length"] = str(terms.size_bytes)
+        bound.append(("content-length", str(terms.size_bytes)))
     if terms.sha256 is not None:
-        headers["x-amz-checksum-sha256"] = terms.sha256
-    if terms.no_overwrite:
-        headers["if-none-match"] = "*"
-    url = _presign(signer, "PUT", bucket, terms.key, headers=headers, life=life)
+        bound.append(("x-amz-checksum-sha256", terms.sha256))
+    request = put_object(bucket, terms.key, headers=bound, if_absent=terms.no_overwrite)
+    url = _presign(signer, request, life)
+    headers = dict(request.headers)
     return PresignedRequest(
         "put",
-        "PUT",
+        request.method,
         bucket,
         terms.key,
         url,
@@ -261,7 +269,7 @@ def presign_post(
 
 
 def presign_multipart(
-    s3: S3Client,
+    sender: Sender,
     signer: SigV4Signer,
     bucket: str,
     terms: Terms,
@@ -286,18 +294,20 @@ def presign_multipart(
     plan = None if terms.size_bytes is None else plan_exactly(terms.size_bytes, parts)
     part_bytes = None if plan is None else plan.part_bytes
     split = shell.cutting_line(terms.file or _FILE, part_bytes)
-    with attempt(f"create an upload of {terms.key}"):
-        upload_id = s3.create_multipart_upload(
-            Bucket=bucket, Key=terms.key, ContentType=terms.content_type
-        )["UploadId"]
+    creation = create_multipart_upload(
+        bucket, terms.key, headers=[("content-type", terms.content_type)], crc=False
+    )
+    created = _send(sender, creation, "CreateMultipartUpload", f"create an upload of {terms.key}")
+    upload_id = read_upload_id(created)
+    abortion = abort_multipart_upload(bucket, terms.key, upload_id)
     try:
         signed = [
-            _presign_step(signer, bucket, terms, life, step, upload_id, parts, shell)
-            for step in _steps(terms, parts, plan)
+            _presign_step(signer, bucket, terms, life, step, parts, shell)
+            for step in _steps(bucket, terms, upload_id, parts, plan)
         ]
     except BaseException:
-        with attempt(f"abort the upload {upload_id} of {terms.key}"):
-            s3.abort_multipart_upload(Bucket=bucket, Key=terms.key, UploadId=upload_id)
+        what = f"abort the upload {upload_id} of {terms.key}"
+        _send(sender, abortion, "AbortMultipartUpload", what)
         raise
     started = StartedUpload(bucket, terms.key, upload_id, parts, part_bytes, split, life.expires_at)
     return started, signed
@@ -324,25 +334,28 @@ class _Step:
     """One request of a multipart upload before it is signed."""
 
     purpose: str
-    method: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    request: Request
     part_number: int | None = None
     size_bytes: int | None = None
 
 
-def _steps(terms: Terms, parts: int, plan: PartPlan | None) -> Iterator[_Step]:
+def _steps(
+    bucket: str, terms: Terms, upload_id: str, parts: int, plan: PartPlan | None
+) -> Iterator[_Step]:
+    upload = bucket, terms.key, upload_id
     for number in range(1, parts + 1):
         size_bytes = plan.part(number).length if plan is not None else None
-        headers = {} if size_bytes is None else {"content-length": str(size_bytes)}
-        yield _Step("part", "PUT", headers, number, size_bytes)
-    headers = {}
-    if terms.no_overwrite:
-        headers["if-none-match"] = "*"
+        bound = [] if size_bytes is None else [("content-length", str(size_bytes))]
+        yield _Step("part", upload_part(*upload, number, headers=bound), number, size_bytes)
+    bound = []
     if terms.size_bytes is not None:
-        headers["x-amz-mp-object-size"] = str(terms.size_bytes)
-    yield _Step("complete", "POST", headers)
-    yield _Step("abort", "DELETE")
-    yield _Step("list-parts", "GET")
+        bound.append(("x-amz-mp-object-size", str(terms.size_bytes)))
+    completion = complete_multipart_upload(*upload, if_absent=terms.no_overwrite, headers=bound)
+    # The list of parts is for the sender to write, and what type it has for the sender's program.
+    bound = [header for header in completion.headers if header[0] != "content-type"]
+    yield _Step("complete", replace(completion, headers=tuple(bound)))
+    yield _Step("abort", abort_multipart_upload(*upload))
+    yield _Step("list-parts", list_parts(*upload))
 
 
 def _presign_step(
@@ -351,56 +364,45 @@ def _presign_step(
     terms: Terms,
     life: Life,
     step: _Step,
-    upload_id: str,
     parts: int,
     shell: Shell,
 ) -> PresignedRequest:
-    query = [("uploadId", upload_id)]
-    if step.part_number is not None:
-        query.append(("partNumber", str(step.part_number)))
-    url = _presign(
-        signer,
-        step.method,
-        bucket,
-        terms.key,
-        query=tuple(query),
-        headers=step.headers,
-        life=life,
-    )
+    method, headers = step.request.method, dict(step.request.headers)
+    url = _presign(signer, step.request, life)
     file = terms.file or _FILE
     if step.part_number is not None:
         command = shell.part_line(
-            url, step.headers, file, step.part_number, step.size_bytes, key=terms.key
+            url, headers, file, step.part_number, step.size_bytes, key=terms.key
         )
     elif step.purpose == "complete":
-        command = shell.completing_line(url, step.headers, file, parts, key=terms.key)
+        command = shell.completing_line(url, headers, file, parts, key=terms.key)
     else:
-        command = shell.plain_line(url, step.method, key=terms.key)
+        command = shell.plain_line(url, method, key=terms.key)
     return PresignedRequest(
         step.purpose,
-        step.method,
+        method,
         bucket,
         terms.key,
         url,
         life.expires_at,
         command,
-        step.headers,
+        headers,
         part_number=step.part_number,
         size_bytes=step.size_bytes,
     )
 
 
-def _presign(
-    signer: SigV4Signer,
-    method: str,
-    bucket: str,
-    key: str,
-    *,
-    headers: Mapping[str, str],
-    life: Life,
-    query: tuple[tuple[str, str], ...] = (),
-) -> str:
-    request = Request(method, bucket, key, query, tuple(headers.items()))
+def _send(sender: Sender, request: Request, operation: str, what: str) -> Response:
+    try:
+        answer = sender.send(request)
+    except SendError as error:
+        raise explain(error, operation, what) from error
+    if not answer.ok:
+        raise explain(answer, operation, what)
+    return answer
+
+
+def _presign(signer: SigV4Signer, request: Request, life: Life) -> str:
     try:
         return signer.presign(request, expires_in=life.expires_in)
     except ValueError as error:

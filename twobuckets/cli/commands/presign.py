@@ -129,9 +129,10 @@ def presign(
         return
     shell = SHELLS[shell_name]
     if parts is not None:
-        started, requests = presign_.presign_multipart(
-            app.aws.s3, signer, bucket, terms, life, parts=parts, shell=shell
-        )
+        with app.connect() as sender:
+            started, requests = presign_.presign_multipart(
+                sender, signer, bucket, terms, life, parts=parts, shell=shell
+            )
         app.out.record(started)
     elif post:
         requests = [
