@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.processor.conftest import STAGING, Pipeline
+from twobuckets.processor.__main__ import main
+
 USER = """
 from twobuckets.processor import File, Reject
 
@@ -83,3 +86,48 @@ def test_wrong_arguments_are_said(folder: Path, arguments: list[str], says: str)
     assert says in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 2
+
+
+def test_a_profile_tells_what_a_run_takes_and_the_requests_that_s3_would_get(folder: Path) -> None:
+    (folder / "big.csv").write_text("a;b\n" * 1_000_000)
+    (folder / "burn.py").write_text(
+        "def process(file):\n"
+        "    with file.open() as stream:\n"
+        "        stream.seek(-100, 2)\n"
+        "        stream.read(10)\n"
+        "    sum(range(5_000_000))\n"
+    )
+    done = run(folder, "--profile", "burn.py:process", "big.csv")
+    assert (done.stderr, done.returncode) == ("", 0)
+    processed, took, lambda_, memory, read = done.stdout.splitlines()
+    assert processed == "processed big.csv"
+    seconds, cpu = (float(part.split()[0]) for part in took.split("time")[1].split(","))
+    assert 0.02 < cpu < 30
+    assert seconds > 0
+    at_512 = float(lambda_.partition(" s at 512 MB")[0].rpartition(" ")[2])
+    assert at_512 == pytest.approx(cpu * 1769 / 512, abs=0.06)
+    assert 10 < float(memory.split()[1]) < 1_000
+    # The end of a file is one short request, not all of it.
+    assert read.strip() == "read    100 bytes of 4,000,000 in 1 request"
+
+
+def test_a_run_that_fails_is_profiled_as_well(folder: Path) -> None:
+    done = run(folder, "--profile", "processor.py:process", "bad.csv")
+    assert done.returncode == 3
+    assert "failed bad.csv: ValueError: bad file" in done.stdout
+    assert "bytes of 2 in" in done.stdout
+
+
+def test_a_staged_object_is_read_from_s3_and_stays(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.upload("in/a b.csv", b"x" * 3_000_000)
+    monkeypatch.setattr("boto3.client", lambda service: pipeline.s3)
+    pipeline.process_with(lambda file: file.read())
+    status = main(["--profile", "processor:process", f"s3://{STAGING}/in/a b.csv"])
+    said = capsys.readouterr().out
+    assert status == 0
+    assert "3,000,000 bytes of 3,000,000 in" in said
+    assert set(pipeline.staged()) == {"in/a b.csv"}
+    assert main(["--profile", "processor:process", f"s3://{STAGING}/missing"]) == 3
+    assert "there is no object 'missing'" in capsys.readouterr().out

@@ -17,6 +17,7 @@ proving      that the copy holds what was processed, before that is deleted
 comparing    whether two objects hold the same bytes
 copies       whether an archived object is a copy of one exact staged version: the one rule for it
 crc          the CRC of a whole from those of its parts
+profile      what one run of `process` takes, for developers
 outcome      lines for the log, without secrets
 refusals     why S3 refuses one object where it gives others
 

@@ -120,6 +120,13 @@ def _digest_of(algorithm: str) -> _Digest | None:
     return _Rolling(checksums.crc64nvme, 16)
 
 
+class Reader(Protocol):
+    """What a stream reads from."""
+
+    def fetch(self, start: int, stop: int) -> list[bytes]:
+        """Return bytes [start, stop) in pieces."""
+
+
 class RangeReader:
     """Reads byte ranges of one pinned version, going on where a connection broke."""
 
@@ -205,11 +212,11 @@ def _is_transient(error: Exception) -> bool:
 
 
 class ObjectStream(io.RawIOBase):
-    """A raw, seekable stream over a RangeReader; `open_stream` puts a buffer on top."""
+    """A raw, seekable stream over a Reader; `open_stream` puts a buffer on top."""
 
     def __init__(
         self,
-        reader: RangeReader,
+        reader: Reader,
         size_bytes: int,
         expected: Expected | None,
         on_read: Callable[[int], None],
@@ -383,7 +390,7 @@ class _Buffered(io.BufferedReader):
 
 
 def open_stream(
-    reader: RangeReader,
+    reader: Reader,
     size_bytes: int,
     expected: Expected | None,
     on_read: Callable[[int], None] = lambda _: None,
