@@ -79,6 +79,7 @@ def test_a_named_file_is_used_instead_and_has_to_exist(tmp_path: Path):
         ("[deploy]\ncors_origins = [1]", r"a list of texts"),
         ('[processor]\npolicies = ["my-policy"]', r"a list of ARNs of managed policies"),
         ('[deploy]\nalarm_topic_arn = "ops"', r"the ARN of an SNS topic"),
+        ('[watch]\nevery = "90s"', r"whole minutes"),
         ('[deploy]\nlog_level = "ERROR"', r"one of TRACE, DEBUG, INFO"),
         ('[processor]\nstorage_class = "GLACIER"', r"one of STANDARD, .*GLACIER_IR"),
         ('endpoint_url = "ftp://x"', r"https://"),

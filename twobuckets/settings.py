@@ -235,6 +235,17 @@ def _colour(value: object) -> str:
     return colour
 
 
+def _every(value: object) -> timedelta:
+    """EventBridge Scheduler and alarms count in whole minutes."""
+    try:
+        parsed = parse_duration(str(value)) if not isinstance(value, bool) else None
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed % timedelta(minutes=1) or parsed > timedelta(hours=12):
+        raise _Invalid('a duration of whole minutes up to 12h, such as "5m", or "0" for none')
+    return parsed
+
+
 def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
@@ -421,6 +432,9 @@ class Settings:
         "page.longest_link", _timeout, default=timedelta(days=30)
     )
     """The longest life of a link."""
+
+    watch_every: timedelta = _setting("watch.every", _every, default=timedelta(minutes=5))
+    """How often the watcher in the account looks at staging; `0` for no watcher."""
 
     # Estimates of costs start from this price of S3 Standard.
     usd_per_gb_month: float = _setting("prices.usd_per_gb_month", _price, default=0.023)

@@ -104,7 +104,27 @@ is_measured = any(key[0] == "AWS/SQS" for key, _ in cloudwatch._metrics.items())
 for name, value in (("dead", 0), ("busy", 1)):
     cloudwatch.record_metric(*depth.values(), value, dimensions={"QueueName": name})
 cloudwatch._evaluate_all_alarms()
+silent = {
+    "AlarmName": "silent", "StateValue": "INSUFFICIENT_DATA", "Period": 60, "Threshold": 1,
+    "Namespace": "n", "MetricName": "Files", "Dimensions": [{"Name": "Stack", "Value": "a"}],
+    "Statistic": "SampleCount", "ComparisonOperator": "LessThanThreshold",
+    "TreatMissingData": "breaching",
+}
+cloudwatch._alarms["silent"] = silent
+cloudwatch._evaluate_all_alarms()
+was_silent = silent["StateValue"]
+embedded = {"Namespace": "n", "Dimensions": [["Stack"]], "Metrics": [{"Name": "Files"}]}
+line = {
+    "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [embedded]},
+    "Stack": "a", "Files": 7,
+}
+cloudwatch_logs._put_log_events({
+    "logGroupName": "g", "logStreamName": "s",
+    "logEvents": [{"timestamp": int(time.time() * 1000), "message": json.dumps(line)}],
+})
 print(json.dumps({
+    "an alarm treats missing data": was_silent == "ALARM",
+    "metrics in log lines are measured": silent["StateValue"] == "OK",
     "queues are measured": is_measured,
     "an alarm compares its own queue's values": alarm["StateValue"] == "OK",
     "a FIFO queue feeds functions group by group":
@@ -178,6 +198,7 @@ def test_the_emulator_fills_none_of_the_gaps_itself(tmp_path: Path):
 
 
 def test_each_gap_is_filled_here(tmp_path: Path):
-    modules = ("template_gaps", "log_gaps", "bodies", "multipart_gaps", "s3_gaps", "queue_gaps")
+    modules = ["template_gaps", "log_gaps", "bodies", "multipart_gaps", "s3_gaps", "queue_gaps"]
+    modules.append("metric_gaps")
     found = ask(tmp_path, *modules)
     assert {name for name, is_filled in found.items() if not is_filled} == READ

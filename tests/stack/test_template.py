@@ -240,13 +240,14 @@ def test_what_holds_data_is_kept_when_something_takes_its_place(template):
     assert of_type == kept
 
 
-def test_new_code_is_a_change_of_the_processor_alone(template):
+@pytest.mark.parametrize("function", ["Processor", "Watcher"])
+def test_new_code_is_a_change_of_the_functions_alone(template, function: str):
     # What refers to the function itself counts as changing with it, the bucket included.
     referring = [
         name
         for name, resource in template["Resources"].items()
         if any(
-            node == {"Ref": "Processor"} or node.get("Fn::GetAtt", [""])[0] == "Processor"
+            node == {"Ref": function} or node.get("Fn::GetAtt", [""])[0] == function
             for node in walk(resource["Properties"])
         )
     ]
@@ -319,3 +320,44 @@ def test_a_limit_that_would_do_nothing_or_throttle_is_refused(settings: dict[str
 def test_a_queue_may_cause_what_is_reserved():
     settings = {"maximum_concurrency": "4", "trigger": "ordered", "reserved_concurrency": "4"}
     assert tuned(**settings)["MaximumConcurrency"] == "4"
+
+
+def test_the_watcher_looks_as_often_as_it_is_told_and_calls_stuck_what_doctor_does():
+    assert filled()["WatchSchedule"] == "rate(5 minutes)"
+    # Delivery, three tries of five minutes and the pauses between them.
+    assert filled()["StuckSeconds"] == "1200"
+
+    def watched(every: str, *, uses_tls: bool = True) -> tuple[str, str]:
+        file = Path("/nowhere")
+        settings = load({"stack": "intake", "watch_every": every}, {}, file)
+        place = Location("123456789012", "eu-central-1", "aws", uses_tls)
+        given = parameters(
+            settings, "intake", place, deployed={}, artifact_bucket="a", artifact_key="k"
+        )
+        return given["WatchSchedule"], given["WatchPeriod"]
+
+    assert watched("1m") == ("rate(1 minute)", "120")
+    assert watched("0")[0] == ""
+    assert watched("15m", uses_tls=False) == ("rate(15 minutes)", "1800")
+    local = Location("123456789012", "eu-central-1", "aws", uses_tls=False)
+    settings = load({"stack": "local"}, {}, Path("/nowhere"))
+    given = parameters(settings, "local", local, deployed={}, artifact_bucket="a", artifact_key="k")
+    assert given["WatchSchedule"] == ""
+
+
+def test_the_watcher_may_list_staging_and_nothing_else(template):
+    (policy,) = template["Resources"]["WatcherRole"]["Properties"]["Policies"]
+    granted = {
+        action
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in statement["Action"]
+    }
+    assert granted == {
+        "s3:ListBucket",
+        "s3:ListBucketMultipartUploads",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+    for name in ("StuckAlarm", "SilentAlarm", "ThrottleAlarm"):
+        said = template["Resources"][name]["Properties"]["AlarmDescription"]["Fn::Sub"]
+        assert '"twobuckets doctor"' in said

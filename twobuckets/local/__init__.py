@@ -33,6 +33,9 @@ What the emulator does otherwise than AWS, and what is done about it:
   policies | as on AWS, by `server/s3_gaps.py` |
 | a FIFO queue feeds a function one batch at a time; SQS has no metrics; alarms compare values of
   other queues; batches ask for actions that IAM lacks | as on AWS, by `server/queue_gaps.py` |
+| metrics in log lines stay text; an alarm without data stays as it is | as on AWS, by
+  `server/metric_gaps.py` |
+| `[watch]` is on by default | only where the settings say so: laptops sleep |
 | S3 takes a FIFO queue for its notification | not refused as on AWS |
 | a failed file of `deploy.trigger`'s queue is seen again after a minute | after a second |
 | `delimiter` of `ListMultipartUploads` | ignored |

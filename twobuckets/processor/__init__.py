@@ -19,6 +19,7 @@ copies       whether an archived object is a copy of one exact staged version: t
 crc          the CRC of a whole from those of its parts
 profile      what one run of `process` takes, for developers
 outcome      lines for the log, without secrets
+watcher      another function of the same zip: measures what is in staging, on a schedule
 refusals     why S3 refuses one object where it gives others
 
 The Lambda handler is `twobuckets.processor.handler`; nothing here imports the rest of the package,

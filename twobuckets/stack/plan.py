@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _HOLD_DATA: Final = frozenset({"AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::Logs::LogGroup"})
 _QUEUES: Final = frozenset({"FailureQueue", "ArrivalQueue", "OrderedQueue", "OrderedFailures"})
 _DEAD_LETTERS: Final = "OrderedFailures"
-_KEPT: Final = frozenset({"StagingBucket", "ArchiveBucket", "ProcessorLog"}) | _QUEUES
+_KEPT: Final = frozenset({"StagingBucket", "ArchiveBucket", "ProcessorLog", "WatcherLog"}) | _QUEUES
 """What the template keeps in the account when something else takes its place."""
 _DEPLOYED: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
 # CloudFormation says in words alone that a change set is empty; these are its two ways.

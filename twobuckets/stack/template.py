@@ -10,8 +10,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import UsageError
+from twobuckets.pipeline.retries import asynchronous
 from twobuckets.pipeline.stack import MADE_BY_STACK
-from twobuckets.settings import FILE_NAME
+from twobuckets.settings import DEFAULT, FILE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -174,7 +175,23 @@ def parameters(
         "LogRetentionDays": str(settings.log_retention_days),
         "LogLevel": settings.log_level,
         "AlarmTopicArn": settings.alarm_topic_arn or "",
+        **_watcher_parameters(settings, place),
         "RequireTls": "true" if place.uses_tls else "false",
+    }
+
+
+def _watcher_parameters(settings: Settings, place: Location) -> dict[str, str]:
+    every = settings.watch_every
+    if not place.uses_tls and settings.origins.get("watch_every", DEFAULT) == DEFAULT:
+        # The embedded AWS watches only where somebody wants to see it do so.
+        every = timedelta()
+    minutes = every // timedelta(minutes=1)
+    stuck_after = asynchronous(settings.timeout).stuck_after
+    return {
+        "WatchSchedule": f"rate({minutes} minute{'s' * (minutes != 1)})" if minutes else "",
+        # A look that comes a little late leaves no gap, and an alarm is about two in a row.
+        "WatchPeriod": str(max(minutes, 1) * 120),
+        "StuckSeconds": f"{stuck_after.total_seconds():.0f}",
     }
 
 

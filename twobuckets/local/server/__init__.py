@@ -8,6 +8,7 @@ child                    what runs in such a process
 checkpoint               the services' state on disk
 s3_gaps, multipart_gaps  what the emulator's S3 lacks, one function a gap
 bodies                   reads of objects, which stay on disk
+metric_gaps              what its metrics lack
 queue_gaps               what its queues, and its alarms on them, lack
 template_gaps            what its CloudFormation leaves out of a template
 log_gaps                 FilterLogEvents as AWS documents it

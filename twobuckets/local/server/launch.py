@@ -22,6 +22,7 @@ from twobuckets.local.server import (
     guard,
     invocations,
     log_gaps,
+    metric_gaps,
     multipart_gaps,
     queue_gaps,
     s3_gaps,
@@ -49,8 +50,8 @@ HOST = "127.0.0.1"
 MINISTACK_VERSION = "1.5.33"
 USER = "twobuckets-local"
 SERVICES = (
-    "apigateway,cloudformation,dynamodb,events,iam,kms,lambda,logs,monitoring,s3,sns,sqs,ssm,"
-    "states,sts,tagging"
+    "apigateway,cloudformation,dynamodb,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,"
+    "ssm,states,sts,tagging"
 )
 LOCK_PATIENCE_SECONDS = 2.0
 GRACE_SECONDS = 1.0
@@ -114,6 +115,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     multipart_gaps.install()
     s3_gaps.install()
     measure_queues = queue_gaps.install(checkpoint.touch)
+    metric_gaps.install()
 
     def ready() -> None:
         _seed(credentials)
