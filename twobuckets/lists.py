@@ -44,8 +44,7 @@ def published_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         if overwrite:
             draft.replace(target)
         else:
-            # Unlike a rename it fails when somebody else was quicker.
-            os.link(draft, target)
+            _link(draft, target)
     except FileExistsError:
         raise _is_there(path) from None
     except OSError as error:
@@ -53,6 +52,23 @@ def published_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     finally:
         if draft is not None:
             draft.unlink(missing_ok=True)
+
+
+def _link(draft: Path, target: Path) -> None:
+    """Give a draft its name. Unlike a rename, this fails when somebody else was quicker."""
+    try:
+        os.link(draft, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Not every file system has hard links (FAT, some network shares): there an empty file of
+        # ours holds the place, which is nobody else's to take any more.
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            draft.replace(target)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def _is_there(path: Path) -> UsageError:

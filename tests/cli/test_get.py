@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +69,28 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
         get("k", "f", exit_code=2)
     assert (folder / "f").read_bytes() == b"mine"
     assert [path.name for path in folder.iterdir()] == ["f"]
+
+
+def test_where_there_are_no_hard_links_a_file_is_written_whole_and_replaces_nothing(
+    s3: S3Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*names: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    s3.put_object(Bucket=STAGING, Key="k", Body=BYTES)
+    get("k", "f")
+    assert (folder / "f").read_bytes() == BYTES
+    assert "is there already" in get("k", "f", exit_code=2).stderr
+
+    def appear(*names: object) -> None:
+        (folder / "g").write_bytes(b"mine")
+        refuse()
+
+    monkeypatch.setattr(os, "link", appear)
+    assert "is there already" in get("k", "g", exit_code=2).stderr
+    assert (folder / "g").read_bytes() == b"mine"
+    assert sorted(path.name for path in folder.iterdir()) == ["f", "g"]
 
 
 def test_what_breaks_off_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch):

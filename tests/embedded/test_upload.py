@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -207,6 +208,14 @@ def test_a_newcomers_files_go_through_the_default_pipeline(embedded: Aws, tmp_pa
     assert ran.exit_code == 0, ran.output
     *_, summary = records_of(ran)
     assert summary["outcomes"] == {"archived": 2}
+    # What stands for a folder is not processed, so there is nothing to wait for.
+    (tmp_path / "empty").touch()
+    started_at = time.monotonic()
+    words = ["--stack", "local", "upload", str(tmp_path / "empty"), "--key", "dir/", "--wait"]
+    ran = CliRunner().invoke(cli, words)
+    assert ran.exit_code == 0, ran.output
+    assert "stands for a folder" in ran.stderr
+    assert time.monotonic() - started_at < 60
     archives = [
         bucket["Name"]
         for bucket in embedded.s3.list_buckets()["Buckets"]

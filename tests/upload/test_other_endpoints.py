@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -80,11 +81,26 @@ def test_no_checksum_is_sent_that_the_variable_calls_off(
 
 
 @pytest.mark.parametrize("etag", ["CKih16GjycICEAE=", "0f343b0931126a20f133d67c2b018a3b-2"])
-def test_an_etag_that_is_no_md5_is_no_proof_of_something_else(etag: str, file: Path):
-    result, _ = upload(Quirky(etag=etag, part_etag="opaque"), str(file), "--key", "k")
+@pytest.mark.parametrize("part_etag", ["opaque", None])
+def test_an_etag_that_is_no_md5_proves_neither_the_file_nor_anything_else(
+    etag: str, part_etag: str | None, file: Path
+):
+    if part_etag is None and file.stat().st_size < LARGE:
+        pytest.skip("its own ETag is an MD5")
+    result, _ = upload(Quirky(etag=etag, part_etag=part_etag), str(file), "--key", "k", "--json")
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("can't be verified by this endpoint") == 1
+    assert result.output.count("can't be verified by this endpoint") == 1
     assert "something other" not in result.output
+    # What is told as its checksum is what was proven.
+    uploaded = next(
+        r for r in map(json.loads, result.stdout.splitlines()) if r["type"] == "uploaded"
+    )
+    assert (uploaded["type"], uploaded["checksum"]) == ("uploaded", None)
+
+
+def test_what_is_proven_by_its_md5_has_its_checksum(file: Path):
+    result, _ = upload(Quirky(), str(file), "--key", "k", "--json")
+    assert json.loads(result.stdout.splitlines()[0])["checksum"] is not None
 
 
 def test_the_etag_of_what_is_encrypted_by_kms_is_no_md5(file: Path):

@@ -196,9 +196,10 @@ def _complete(run: UploadRun, upload: Multipart) -> Talk[Uploaded | Failed]:
                     return stored(run, upload, etag, shown, replaced=replaced)
                 is_done = isinstance(answer, Response) and answer.ok and not run.tells_crc
                 if is_done and etag:
-                    # Its parts were proven. The ETag of the whole is AWS's own affair.
+                    # Its size is right, which proves nothing; and what such an endpoint's ETag is
+                    # made of is its own affair, so that another one proves nothing either.
                     run.warn_unproven(upload.file)
-                    return stored(run, upload, etag, shown, replaced=replaced)
+                    return stored(run, upload, etag, shown, replaced=replaced, is_proven=False)
         if isinstance(answer, Response) and answer.ok:
             upload.forget()
             return differs(upload.file)
@@ -292,15 +293,21 @@ def _is_another(run: UploadRun, etag: str, answer: Response, shown: Response) ->
 
 
 def stored(
-    run: UploadRun, upload: Multipart, etag: str, answer: Response, *, replaced: bool = False
+    run: UploadRun,
+    upload: Multipart,
+    etag: str,
+    answer: Response,
+    *,
+    replaced: bool = False,
+    is_proven: bool = True,
 ) -> Uploaded:
-    """Return the record of an upload that is complete and proven, as an answer says."""
+    """Return the record of an upload that is complete, as an answer says."""
     return run.uploaded(
         upload.file,
         answer,
         size_bytes=upload.done_bytes,
         etag=etag,
-        crc=upload.whole_crc,
+        crc=upload.whole_crc if is_proven else None,
         stamp=upload.stamp,
         resumed_bytes=upload.resumed_bytes,
         replaced=replaced or (upload.was_taken and run.tells_crc is False),

@@ -78,11 +78,12 @@ class UploadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A file that S3 has, proven by the checksum of what was read.
+    """A file that S3 has, proven by the `checksum` of what was read.
 
     `uploaded_at` is S3's own time. `resumed_bytes` were there from an earlier run. `replaced` tells
     that the key was in the bucket already: an object that nothing had processed yet. `checksum` is
-    CRC64NVME as S3 writes it.
+    CRC64NVME as S3 writes it; None where the endpoint tells nothing that proves what it stored, of
+    which the size alone was compared.
     """
 
     path: str
@@ -90,7 +91,7 @@ class Uploaded:
     size_bytes: int
     etag: str
     version_id: str | None
-    checksum: str
+    checksum: str | None
     uploaded_at: datetime
     resumed_bytes: int = 0
     replaced: bool = False
@@ -198,14 +199,15 @@ class UploadRun:
         *,
         size_bytes: int,
         etag: str,
-        crc: int,
+        crc: int | None,
         stamp: Stamp | None = None,
         resumed_bytes: int = 0,
         replaced: bool = False,
     ) -> Uploaded:
         """Return the record of a file that S3 has, as an answer says.
 
-        `stamp` is the file as it was when it was read, for the command to remember it by.
+        `stamp` is the file as it was when it was read, for the command to remember it by; `crc` is
+        None where nothing proves that S3 has what was read.
         """
         self._stored_any = True
         uploaded = Uploaded(
@@ -214,7 +216,7 @@ class UploadRun:
             size_bytes,
             etag,
             answer.headers.get("x-amz-version-id"),
-            checksum.encode(crc),
+            None if crc is None else checksum.encode(crc),
             self.answered_at(answer),
             resumed_bytes,
             replaced,

@@ -120,7 +120,7 @@ def send_body(
         answer,
         size_bytes=body.length,
         etag=read_etag(answer),
-        crc=body.known_crc,
+        crc=body.known_crc if proof is Proof.PROVEN else None,
         stamp=None if status is None else stamp_of(status),
         replaced=replaced,
     )

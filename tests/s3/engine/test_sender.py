@@ -428,6 +428,18 @@ def test_large_and_small_bodies_share_a_flight(tmp_path):
     assert len(server.received) == 16
 
 
+def test_small_bodies_wait_for_the_bandwidth_before_they_are_sent():
+    requests = [Request("PUT", "b", f"k{n}", body=b"x" * 1000) for n in range(20)]
+    with (
+        serving(lambda r: answer()) as server,
+        sender_to(server, bytes_per_second=40_000, most=64) as sender,
+    ):
+        started_at = time.monotonic()
+        assert {found.status for _, found in sender.send_all(requests)} == {200}
+        # The last one waits for all that go before it, and itself.
+        assert time.monotonic() - started_at >= 0.45
+
+
 def test_the_bandwidth_is_limited_for_all_together(tmp_path):
     (tmp_path / "file").write_bytes(bytes(2 * BULK_BYTES))
     started_at = time.monotonic()

@@ -260,12 +260,23 @@ class Fates:
         """Yield what the upload tells, and show what the processor made of it meanwhile."""
         from twobuckets.upload.following import Followed
 
-        self._followed = Followed(uploading, self.ends)
+        self._followed = Followed(uploading, self.ends, skips_folders=self._skips_folders)
         for record in self._followed:
             if isinstance(record, Uploaded | Failed | Warned | SentBefore):
                 yield record
             else:
                 self._show(record)
+
+    def _skips_folders(self) -> bool:
+        """Tell whether the processor is known to leave what stands for a folder in staging."""
+        from twobuckets.pipeline.facts import Facts
+        from twobuckets.pipeline.lookups import CouldNotLook
+
+        function = Facts(self._app.aws, self._app.pipeline, self._app.now()).function
+        try:
+            return function.is_ours and function.skips_folders
+        except CouldNotLook:
+            return False
 
     def wait(self, timeout: timedelta) -> dict[str, int]:
         """Show the rest as it comes; return how many files had each fate."""

@@ -135,17 +135,18 @@ class Connection:
         """Send a request and receive its answer.
 
         `sent` hears how many bytes of the body were just sent and says how many seconds to wait
-        before the next ones. A file's bytes pass through `buffer`, never more of them at once, and
-        `trailer` follows them.
+        before the next ones; of a small body it hears before that is sent. A file's bytes pass
+        through `buffer`, never more of them at once, and `trailer` follows them.
         """
         length = body.length if isinstance(body, FileSlice) else len(body)
         head = _write_head(signed, trailer.encoded_length if trailer else length, proxy)
         if isinstance(body, FileSlice):
             is_early = yield from self._send_file(head, body, buffer, sent, trailer)
         elif len(body) <= _SMALL_BYTES:
-            is_early = yield from self._send(memoryview(head + body))
             if sent is not None and body:
-                sent(len(body))
+                # It goes in one piece, after which there is nothing left that could wait.
+                yield from _pause(sent(len(body)))
+            is_early = yield from self._send(memoryview(head + body))
         else:
             is_early = yield from self._send(memoryview(head))
             is_early = is_early or (yield from self._send_blocks(memoryview(body), sent))
