@@ -69,6 +69,17 @@ US_EAST_1: Final = Prices(
 )
 
 
+# AWS Lambda pricing page, us-east-1, first tier.
+_GB_SECOND_USD: Final = MappingProxyType({"x86_64": 0.0000166667, "arm64": 0.0000133334})
+_INVOCATION_USD: Final = 0.0000002
+
+
+def function_usd(gb_seconds: float, invocations: int, architecture: str) -> float:
+    """Return what invocations of a function cost; an unknown architecture costs as x86_64."""
+    gb_second_usd = _GB_SECOND_USD.get(architecture, _GB_SECOND_USD["x86_64"])
+    return gb_seconds * gb_second_usd + invocations * _INVOCATION_USD
+
+
 def format_usd(amount: float) -> str:
     """Return an amount with as many digits as say something: `$0`, `<$0.01`, `$3.07`, `$1,200`."""
     if amount <= 0:

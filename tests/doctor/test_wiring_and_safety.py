@@ -28,6 +28,7 @@ from tests.doctor.conftest import (
     HandMadePair,
     Run,
     lifecycle_rules,
+    log,
     make_clients,
     make_pair,
     notify,
@@ -619,6 +620,36 @@ def test_trouble_of_the_last_day_is_a_fact_and_no_failure(pair: HandMadePair, an
     assert "4 failed, 2 were throttled" in run.of("last-day")["detail"]
     assert "the longest took 55s of the 1m that it may" in run.of("last-day")["detail"]
     assert run.exit_code == 0
+
+
+def used_memory(used_mb: int, given_mb: int) -> str:
+    return (
+        "REPORT RequestId: 11111111-2222-3333-4444-555555555555\tDuration: 100.00 ms\t"
+        f"Billed Duration: 100 ms\tMemory Size: {given_mb} MB\tMax Memory Used: {used_mb} MB\t\n"
+    )
+
+
+def test_memory_that_is_nearly_used_up_is_told_with_what_to_set(pair: HandMadePair):
+    log(pair, used_memory(300, 512), used_memory(461, 512))
+    run = run_doctor()
+    assert run.checks == {"memory"}
+    found = run.of("memory")
+    assert "at most 461 of 512 MB" in found["detail"]
+    assert found["remedy"].endswith("--memory-size 704")
+    assert run.exit_code == 3
+
+
+def test_memory_of_which_little_is_used_is_a_fact_and_no_failure(pair: HandMadePair):
+    log(pair, used_memory(128, 1024))
+    run = run_doctor()
+    assert "at most 128 of 1,024 MB" in run.of("memory")["detail"]
+    assert run.exit_code == 0
+
+
+@pytest.mark.parametrize(("used_mb", "given_mb"), [(128, 512), (300, 1024), (460, 512)])
+def test_memory_in_between_is_no_finding(pair: HandMadePair, used_mb: int, given_mb: int):
+    log(pair, used_memory(used_mb, given_mb))
+    assert "memory" not in run_doctor().checks
 
 
 def test_an_environment_that_may_not_be_decrypted_is_no_wrong_one(

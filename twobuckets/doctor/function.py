@@ -12,9 +12,11 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.logs.use import describe_use
 from twobuckets.pipeline.function import LONGEST
-from twobuckets.pipeline.lookups import Gone
+from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.pipeline.redriving import count_dead_letters, find_dead_letters
+from twobuckets.pipeline.status import PartUnread
 from twobuckets.processor import contract
 from twobuckets.text import shell_word
 from twobuckets.units import format_duration
@@ -103,6 +105,10 @@ _ITS_QUEUE: Final = (
 )
 _ITS_ORDERING_QUEUE: Final = (*_ITS_QUEUE, "sqs:SendMessage")
 _CLOSE_TO_TIMEOUT: Final = 0.8
+_CLOSE_TO_MEMORY: Final = 0.9
+_LITTLE_MEMORY: Final = 0.25
+_MUCH_MEMORY_MB: Final = 1024
+"""Below that there is little to save."""
 
 
 @finder("function", Check("function-missing", "The processor does not exist."))
@@ -443,6 +449,47 @@ def find_recent_trouble(site: Site) -> Iterator[Finding]:
         )
 
 
+@finder(
+    "function",
+    Check(
+        "memory", "The last hour's invocations used nearly all of their memory, or little of it."
+    ),
+)
+def find_wrong_memory(site: Site) -> Iterator[Finding]:
+    """Yield a finding when invocations come close to their memory, or use next to none of it."""
+    use = describe_use(site.facts)
+    if isinstance(use, PartUnread):
+        if use.action is None:
+            return  # there is no log, of which another check tells
+        raise CouldNotLook("how much memory the processor uses", use.reason, use.action)
+    if use is None or use.memory_mb is None or use.max_memory_used_mb is None:
+        return
+    used, given = use.max_memory_used_mb, use.memory_mb
+    subject, name = site.function.name, shell_word(site.function.name)
+    said = f"The last hour's invocations used at most {used:,} of {given:,} MB"
+    if used >= given * _CLOSE_TO_MEMORY:
+        more = -(-used * 3 // 2 // 64) * 64
+        yield Finding(
+            check="memory",
+            severity=Severity.NOTICE,
+            subject=subject,
+            detail=f"{said}: a larger file ends one of them half-way."
+            + (f" Set processor.memory_mb to {more}." if site.is_deployed_by_us else ""),
+            remedy=f"{site.program} deploy"
+            if site.is_deployed_by_us
+            else f"{site.aws_cli} lambda update-function-configuration --function-name {name} "
+            f"--memory-size {more}",
+        )
+    elif given >= _MUCH_MEMORY_MB and used <= given * _LITTLE_MEMORY:
+        yield Finding(
+            check="memory",
+            severity=Severity.INFO,
+            subject=subject,
+            detail=f"{said}. What is not used is paid for, unless it is there for the processor's "
+            "speed: Lambda gives one vCPU for 1,769 MB. `status -v` shows the times to compare.",
+        )
+
+
 FINDERS: Final = (
     find_missing_function,
     find_bad_state,
@@ -454,4 +501,5 @@ FINDERS: Final = (
     find_log_settings,
     find_deprecated_runtime,
     find_recent_trouble,
+    find_wrong_memory,
 )

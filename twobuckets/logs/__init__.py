@@ -5,6 +5,7 @@ lines      what an event says: an outcome, Lambda's own words, or text
 selection  which entries are asked for
 naming     what the log says of a few keys, in few requests however long it is
 recent     files by what became of them lately, for a glance
+use        what invocations took lately, by Lambda's reports
 failures   what failed and was not made good since
 waiting    what became of objects that were put into staging, told once for each
 hearing    what the log says of keys that are waited for, as it comes

@@ -23,13 +23,15 @@ def status(app: App) -> None:
     Buckets and their protection, the processor and what wakes it, what is in staging, the outcomes
     of the last hour, and where every setting came from. A part that can't be read says which
     permission is missing, and the rest is shown; the exit status is 5 then, and 4 where a bucket or
-    the function does not exist. With -v it links to AWS's console.
+    the function does not exist. With -v it
+    shows what the last hour's invocations took, and links to AWS's console.
 
     \b
       twobuckets --stack intake status
     """
     from twobuckets.artifact import find_built
     from twobuckets.logs.recent import describe_recent
+    from twobuckets.logs.use import describe_use
     from twobuckets.pipeline.console import links_of
     from twobuckets.pipeline.facts import Facts
     from twobuckets.pipeline.status import PartMissing, StatusSummary, count_unread, iter_parts
@@ -48,6 +50,9 @@ def status(app: App) -> None:
         unread += count_unread(record)
         missing += isinstance(record, PartMissing)
         app.out.record(record)
+    if app.verbosity and (use := describe_use(facts)) is not None:
+        unread += count_unread(use)
+        app.out.record(use)
     if (app.json or app.verbosity) and app.aws.custom_endpoint_url is None:
         app.out.record(links_of(pipeline, app.aws.region))
     app.finish(StatusSummary(unread, missing))

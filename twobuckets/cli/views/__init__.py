@@ -25,6 +25,7 @@ FILES: Final = {
     "twobuckets.local": "local",
     "twobuckets.logs": "logs",
     "twobuckets.logs.recent": "status",
+    "twobuckets.logs.use": "status",
     "twobuckets.logs.waiting": "waiting",
     "twobuckets.manual": "manual",
     "twobuckets.pipeline": "status",

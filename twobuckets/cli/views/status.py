@@ -12,6 +12,7 @@ from rich.text import Text
 
 from twobuckets.cli.views import View, Views
 from twobuckets.logs.recent import SUCCEEDED, OutcomesStatus
+from twobuckets.logs.use import FunctionUse
 from twobuckets.pipeline.console import ConsoleLinks
 from twobuckets.pipeline.lookups import Unread
 from twobuckets.pipeline.status import (
@@ -248,6 +249,25 @@ def _outcome_count(outcomes: OutcomesStatus, kind: str, count: int) -> Text:
     return Text(said, _BAD if kind == FAILED else "")
 
 
+def _function_use(use: FunctionUse) -> Text:
+    more = "" if use.is_all else "more than "
+    said = [more + counted(use.invocations, "invocation")]
+    if use.max_memory_used_mb is not None and use.memory_mb is not None:
+        said.append(f"{use.max_memory_used_mb:,} of {use.memory_mb:,} MB used at most")
+    if use.median is not None and use.p99 is not None:
+        said.append(f"median {_exact(use.median)}, p99 {_exact(use.p99)}")
+    lines = [labelled("Use", *said)]
+    if use.thousand_usd is not None:
+        cost = f"about ${use.thousand_usd:.4f} for a thousand files, without requests to S3"
+        lines.append(labelled("", cost))
+    return _lines(lines)
+
+
+def _exact(duration: timedelta) -> str:
+    seconds = duration.total_seconds()
+    return f"{seconds * 1000:,.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
 def _queues_status(status: QueuesStatus) -> Text:
     if isinstance(status.queues, Unread):
         return labelled("Queue", _unread(status.queues))
@@ -382,6 +402,7 @@ VIEWS: Final[Views] = {
     FunctionStatus: View(_function_status),
     WiringStatus: View(_wiring_status),
     OutcomesStatus: View(_outcomes_status),
+    FunctionUse: View(_function_use),
     QueuesStatus: View(_queues_status),
     FailureQueueStatus: View(_failure_queue_status),
     PartUnread: View(_part_unread),
