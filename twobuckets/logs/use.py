@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import AccessError, CredentialsError, TwoBucketsError
@@ -110,9 +109,13 @@ def sum_up(
         files=count,
         memory_mb=next((r.memory_mb for r in reversed(reports) if r.memory_mb is not None), None),
         max_memory_used_mb=max(used, default=None),
-        median=median(durations) if durations else None,
-        # The smallest that 99 of 100 do not exceed.
-        p99=durations[-(-len(durations) * 99 // 100) - 1] if durations else None,
+        median=_of_hundred(durations, 50),
+        p99=_of_hundred(durations, 99),
         thousand_usd=usd / count * 1000 if gb_seconds else None,
         is_all=read < _MOST_ENTRIES,
     )
+
+
+def _of_hundred(durations: list[timedelta], rank: int) -> timedelta | None:
+    """Return the smallest of sorted durations that so many of a hundred do not exceed."""
+    return durations[-(-len(durations) * rank // 100) - 1] if durations else None
