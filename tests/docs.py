@@ -25,6 +25,7 @@ import click
 from cfnlint.decode import cfn_yaml
 from click.testing import CliRunner
 
+from tests.queueing import PLUMBING, Load, simulate
 from twobuckets import local, manual
 from twobuckets.cli import cli, global_options, rows, views
 from twobuckets.cli import records as records_
@@ -180,6 +181,56 @@ def outcome_line() -> str:
     )
     shown = json.loads(outcome.line("2026-05-04T12:00:00.000+00:00"))
     return f"\n```json\n{json.dumps(shown, indent=2)}\n```\n"
+
+
+def backlogs_table() -> str:
+    """Return what becomes of some loads as Markdown, simulated."""
+    names = (
+        "files",
+        "a second",
+        "one takes",
+        "at once",
+        "most waiting",
+        "longest wait",
+        "all done",
+    )
+    lines = ["", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for load in _LOADS:
+        flow = simulate(load)
+        room = f"5 to {load.at_once:,}" if load.begins_with is not None else f"{load.at_once:,}"
+        failing = f", {100 // load.fails_every} % fail" if load.fails_every else ""
+        wait, done = (
+            format_duration(timedelta(seconds=round(seconds)))
+            for seconds in (flow.longest_wait, flow.done_after)
+        )
+        lines.append(
+            f"| {load.files:,}{failing} | {load.a_second:,} | {load.seconds} s | {room} | "
+            f"{flow.most_waiting:,} | {wait} | {done} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+# Lambda developer guide, "Configuring scaling behavior for SQS event source mappings": five batches
+# at first, 300 more a minute.
+_LOADS: Final = (
+    Load(10_000, 3_500, 0.5, 10),
+    Load(10_000, 3_500, 0.5, 100),
+    Load(10_000, 3_500, 0.5, 1_000),
+    Load(10_000, 3_500, 0.5, 1_000, begins_with=5, more_a_minute=300),
+    Load(20_000, 100, 0.5, 55),
+    Load(20_000, 120, 0.5, 50),
+    Load(20_000, 100, 0.5, 60, fails_every=20),
+)
+
+
+def triggers_table() -> str:
+    """Return what each trigger costs a million files, beside the requests for the file."""
+    lines = ["", "| trigger | SQS and Lambda requests for a file | a million |", "|---|---|---|"]
+    for name, plumbing in PLUMBING.items():
+        of_sqs = (1 + 2 / plumbing.batch) * plumbing.has_queue
+        of_lambda = plumbing.invoked / plumbing.batch
+        lines.append(f"| {name} | {of_sqs:g} and {of_lambda:g} | ${plumbing.usd_a_million():.2f} |")
+    return "\n".join([*lines, ""])
 
 
 def processor_permissions() -> str:

@@ -48,7 +48,8 @@ def process(file):
         time.sleep(1.5)
     if text.startswith("die") and file.attempt == 1:
         os._exit(3)
-    if text.startswith("fail") and not notes().with_name("mended").exists():
+    if "fail" in text and not notes().with_name("mended").exists():
+        note("fail", file, text)
         raise ValueError(f"no luck with {text}")
     note("end", file, text)
 """
@@ -61,7 +62,7 @@ class Pipeline:
     aws: Aws
     folder: Path
 
-    def deploy(self, trigger: str, *arguments: str) -> Result:
+    def deploy(self, trigger: str, *arguments: str, at_once: int | None = None) -> Result:
         notes = json.dumps(str(self.folder / "notes"))
         settings = f"""stack = "local"
 [processor]
@@ -69,6 +70,7 @@ timeout = "20s"
 environment = {{NOTES = {notes}}}
 [deploy]
 trigger = "{trigger}"
+{f"maximum_concurrency = {at_once}" if at_once else ""}
 """
         (self.folder / "twobuckets.toml").write_text(settings)
         return self.run("deploy", "--yes", "--json", *arguments)
@@ -267,6 +269,11 @@ def test_dead_letters_go_back_to_where_they_came_from(pipeline: Pipeline):
     assert {fate["fate"] for fate in pipeline.wait("upload", *keys)} == {"failed"}
     dead, other = "local-ordered-failures.fifo", "local-failures"
     pipeline.wait_until(lambda: pipeline.in_queue(dead) == len(keys))
+    # Doctor names the files that failed for good, and the notes of them.
+    findings = map(json.loads, pipeline.run("doctor", "--json").stdout.splitlines())
+    counts = {finding["check"]: finding["count"] for finding in findings if "check" in finding}
+    assert counts == {"stuck-failed": 3, "failure-queue": 3}
+
     # What Lambda gave up on, in the form that it notes it, and what is nobody's.
     pipeline.aws.functions.put_function_event_invoke_config(
         FunctionName="local-processor",

@@ -99,6 +99,12 @@ alarm = depth | {
     "Dimensions": [{"Name": "QueueName", "Value": "dead"}],
 }
 cloudwatch._alarms["dead"] = alarm
+sources = provisioners._RESOURCE_HANDLERS["AWS::Lambda::EventSourceMapping"]
+uuid, _ = sources["create"]("Source", {
+    "FunctionName": "f", "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:dead",
+    "ScalingConfig": {"MaximumConcurrency": "3"},
+}, "stack")
+at_once = lambda_svc._esms[uuid]["ScalingConfig"]["MaximumConcurrency"]
 measure()
 is_measured = any(key[0] == "AWS/SQS" for key, _ in cloudwatch._metrics.items())
 for name, value in (("dead", 0), ("busy", 1)):
@@ -125,6 +131,7 @@ cloudwatch_logs._put_log_events({
 print(json.dumps({
     "an alarm treats missing data": was_silent == "ALARM",
     "metrics in log lines are measured": silent["StateValue"] == "OK",
+    "limits of event sources are numbers": at_once == 3,
     "queues are measured": is_measured,
     "an alarm compares its own queue's values": alarm["StateValue"] == "OK",
     "a FIFO queue feeds functions group by group":

@@ -14,6 +14,7 @@ import pytest
 
 from tests.processor.conftest import STAGING, Pipeline
 from tests.processor.test_handler import AWKWARD_KEYS
+from tests.queueing import PLUMBING
 from twobuckets.processor import File, Reject, contract, handler, runtime
 from twobuckets.processor.ordering import group_of
 from twobuckets.processor.runtime import RecordsFailedError
@@ -33,12 +34,17 @@ class Queue:
         answer = sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])
         self.arn = answer["Attributes"]["QueueArn"]
         self.shown_again: list[int] = []
+        self.calls: Counter[str] = Counter()
+        sqs.meta.events.register("before-call.sqs", self._count, unique_id=f"count {name}")
         sqs.meta.events.register(
             "provide-client-params.sqs.ChangeMessageVisibilityBatch", self._note, unique_id=name
         )
 
     def _note(self, params: dict[str, Any], **_: Any) -> None:
         self.shown_again += [entry["VisibilityTimeout"] for entry in params["Entries"]]
+
+    def _count(self, model: Any, **_: Any) -> None:
+        self.calls[model.name] += 1
 
     def messages(self) -> list[dict[str, Any]]:
         return [
@@ -99,11 +105,15 @@ def test_an_event_is_put_into_order_and_processed_when_its_message_comes(
     # As Lambda does when the answer was lost: nothing is sent twice.
     assert pipeline.invoke(record) == []
     assert (seen, set(pipeline.staged())) == ([], {"a"})
+    # What the manual's costs are made of; the retry's is none of every file's.
+    assert ordered.calls["SendMessage"] == 2 * PLUMBING["`ordered`"].sent
     [message] = ordered.messages()
+    ordered.calls.clear()
     event = ordered.event(message, attempt=2)
     assert handler(event, pipeline.context) == {"batchItemFailures": []}
     [line] = pipeline.outcomes()
     assert (line["outcome"], line["attempt"]) == ("archived", 2)
+    assert ordered.calls == Counter()
     assert seen == [(record["s3"]["object"]["sequencer"], 2)]
     assert set(pipeline.archived()) == {"a"}
 

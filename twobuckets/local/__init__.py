@@ -31,6 +31,7 @@ What the emulator does otherwise than AWS, and what is done about it:
   `server/multipart_gaps.py` |
 | keys that XML can't hold; destination `IfNoneMatch` on copies; line ends and wildcards of
   policies | as on AWS, by `server/s3_gaps.py` |
+| `MaximumConcurrency` from a template's parameter is text, and the queue feeds nothing | a number |
 | a FIFO queue feeds a function one batch at a time; SQS has no metrics; alarms compare values of
   other queues; batches ask for actions that IAM lacks | as on AWS, by `server/queue_gaps.py` |
 | metrics in log lines stay text; an alarm without data stays as it is | as on AWS, by

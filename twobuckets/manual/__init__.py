@@ -61,6 +61,7 @@ TOPICS: Final = (
     Topic(
         "reprocessing", "Get objects processed again without losing any.", ("reprocess", "redrive")
     ),
+    Topic("scale", "What each trigger carries and costs, and when one machine is not enough."),
     Topic("local", "The embedded AWS: a pipeline on your machine.", ("local",)),
     Topic("settings", "Every setting, its variable and default; pairs made by hand."),
     Topic("permissions", "The IAM actions that each command needs."),

@@ -128,6 +128,7 @@ def install() -> None:
     _leave_unchanged_configurations_alone()
     _know_what_replaces_a_resource()
     _apply_function_limits()
+    _keep_limits_of_event_sources_as_numbers()
     _omit_resources_of_unmet_conditions()
     _omit_events_of_unchanged_resources()
 
@@ -220,6 +221,27 @@ def _apply_function_limits() -> None:
     functions = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"]
     for operation in ("create", "update"):
         functions[operation] = limited(functions[operation])
+
+
+def _keep_limits_of_event_sources_as_numbers() -> None:
+    """Gap: a limit that comes from a parameter stays text, with which nothing is compared."""
+    from ministack.services import lambda_svc
+    from ministack.services.cloudformation import provisioners
+
+    def counted(provision: Callable[..., tuple[str, Any]]) -> Callable[..., tuple[str, Any]]:
+        def provision_and_count(*args: Any, **kwargs: Any) -> tuple[str, Any]:
+            uuid, attributes = provision(*args, **kwargs)
+            scaling = lambda_svc._esms[uuid].get("ScalingConfig") or {}
+            if "MaximumConcurrency" in scaling:
+                scaling = {**scaling, "MaximumConcurrency": int(scaling["MaximumConcurrency"])}
+            lambda_svc._esms[uuid]["ScalingConfig"] = scaling
+            return uuid, attributes
+
+        return provision_and_count
+
+    sources = provisioners._RESOURCE_HANDLERS["AWS::Lambda::EventSourceMapping"]
+    for operation in ("create", "update"):
+        sources[operation] = counted(sources[operation])
 
 
 def _omit_events_of_unchanged_resources() -> None:
