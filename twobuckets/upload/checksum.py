@@ -17,7 +17,7 @@ ALGORITHM: Final = CRC64NVME
 HEADER: Final = ALGORITHM.header
 encode = ALGORITHM.encode
 
-_BLOCK_BYTES: Final = 256 * 1024
+_BLOCK_BYTES: Final = 128 * 1024
 _MD5_ETAG: Final = re.compile(r'"?([0-9a-f]{32})"?')
 
 
