@@ -709,3 +709,39 @@ def test_a_finding_is_readable_without_a_terminal(pair: HandMadePair):
     (line,) = result.stdout.splitlines()
     assert line.startswith("problem  permission-missing  hand-processor  -  S3 can't wake")
     assert line.endswith("$ twobuckets doctor --fix --check permission-missing")
+
+
+def test_a_page_that_staging_takes_nothing_from_is_a_problem_and_its_rule_no_drift(
+    pair: HandMadePair, answers: Answers, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TWOBUCKETS_STACK", "intake")
+    page = "https://abc.execute-api.eu-west-1.amazonaws.com"
+    outputs = [{"OutputKey": "PageUrl", "OutputValue": f"{page}/"}]
+    drift = {"StackDriftStatus": "DRIFTED", "LastCheckTimestamp": datetime(2026, 1, 1, tzinfo=UTC)}
+    stack: dict[str, Any] = {"StackName": "intake", "StackStatus": "UPDATE_COMPLETE"}
+    stack |= {"Outputs": outputs, "DriftInformation": drift}
+    answers.give("DescribeStacks", {"Stacks": [stack]})
+    rule = cors.rule_for([page], "twobuckets-intake-page")
+    added = {
+        "PropertyPath": "/CorsConfiguration/CorsRules/1",
+        "DifferenceType": "ADD",
+        "ActualValue": json.dumps(rule),
+    }
+    drifted: dict[str, Any] = {
+        "LogicalResourceId": "StagingBucket",
+        "StackResourceDriftStatus": "MODIFIED",
+        "PropertyDifferences": [added],
+    }
+    answers.give("DescribeStackResourceDrifts", {"StackResourceDrifts": [drifted]})
+    run = run_doctor("--check", "cors-page", "--check", "stack-drift")
+    assert run.checks == {"cors-page"}
+    assert page in run.of("cors-page")["detail"]
+    assert run.of("cors-page")["remedy"].endswith(" deploy")
+
+    pair.s3.put_bucket_cors(Bucket=STAGING, CORSConfiguration={"CORSRules": [rule]})
+    assert run_doctor("--check", "cors-page").checks == set()
+    other = added | {"PropertyPath": "/VersioningConfiguration/Status"}
+    drifted["PropertyDifferences"] = [added, other]
+    answers.give("DescribeStackResourceDrifts", {"StackResourceDrifts": [drifted]})
+    run = run_doctor("--check", "stack-drift")
+    assert "StagingBucket (modified)" in run.of("stack-drift")["detail"]

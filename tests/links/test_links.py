@@ -185,8 +185,8 @@ def test_the_page_gets_a_cors_rule_of_its_own_beside_those_there_are(s3):
     admit("https://new.example")
     rules = s3.get_bucket_cors(Bucket=bucket)["CORSRules"]
     assert [rule["AllowedOrigins"] for rule in rules] == [
-        ["https://new.example"],
         ["https://b.example"],
+        ["https://new.example"],
     ]
     admit()
     assert [rule["ID"] for rule in s3.get_bucket_cors(Bucket=bucket)["CORSRules"]] == ["x"]

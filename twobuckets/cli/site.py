@@ -40,6 +40,7 @@ def site_of(
         program=app.program,
         aws_cli=_aws_cli(app),
         sleep=app.sleep,
+        page_origins=app.page_origins,
     )
 
 

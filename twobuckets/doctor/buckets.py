@@ -355,6 +355,25 @@ def find_cors(site: Site) -> Iterator[Finding]:
         )
 
 
+@finder("buckets", Check("cors-page", "The stack's upload page can't upload."))
+def find_shut_page(site: Site) -> Iterator[Finding]:
+    """Yield a finding where staging takes nothing from the stack's own upload page."""
+    origins = site.page_origins(site.stack.outputs())
+    if not origins or not site.buckets.exists(site.staging):
+        return
+    rules = site.buckets.cors(site.staging)
+    shut = [origin for origin in origins if cors.missing_methods(rules, origin)]
+    if shut:
+        yield Finding(
+            check="cors-page",
+            severity=Severity.PROBLEM,
+            subject=f"s3://{site.staging}",
+            detail=f"No CORS rule lets the upload page on {', '.join(shut)} send files, go on with"
+            " them or abort them: links open it, and nothing comes through.",
+            remedy=f"{site.program} deploy",
+        )
+
+
 FINDERS: Final = (
     find_missing_buckets,
     find_requester_pays,
@@ -368,4 +387,5 @@ FINDERS: Final = (
     find_kept_versions,
     find_losing_rules,
     find_cors,
+    find_shut_page,
 )

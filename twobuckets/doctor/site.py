@@ -13,7 +13,7 @@ from twobuckets.pipeline.facts import Facts
 from twobuckets.pipeline.lookups import CouldNotLook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from twobuckets.aws.clients import Aws
@@ -32,6 +32,10 @@ ORPHANED_AFTER: Final = timedelta(days=1)
 READ_BYTES_A_SECOND: Final = 90_000_000
 
 
+def _no_page(_outputs: Mapping[str, str]) -> Sequence[str]:
+    return ()
+
+
 @dataclass(slots=True)
 class Site:
     """A pipeline and the instant of the examination.
@@ -39,7 +43,8 @@ class Site:
     `connect` opens what lists buckets. `older_than` is the age from which a staged object counts
     as stuck, None for what follows from the function; `uploads_older_than` the age of an orphaned
     upload. `program` and `aws_cli` begin the commands of remedies, with the flags that lead to
-    this pipeline. `sleep` waits between tries.
+    this pipeline. `sleep` waits between tries. `page_origins` tells from the stack's outputs where
+    browsers find its upload page.
     Once `is_stopped`, nobody waits for findings any more: listings end.
     """
 
@@ -53,6 +58,7 @@ class Site:
     program: str = "twobuckets"
     aws_cli: str = "aws"
     sleep: Callable[[float], None] = time.sleep
+    page_origins: Callable[[Mapping[str, str]], Sequence[str]] = _no_page
     is_stopped: bool = field(default=False, init=False)
     facts: Facts = field(init=False)
 

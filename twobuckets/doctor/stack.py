@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.doctor.findings import Check, Finding, Severity, finder
+from twobuckets.pipeline.entries import Ids
 from twobuckets.text import shell_word
 from twobuckets.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from twobuckets.doctor.site import Site
 
@@ -57,7 +58,10 @@ def find_drift(site: Site) -> Iterator[Finding]:
     if stack is None or stack.get("DriftInformation", {}).get("StackDriftStatus") != "DRIFTED":
         return
     checked_at = stack["DriftInformation"].get("LastCheckTimestamp", site.now)
-    drifts = site.stack.drifted_resources()
+    rule_id = Ids(str(stack["StackName"])).page
+    drifts = [d for d in site.stack.drifted_resources() if not _is_page_rule(d, rule_id)]
+    if not drifts and _has_page(stack):
+        return
     named = [f"{d['LogicalResourceId']} ({d['StackResourceDriftStatus'].lower()})" for d in drifts]
     yield Finding(
         check="stack-drift",
@@ -68,6 +72,21 @@ def find_drift(site: Site) -> Iterator[Finding]:
         remedy=f"{site.aws_cli} cloudformation detect-stack-drift "
         f"--stack-name {shell_word(str(stack['StackName']))}",
         count=max(1, len(named)),
+    )
+
+
+def _has_page(stack: Mapping[str, Any]) -> bool:
+    return any(output["OutputKey"] == "PageUrl" for output in stack.get("Outputs", []))
+
+
+def _is_page_rule(drift: Mapping[str, Any], rule_id: str) -> bool:
+    """Tell whether all that a resource drifted by is the rule that `deploy` writes for the page."""
+    differences = drift.get("PropertyDifferences", [])
+    return bool(differences) and all(
+        difference["DifferenceType"] == "ADD"
+        and difference["PropertyPath"].startswith("/CorsConfiguration/CorsRules/")
+        and rule_id in difference["ActualValue"]
+        for difference in differences
     )
 
 

@@ -53,7 +53,7 @@ def admit_page(
     ours = [cors.rule_for(origins, rule_id)] if origins else []
 
     def merged(present: list[Entry]) -> list[Entry]:
-        # Of CORS rules the first that fits counts (S3 API reference, CORSConfiguration).
-        return [*ours, *(entry for entry in present if CORS.id_of(entry) != rule_id)]
+        # At the end, where CloudFormation's drift is this one rule that was added.
+        return [*(entry for entry in present if CORS.id_of(entry) != rule_id), *ours]
 
     change(s3, bucket, CORS, merged, sleep=sleep)

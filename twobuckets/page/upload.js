@@ -226,7 +226,8 @@ class Upload {
     const body = completing([...parts.values()].slice(0, this.count))
     const xml = await persist(async failures => {
       const request = await signer.complete(this)
-      return send(request, { ...options, body, silence: COMPLETING_MS }).catch(error => this.explainEnd(error, failures, options))
+      // As bytes: to a text a browser may add its encoding, which is not in what was signed.
+      return send(request, { ...options, body: new TextEncoder().encode(body), silence: COMPLETING_MS }).catch(error => this.explainEnd(error, failures, options))
     }, options)
     const stored = textIn(xml, 'ChecksumCRC64NVME')
     if (stored && stored !== this.crc64nvme) throw problem('differs')

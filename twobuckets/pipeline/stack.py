@@ -50,6 +50,13 @@ class StackFacts:
         )
         return answer["Stacks"][0] if answer else None
 
+    def outputs(self) -> dict[str, str]:
+        """Return the stack's outputs by their key, none for a pair without a stack."""
+        described = self.description() or {}
+        return {
+            output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])
+        }
+
     def existing_buckets(self) -> frozenset[str]:
         """Return the pipeline's buckets that were there before the stack, which it did not make."""
         described = self.description() or {}
