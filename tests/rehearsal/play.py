@@ -86,6 +86,6 @@ def paste(remedy: str, aws: Aws) -> None:
         return
     words = shlex.split(remedy)
     assert words[:3] == ["twobuckets", "--stack", "local"], remedy
-    asks = words[3] in ("doctor", "reprocess")
+    asks = words[3] in ("doctor", "redrive", "reprocess")
     status, _, said = sentences.run(*words[3:], *(["--yes"] if asks else []), "--json")
     assert status in (0, 3), said
