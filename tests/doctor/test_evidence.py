@@ -345,6 +345,20 @@ def test_waking_a_function_that_is_switched_off_waits_for_it_to_be_switched_on(o
     assert run.exit_code == 3
 
 
+def test_reprocess_says_what_comes_first_and_that_it_is_not_done(
+    ours: HandMadePair, answers: Answers
+):
+    put(ours, "a")
+    answers.give("Invoke", {"StatusCode": 202})
+    words = ["reprocess", "a", "--yes"]
+    well = CliRunner().invoke(cli, words)
+    assert (well.exit_code, "switched on" in well.stderr) == (0, False), well.output
+    ours.functions.put_function_concurrency(FunctionName=FUNCTION, ReservedConcurrentExecutions=0)
+    held = CliRunner().invoke(cli, words)
+    assert held.exit_code == 3, held.output
+    assert "doctor --fix --check concurrency-zero" in held.stderr
+
+
 def test_switching_a_function_on_is_done_when_it_is_asked_for_by_name(
     ours: HandMadePair, answers: Answers
 ):

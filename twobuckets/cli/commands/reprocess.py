@@ -224,6 +224,7 @@ def reprocess(
             summary = summarize_run(journal)
             app.finish(summary, attention=summary.left > 0 or bool(unnamed))
             return
+        is_held_back = planned.objects > planned.restores and _is_switched_off(app)
         app.confirm(_question(planned), yes=yes)
         journal.approve()
         if batch or journal.job_id is not None:
@@ -252,7 +253,7 @@ def reprocess(
             _show(app, run, said, failures, many=planned.objects > FEW)
         failures.complete()
         app.out.stream(run.groups())
-        app.finish(run.summary(), attention=run.needs_attention or bool(unnamed))
+        app.finish(run.summary(), attention=run.needs_attention or bool(unnamed) or is_held_back)
 
 
 def _show(
@@ -323,6 +324,26 @@ def _require_no_pace(canary: int | None, rate: float | None) -> None:
             "fast as it can, and each copy wakes the processor at once",
             hint="Reprocess a few first, with --limit and --wait, and then the rest with --batch.",
         )
+
+
+def _is_switched_off(app: App) -> bool:
+    """Warn if the processor can't run now, and tell whether that is so."""
+    from twobuckets.pipeline.facts import Facts
+    from twobuckets.pipeline.lookups import CouldNotLook
+
+    if app.pipeline.function is None:
+        return False
+    try:
+        concurrency = Facts(app.aws, app.pipeline, app.now()).function.reserved_concurrency()
+    except CouldNotLook:
+        return False
+    if concurrency == 0:
+        app.out.warn(
+            "The function's reserved concurrency is 0: nothing is processed before it is switched "
+            "on, and Lambda gives events up after at most 6 hours. First: "
+            f"{app.program} doctor --fix --check concurrency-zero"
+        )
+    return concurrency == 0
 
 
 def _question(planned: PlanTotals) -> str:
