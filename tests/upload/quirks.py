@@ -27,6 +27,7 @@ class Quirky:
     refuses_parts: tuple[int, str] | None = None
     refuses_part: int = 0
     lies_there: str = ""
+    tells_nothing: bool = False
     encrypts: bool = False
     loses: int = 0
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -72,6 +73,8 @@ class Quirky:
                 line = self._etag_of(body, self.part_etag)
                 self.tags[key] = line
                 return answer(200, b"", line, *encrypted)
+            case "HEAD" if self.tells_nothing:
+                return b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
             case "HEAD" if key in self.objects:
                 size = len(self.objects[key])
                 return (
@@ -112,6 +115,8 @@ class Quirky:
         whole = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()
         etag = self.etag or f"{whole}-{len(parts)}"
         self.objects[key], self.tags[key] = b"".join(parts), f'ETag: "{etag}"'
+        if self.tells_nothing:
+            etag = ""
         return answer(200, f"<R><ETag>&quot;{etag}&quot;</ETag></R>".encode())
 
     def _etag_of(self, body: bytes, told: str | None) -> str:

@@ -187,6 +187,7 @@ def _complete(run: UploadRun, upload: Multipart) -> Talk[Uploaded | Failed]:
             or answer.code == _CONFLICT
             or (answer.attempts > 1 and (answer.status == 412 or answer.code == "NoSuchUpload"))
         )
+        shown: Answer | None = None
         if is_open:
             # One of the tries may have completed it, and its answer got lost.
             shown = yield from run.head(upload.file)
@@ -201,6 +202,10 @@ def _complete(run: UploadRun, upload: Multipart) -> Talk[Uploaded | Failed]:
                     run.warn_unproven(upload.file)
                     return stored(run, upload, etag, shown, replaced=replaced, is_proven=False)
         if isinstance(answer, Response) and answer.ok:
+            if not read_etag(answer) and not (isinstance(shown, Response) and shown.ok):
+                # Ceph's gateway tells nothing of the whole, and these credentials may not look.
+                run.warn_unproven(upload.file)
+                return stored(run, upload, "", answer, replaced=replaced)
             upload.forget()
             return differs(upload.file)
         if isinstance(answer, SendError):
