@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,12 +39,17 @@ def template() -> dict[str, Any]:
     return cast("dict[str, Any]", decoded)
 
 
-def filled(stack: str = "intake", deployed: dict[str, str] | None = None, **flags: str):
+def filled(
+    stack: str = "intake",
+    deployed: dict[str, str] | None = None,
+    place: Location | None = None,
+    **flags: str,
+):
     settings = load({"stack": stack}, flags, Path("/nowhere"))
     return parameters(
         settings,
         stack,
-        PLACE,
+        place or PLACE,
         deployed=deployed or {},
         artifact_bucket="artifacts",
         artifact_key="hash.zip",
@@ -91,7 +97,8 @@ def test_every_parameter_that_is_filled_is_one_of_the_templates(template):
 
 
 def test_the_templates_defaults_are_the_settings_defaults(template):
-    given = filled()
+    # Where the namespace of buckets does not depend on their names.
+    given = filled(place=replace(PLACE, region="me-south-1"))
     for name, parameter in template["Parameters"].items():
         if "Default" in parameter and name in given:
             assert str(parameter["Default"]) == given[name], name
@@ -265,8 +272,53 @@ def walk(node):
 
 
 def test_buckets_that_nobody_names_are_named_after_stack_account_and_region():
-    assert filled()["StagingBucketName"] == "intake-staging-123456789012-eu-central-1"
-    assert filled()["ArchiveBucketName"] == "intake-archive-123456789012-eu-central-1"
+    made = filled()
+    assert made["StagingBucketName"] == "intake-staging-123456789012-eu-central-1-an"
+    assert made["ArchiveBucketName"] == "intake-archive-123456789012-eu-central-1-an"
+    assert made["StagingBucketNamespace"] == made["ArchiveBucketNamespace"] == "account-regional"
+
+
+@pytest.mark.parametrize(
+    "place", [replace(PLACE, region="me-south-1"), replace(PLACE, uses_tls=False)]
+)
+def test_where_an_account_has_no_names_of_its_own_they_are_names_of_all(place: Location):
+    made = filled(place=place)
+    assert made["StagingBucketName"] == f"intake-staging-123456789012-{place.region}"
+    assert made["StagingBucketNamespace"] == "global"
+
+
+def test_a_name_that_is_too_long_with_the_suffix_goes_without_it():
+    stack = "s" * (63 - len("-staging-123456789012-eu-central-1"))
+    made = filled(stack)
+    assert len(made["StagingBucketName"]) == 63
+    assert made["StagingBucketNamespace"] == "global"
+
+
+def test_an_update_keeps_the_namespace_for_a_change_would_replace_the_bucket():
+    old = {
+        "StagingBucketName": "intake-staging-123456789012-eu-central-1",
+        # Named by hand, before there were namespaces.
+        "ArchiveBucketName": "archive-123456789012-eu-central-1-an",
+    }
+    kept = filled(deployed=old)
+    assert {name: kept[name] for name in old} == old
+    assert kept["StagingBucketNamespace"] == kept["ArchiveBucketNamespace"] == "global"
+    again = filled(deployed=filled())
+    assert again == filled()
+    # Another name is another bucket.
+    own = "other-123456789012-eu-central-1-an"
+    assert filled(deployed=old, TWOBUCKETS_STAGING=own)["StagingBucketNamespace"] == (
+        "account-regional"
+    )
+    assert filled(deployed=old, TWOBUCKETS_STAGING="other")["StagingBucketNamespace"] == "global"
+
+
+@pytest.mark.parametrize("role", ["Staging", "Archive"])
+def test_a_bucket_without_a_namespace_of_its_own_has_no_such_property(template, role: str):
+    namespace = template["Resources"][f"{role}Bucket"]["Properties"]["BucketNamespace"]
+    assert namespace == {
+        "Fn::If": [f"HasOwn{role}Name", "account-regional", {"Ref": "AWS::NoValue"}]
+    }
 
 
 def test_buckets_keep_the_names_they_were_deployed_with():

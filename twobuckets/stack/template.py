@@ -27,6 +27,9 @@ LOG_RETENTION_DAYS: Final = (
 
 _ENVIRONMENT_MARK: Final = "# processor.environment of the settings comes here."
 _LONGEST_BUCKET_NAME: Final = 63
+_GLOBAL, _ACCOUNT_REGIONAL, _OWN_SUFFIX = "global", "account-regional", "-an"
+# Amazon S3 user guide, "Namespaces for general purpose buckets": all regions but these.
+_WITHOUT_NAMESPACE: Final = frozenset({"me-central-1", "me-south-1"})
 _LONGEST_FUNCTION_NAME: Final = 64
 _FUNCTION_SUFFIX: Final = "-processor"
 _ARRIVALS_SUFFIX: Final = "-arrivals"
@@ -209,6 +212,14 @@ def _bucket_parameters(
             )
         filled[parameter] = named or _bucket_name(stack, role, place)
         filled[is_made] = "false" if exists else "true"
+        namespace = f"{role.capitalize()}BucketNamespace"
+        # It can't be changed without replacing the bucket: one that is there keeps its own.
+        is_there = filled[parameter] == deployed.get(parameter)
+        filled[namespace] = (
+            deployed.get(namespace, _GLOBAL)
+            if is_there
+            else _namespace_of(filled[parameter], place)
+        )
     staging, archive = (filled[parameter] for _, parameter in MADE_BY_STACK.values())
     if staging == archive:
         raise UsageError(
@@ -232,8 +243,15 @@ def _page_parameters(settings: Settings, broker_key: str) -> dict[str, str]:
 
 
 def _bucket_name(stack: str, role: str, place: Location) -> str:
-    """Return a name that nobody else is likely to have: bucket names are one space for all."""
+    """Return a name that nobody else can have, or is likely to have where regions don't know that.
+
+    Names of the account's own namespace end with its account, its region and `-an` (Amazon S3 user
+    guide, "Namespaces for general purpose buckets").
+    """
     name = f"{stack.lower()}-{role}-{place.account}-{place.region}"
+    own = name + _OWN_SUFFIX
+    if _namespace_of(own, place) == _ACCOUNT_REGIONAL and len(own) <= _LONGEST_BUCKET_NAME:
+        return own
     if len(name) > _LONGEST_BUCKET_NAME:
         raise UsageError(
             f"The {role} bucket's name {name} would be longer than {_LONGEST_BUCKET_NAME} "
@@ -241,3 +259,11 @@ def _bucket_name(stack: str, role: str, place: Location) -> str:
             hint="Name the buckets yourself: staging and archive in twobuckets.toml.",
         )
     return name
+
+
+def _namespace_of(name: str, place: Location) -> str:
+    """Return the namespace in which a bucket of this name is to be made."""
+    # The embedded AWS has one namespace.
+    has_own = place.uses_tls and place.region not in _WITHOUT_NAMESPACE
+    is_own = name.endswith(f"-{place.account}-{place.region}{_OWN_SUFFIX}")
+    return _ACCOUNT_REGIONAL if has_own and is_own else _GLOBAL
