@@ -162,7 +162,7 @@ def test_a_server_error_is_tried_again_and_a_refusal_is_not() -> None:
         objects.open().read()
 
 
-@pytest.mark.parametrize("algorithm", ["MD5", "SHA1", "SHA256", "CRC32"])
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA1", "SHA256", "SHA512", "CRC32"])
 def test_a_checksum_is_held_against_what_was_read_to_the_end(algorithm: str) -> None:
     digest = (
         f"{zlib.crc32(CONTENT):08x}"
@@ -193,6 +193,18 @@ def test_the_checksum_to_expect_is_one_over_the_whole_content() -> None:
     assert find_expected({"ETag": f'"{md5}-2"'}) is None
     assert find_expected({"ETag": f'"{md5}"', "ServerSideEncryption": "aws:kms"}) is None
     assert find_expected({"ETag": f'"{md5}"', "SSECustomerAlgorithm": "AES256"}) is None
+
+
+def test_of_several_checksums_the_quickest_is_taken_and_md5_last() -> None:
+    def told(*names: str) -> dict[str, str]:
+        return {f"Checksum{name}": b64encode(name.encode()).decode() for name in names}
+
+    etag = {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"'}
+    order = ["CRC32", "SHA1", "SHA256", "SHA512"]
+    for number, name in enumerate(order):
+        expected = find_expected(etag | told(*order[number:][::-1]))
+        assert expected is not None
+        assert expected.algorithm == name
 
 
 def test_csv_text_gzip_tar_and_zip_readers_work_on_a_stream() -> None:

@@ -39,6 +39,11 @@ _PIECE_BYTES = 1024 * 1024
 _TRIES = 5
 
 
+# In GB/s on one core: CRC64NVME of native code 13, CRC32 of zlib 4, SHA-1 and SHA-256 of OpenSSL
+# 1.8, SHA-512 0.9, MD5 0.7.
+_QUICKEST_FIRST = ("CRC64NVME", "CRC32C", "CRC32", "SHA1", "SHA256", "SHA512")
+
+
 class ObjectGoneError(OSError):
     """The pinned version was deleted or replaced while it was read."""
 
@@ -82,11 +87,12 @@ class _Rolling:
 def find_expected(head: Mapping[str, Any]) -> Expected | None:
     """Return the checksum to hold a full read against, from a HEAD with ChecksumMode enabled.
 
-    None where S3 keeps none over the whole content, or only one that cannot be computed fast here:
-    CRC32C and CRC64NVME need the optional package awscrt.
+    Of several it is the quickest, and the MD5 of an ETag comes last. None where S3 keeps none over
+    the whole content, or only one that can't be computed here: CRC32C and CRC64NVME need the
+    optional package awscrt.
     """
     if head.get("ChecksumType") != "COMPOSITE":
-        for algorithm in ("SHA256", "SHA1", "CRC32", "CRC64NVME", "CRC32C"):
+        for algorithm in _QUICKEST_FIRST:
             value = head.get(f"Checksum{algorithm}")
             # A multipart upload's checksum of checksums is marked by its number of parts.
             if value and "-" not in value and _digest_of(algorithm) is not None:
@@ -109,7 +115,7 @@ def etag_of(head: Mapping[str, Any]) -> str:
 def _digest_of(algorithm: str) -> _Digest | None:
     if algorithm == "CRC32":
         return _Rolling(zlib.crc32, 8)
-    if algorithm in ("MD5", "SHA1", "SHA256"):
+    if algorithm in ("MD5", "SHA1", "SHA256", "SHA512"):
         return hashlib.new(algorithm.lower(), usedforsecurity=False)
     try:
         from awscrt import checksums
