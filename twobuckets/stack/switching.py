@@ -24,15 +24,20 @@ if TYPE_CHECKING:
     from twobuckets.stack.plan import Plan
 
 _TRIGGER: Final = "Trigger"
+_FIRST: Final = "notification"
 # SQS's counts settle within a minute (API reference, GetQueueAttributes), and S3 delivers within
 # seconds, or "a minute or longer" (user guide, "Amazon S3 Event Notifications").
 _LATE: Final = timedelta(minutes=5)
 
 
 def switches(planned: Plan) -> bool:
-    """Tell whether a deployment changes what wakes the processor of a stack that is there."""
+    """Tell whether a deployment changes what wakes the processor of a stack that is there.
+
+    A stack that was deployed before there was a choice has no parameter for it.
+    """
     return any(
-        change.parameter == _TRIGGER and change.before is not None for change in planned.parameters
+        change.parameter == _TRIGGER and change.after != (change.before or _FIRST)
+        for change in planned.parameters
     )
 
 
