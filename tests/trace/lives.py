@@ -75,11 +75,9 @@ class Lives:
         marker = self.s3.delete_object(Bucket=bucket, Key=key)["VersionId"]
         self.note(key, "deleted", marker)
 
-    def marker_on(self, key: str) -> str:
-        """Return the delete marker that hides a staged key."""
-        listed = self.s3.list_object_versions(Bucket=STAGING, Prefix=key)["DeleteMarkers"]
-        (found,) = [m["VersionId"] for m in listed if m["IsLatest"] and m["Key"] == key]
-        return str(found)
+    def _markers(self, key: str) -> list[dict[str, Any]]:
+        listed = self.s3.list_object_versions(Bucket=STAGING, Prefix=key)
+        return [marker for marker in listed.get("DeleteMarkers", []) if marker["Key"] == key]
 
     def event(self, key: str, version: str, sequencer: int | None = None) -> dict[str, Any]:
         """Return S3's record of an upload, numbered in the order in which these are made."""
@@ -125,6 +123,8 @@ class Lives:
         module.process = process  # type: ignore[attr-defined]
         sys.modules["processor"] = module
         runtime._processes.clear()
+        keys = [named_in(record)[0] for record in records]
+        before = {marker["VersionId"] for key in keys for marker in self._markers(key)}
         said, status = io.StringIO(), "success"
         event = {"Records": list(records)} if "wake" not in records[0] else records[0]
         with redirect_stdout(said):
@@ -140,6 +140,11 @@ class Lives:
         lines = [json.loads(line) for line in said.getvalue().splitlines()]
         outcomes = [line for line in lines if line.get("twobuckets") == 1]
         assert [line["outcome"] for line in outcomes] == says.split(), said.getvalue()
+        # The processor hides what it archived before it deletes it.
+        for key in dict.fromkeys(keys):
+            for marker in self._markers(key):
+                if marker["VersionId"] not in before:
+                    self.note(key, "deleted", marker["VersionId"])
         for record, outcome in zip(records, says.split(), strict=True):
             key, version = named_in(record)
             self.note(key, outcome, version, self._tries[request_id])
