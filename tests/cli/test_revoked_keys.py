@@ -80,7 +80,7 @@ READERS = [
 ]
 WRITERS = ("upload", "reprocess", "doctor")
 """Each has a test of its own here."""
-IN_A_STACK = ("deploy", "destroy")
+IN_A_STACK = ("deploy", "link", "destroy")
 """These are revoked in tests/embedded/test_revoked_keys.py."""
 WITHOUT_AWS = [
     "init new",

@@ -1,4 +1,4 @@
-"""A key that is revoked while a stack is deployed or destroyed: the command ends with 5."""
+"""A key that is revoked while a stack is deployed, used or destroyed ends the command with 5."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ def run(server: local.Server, after: int, *arguments: str) -> tuple[Result, Revo
     return result, revocation
 
 
-def test_deploy_and_destroy_end_with_5_and_go_on_with_another_key(
+def test_what_a_stack_is_for_ends_with_5_and_goes_on_with_another_key(
     embedded: Aws,
     embedded_server: local.Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     (tmp_path / "processor.py").write_text("def process(file):\n    return None\n")
+    (tmp_path / "twobuckets.toml").write_text("[page]\nenabled = true\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", embedded_server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", embedded_server.secret_key)
-    for command in (["deploy", "--yes"], ["destroy", "--yes", "--delete-data"]):
+    for command in (["deploy", "--yes"], ["link"], ["destroy", "--yes", "--delete-data"]):
         after = 0
         while True:
             result, revocation = run(embedded_server, after, *command)
