@@ -33,7 +33,12 @@ from twobuckets.doctor import list_checks
 from twobuckets.errors import ExitStatus
 from twobuckets.manual import TOPICS
 from twobuckets.pipeline.lifecycle import Clearing, UploadEnd
-from twobuckets.prices import US_EAST_1
+from twobuckets.prices import (
+    FARGATE_GB_HOUR_USD,
+    FARGATE_VCPU_HOUR_USD,
+    LAMBDA_GB_SECOND_USD,
+    US_EAST_1,
+)
 from twobuckets.processor.contract import FAILED, Failure, Outcome
 from twobuckets.records import type_of
 from twobuckets.s3.answers import ListedObject
@@ -104,6 +109,23 @@ def settings_table() -> str:
             text += f" Default: {_shown(setting.default)}."
         rows.append(f"| `{setting.metadata['path']}` | {text} |")
     return "\n".join([*rows, ""])
+
+
+def heavy_costs() -> str:
+    """Return what an hour of work costs in Lambda and in a job of as many processors."""
+    rows = ["", "| an hour of work with | in Lambda | in a job |", "|---|---|---|"]
+    for vcpus, memory_gb in ((1, 2), (4, 8), (16, 32)):
+        # Lambda gives a processor for each 1,769 MB (Lambda developer guide, "Memory").
+        lambda_gb = max(memory_gb, vcpus * 1769 / 1024)
+        in_lambda = lambda_gb * 3600 * LAMBDA_GB_SECOND_USD["arm64"]
+        in_job = vcpus * FARGATE_VCPU_HOUR_USD["arm64"] + memory_gb * FARGATE_GB_HOUR_USD["arm64"]
+        fits = lambda_gb <= 10
+        rows.append(
+            f"| {vcpus} vCPU, {memory_gb} GB, arm64 | "
+            + (f"${in_lambda:.2f}" if fits else "more than it has")
+            + f" | ${in_job:.2f} |"
+        )
+    return "\n".join([*rows, "", "At list prices in us-east-1.", ""])
 
 
 def settings_say() -> dict[str, str]:
@@ -259,6 +281,9 @@ _PLACES = {
     "StagingBucketName}": "the staging bucket",
     "ArchiveBucketName}": "the archive bucket",
     "ProcessorLog": "its log group",
+    "ArtifactKey": "the artifact, for jobs",
+    "job-queue": "jobs' queue and definition",
+    "*": "everything, for AWS Batch knows no resource for it",
     "FailureQueue": "the failure queue",
     "ArrivalQueue": "the queue that feeds it, if there is one",
     "OrderedQueue": "the queue that feeds it in order",

@@ -63,7 +63,7 @@ HOMONYMS = {
 # Calls and names that only these places use.
 USED_ONLY_IN = {
     "print": ("processor", "broker"),
-    "sys.exit": ("cli", "local.server", "processor.__main__"),
+    "sys.exit": ("cli", "local.server", "processor.__main__", "processor.job"),
     "os.environ": (
         "cli",
         "settings",

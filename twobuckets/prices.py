@@ -87,3 +87,11 @@ def format_usd(amount: float) -> str:
     if amount < 0.01:
         return "<$0.01"
     return f"${amount:,.2f}" if amount < 1000 else f"${amount:,.0f}"
+
+
+LAMBDA_GB_SECOND_USD: Final = {"arm64": 0.0000133334, "x86_64": 0.0000166667}
+"""What a GB of memory costs a function each second (AWS Lambda pricing, us-east-1)."""
+FARGATE_VCPU_HOUR_USD: Final = {"arm64": 0.03238, "x86_64": 0.04048}
+"""What a processor costs a job each hour (AWS Fargate pricing, us-east-1)."""
+FARGATE_GB_HOUR_USD: Final = {"arm64": 0.00356, "x86_64": 0.004445}
+"""What a GB of memory costs a job each hour."""

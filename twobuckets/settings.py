@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.errors import NotFoundError, UsageError
 from twobuckets.prices import US_EAST_1
 from twobuckets.processor import contract
-from twobuckets.units import parse_duration
+from twobuckets.units import parse_bytes, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +43,11 @@ _SET_BY_THE_TEMPLATE: Final = frozenset(
         contract.RETRY_SECONDS,
         contract.FOLDERS,
         contract.PROBES,
+        contract.HEAVY_QUEUE,
+        contract.HEAVY_DEFINITION,
+        contract.HEAVY_LARGER_THAN,
+        contract.HEAVY_MATCH,
+        contract.HEAVY_TIMEOUT,
     }
 )
 
@@ -246,12 +251,44 @@ def _every(value: object) -> timedelta:
     return parsed
 
 
+def _job_timeout(value: object) -> timedelta:
+    """Limits: AWS Batch API reference, JobTimeout, and the user guide on Fargate's 14 days."""
+    timeout = _timeout(value)
+    if not timedelta(minutes=1) <= timeout <= timedelta(days=14):
+        raise _Invalid('a duration from 1m to 14d, such as "4h"')
+    return timeout
+
+
 def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
         raise _Invalid("a list of texts")
     return tuple(value)
+
+
+def _size(value: object) -> int:
+    try:
+        return parse_bytes(str(value))
+    except ValueError:
+        raise _Invalid('a size, such as "500MB" or "2GiB"') from None
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    patterns = _texts(value)
+    if any("," in pattern for pattern in patterns):
+        raise _Invalid("a list of patterns without commas in them")
+    return patterns
+
+
+def _ids(kind: str) -> Callable[[object], tuple[str, ...]]:
+    def parse(value: object) -> tuple[str, ...]:
+        ids = _texts(value)
+        if not all(re.fullmatch(rf"{kind}-[0-9a-f]+", one) for one in ids):
+            raise _Invalid(f"a list of ids such as {kind}-0123456789abcdef0")
+        return ids
+
+    return parse
 
 
 def _policies(value: object) -> tuple[str, ...]:
@@ -384,6 +421,32 @@ class Settings:
         default="STANDARD",
     )
     """The storage class of archived files."""
+
+    # Files that are too much for Lambda: without an image there are none.
+    heavy_image: str | None = _setting("heavy.image", _text)
+    """The image that jobs of AWS Batch run in; without it, all files are the function's."""
+    heavy_larger_than: int | None = _setting("heavy.larger_than", _size)
+    """Files above this size go to jobs."""
+    heavy_match: tuple[str, ...] = _setting("heavy.match", _patterns, default=())
+    """Patterns of keys, such as `*.mp4`, of other files that go to jobs."""
+    heavy_subnets: tuple[str, ...] = _setting("heavy.subnets", _ids("subnet"), default=())
+    """The subnets in which jobs run; they must reach S3 and the image's registry."""
+    heavy_security_groups: tuple[str, ...] = _setting(
+        "heavy.security_groups", _ids("sg"), default=()
+    )
+    """The security groups of jobs; they need no inbound rule."""
+    heavy_vcpus: str = _setting(
+        "heavy.vcpus", _one_of("0.25", "0.5", "1", "2", "4", "8", "16"), default="1"
+    )
+    """The processors of a job."""
+    heavy_memory_mb: int = _setting("heavy.memory_mb", _whole(512), default=2048)
+    """The memory of a job, one of the sizes that Fargate has for its processors."""
+    heavy_storage_gb: int = _setting("heavy.storage_gb", _whole(21, 200), default=21)
+    """The disk of a job."""
+    heavy_timeout: timedelta = _setting("heavy.timeout", _job_timeout, default=timedelta(hours=4))
+    """The longest time that one try of a job may take."""
+    heavy_max_vcpus: int = _setting("heavy.max_vcpus", _whole(1), default=16)
+    """The processors that all jobs together may use."""
 
     # The stack: what `deploy` gives the template.
     trigger: str = _setting(

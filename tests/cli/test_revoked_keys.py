@@ -71,6 +71,7 @@ READERS = [
     "watch --count 1",
     "probe",
     "redrive --dry-run",
+    "link",
     "status",
     "doctor",
     "presign k --multipart 2",
@@ -115,6 +116,8 @@ def test_a_command_that_reads_ends_with_5_wherever_the_key_is_revoked(
     if command[0] in ("probe", "redrive"):
         # They ask about the function before anything else.
         monkeypatch.setenv("TWOBUCKETS_FUNCTION", "revoked")
+    if command[0] == "link":
+        monkeypatch.setenv("TWOBUCKETS_STACK", "revoked")
     s3.put_object(Bucket=STAGING, Key="waits", Body=b"x")
     s3.put_object(Bucket=ARCHIVE, Key="done", Body=b"x")
     s3.create_multipart_upload(Bucket=STAGING, Key="begun")

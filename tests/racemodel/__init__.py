@@ -6,7 +6,8 @@ one of them go on at a time: at every S3 call the schedule decides who is next, 
 killed between any two calls. `laws` watches every change of the buckets. `world` puts them together
 with the uploads, the events and the function's retries.
 
-A second kind of actor is any function of a client: `World.spawn(name, function)`. `reprocessing`
-has runs of reprocess, and `operators` somebody who runs doctor. `python -m tests.racemodel` is a
-storm of random interleavings with a seed of its own.
+`jobs` has files that jobs of AWS Batch process, beside invocations. A second kind of actor is any
+function of a client: `World.spawn(name, function)`. `reprocessing` has runs of reprocess, and
+`operators` somebody who runs doctor. `python -m tests.racemodel` is a storm of random interleavings
+with a seed of its own.
 """

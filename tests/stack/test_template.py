@@ -17,9 +17,16 @@ from hypothesis import strategies as st
 
 from tests.docs import where_it_holds
 from twobuckets.cli import cli
-from twobuckets.doctor.function import _ITS_ORDERING_QUEUE, _ITS_QUEUE, _OUR_PROCESSOR
+from twobuckets.doctor.function import (
+    _FINDS_JOBS,
+    _ITS_JOBS,
+    _ITS_ORDERING_QUEUE,
+    _ITS_QUEUE,
+    _OUR_PROCESSOR,
+)
 from twobuckets.errors import UsageError
 from twobuckets.pipeline import cors
+from twobuckets.processor import contract
 from twobuckets.settings import load
 from twobuckets.stack.plan import _HOLD_DATA, _KEPT
 from twobuckets.stack.template import LOG_RETENTION_DAYS, Location, parameters, template_text
@@ -194,13 +201,20 @@ def test_no_policy_allows_every_action_or_every_resource(template):
             assert "*" not in action
         resources = statement["Resource"]
         for arn in resources if isinstance(resources, list) else [resources]:
-            assert arn != "*"
+            # What IAM knows no resource for: tests/stack/test_policies.py.
+            assert arn != "*" or statement["Sid"] == "FindJobs"
+
+
+# Of the processor where [heavy] is on.
+JOBS = {"SubmitJobs": set(_ITS_JOBS), "FindJobs": set(_FINDS_JOBS), "FetchArtifact": None}
 
 
 def granted_to_the_processor(template) -> dict[str, set[str]]:
     granted: dict[str, set[str]] = {}
     role = template["Resources"]["ProcessorRole"]["Properties"]
     for statement in map(where_it_holds, role["Policies"][0]["PolicyDocument"]["Statement"]):
+        if statement["Sid"] in JOBS:
+            continue
         resources, actions = statement["Resource"], statement["Action"]
         for arn in resources if isinstance(resources, list) else [resources]:
             place = (
@@ -227,6 +241,65 @@ def test_doctor_asks_for_the_permissions_that_the_processor_gets(template):
     assert granted["its queue"] == set(_ITS_QUEUE)
     assert granted.pop("its queue") | granted.pop("OrderedQueue") == set(_ITS_ORDERING_QUEUE)
     assert {place: set(actions) for place, actions in _OUR_PROCESSOR.items()} == granted
+
+
+def test_doctor_asks_for_the_permissions_that_jobs_take(template):
+    role = template["Resources"]["ProcessorRole"]["Properties"]
+    statements = map(where_it_holds, role["Policies"][0]["PolicyDocument"]["Statement"])
+    granted = {s["Sid"]: {s["Action"]} for s in statements if s["Sid"] in JOBS}
+    assert granted == JOBS | {"FetchArtifact": {"s3:GetObject"}}
+
+
+HEAVY = {"heavy_image": "repository/image", "heavy_larger_than": "1GB"}
+NETWORK = {"heavy_subnets": "subnet-0123abcd", "heavy_security_groups": "sg-0123abcd"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"heavy_larger_than": "1GB"}, "no image"),
+        ({"heavy_image": "repository/image", **NETWORK}, "which files"),
+        (HEAVY, "heavy.subnets and heavy.security_groups"),
+        (HEAVY | NETWORK | {"trigger": "ordered"}, "beside the job"),
+    ],
+)
+def test_jobs_that_could_not_run_are_refused(given: dict[str, str], says: str):
+    with pytest.raises(UsageError, match=says):
+        with_flags(**given)
+
+
+def with_flags(**flags: str) -> dict[str, str]:
+    settings = load({"stack": "intake", **flags}, {}, Path("/nowhere"))
+    return parameters(
+        settings, "intake", PLACE, deployed={}, artifact_bucket="artifacts", artifact_key="a.zip"
+    )
+
+
+def test_without_an_image_nothing_of_jobs_is_in_the_stack(template):
+    of_jobs = {name for name in template["Resources"] if name.startswith("Heavy")}
+    assert len(of_jobs) == 5
+    assert {template["Resources"][name]["Condition"] for name in of_jobs} == {"HasHeavy"}
+    assert filled()["HeavyImage"] == ""
+    on = with_flags(**HEAVY, **NETWORK, heavy_match="*.mp4,*.mov")
+    assert (on["HeavyLargerThan"], on["HeavyMatch"]) == (str(10**9), "*.mp4,*.mov")
+
+
+def test_a_job_is_tried_as_often_as_the_contract_says(template):
+    job = template["Resources"]["HeavyDefinition"]["Properties"]
+    assert job["RetryStrategy"]["Attempts"] == contract.JOB_TRIES
+    names = {one["Name"] for one in job["ContainerProperties"]["Environment"]}
+    assert contract.ARTIFACT in names
+    assert not names & {contract.HEAVY_QUEUE, contract.QUEUE_URL}
+
+
+def test_variables_of_the_settings_are_a_jobs_as_well():
+    from cfnlint.decode import decode_str
+
+    decoded, problems = decode_str(template_text([("TABLE", "orders"), ("ODD", 'a: "b"\n# c')]))
+    assert problems == []
+    job = decoded["Resources"]["HeavyDefinition"]["Properties"]["ContainerProperties"]
+    given = {one["Name"]: one["Value"] for one in job["Environment"]}
+    assert (given["TABLE"], given["ODD"]) == ("orders", 'a: "b"\n# c')
 
 
 def test_deleting_the_stack_leaves_both_buckets(template):

@@ -14,6 +14,7 @@ installers      pip and uv, as far as a build needs them
 pip_for_target  pip with another machine's markers, the program that requirements runs
 packing         entries to a zip
 wholeness       what looks whole and is not: names that hide each other, paths that lead nowhere
+image           the image that jobs run in, by docker or podman
 importing       the check that the processor can be imported, in a bare Python
 probe           the program that importing runs there
 reading         what the text alone proves, where no Python of the target's version is at hand

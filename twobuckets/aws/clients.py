@@ -224,6 +224,11 @@ class Aws:
         return client
 
     @cached_property
+    def batch(self) -> Any:
+        """AWS Batch."""
+        return self._client("batch")
+
+    @cached_property
     def functions(self) -> LambdaClient:
         """AWS Lambda."""
         client: LambdaClient = self._client("lambda")

@@ -40,7 +40,7 @@ from twobuckets.logs.lines import (
     PlatformLine,
 )
 from twobuckets.pipeline.lookups import CouldNotLook
-from twobuckets.processor.contract import FAILED, MISSING, REJECTED, SUPERSEDED
+from twobuckets.processor.contract import FAILED, MISSING, REJECTED, SUBMITTED, SUPERSEDED
 from twobuckets.processor.refusals import KMS, OWN_KEY
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ MOST_EVENTS: Final = 1_000_000
 """How many log events are read at most, however many objects are stuck."""
 # Everything but success, of our outcome lines and of Lambda's own words, as text or JSON.
 _PATTERN: Final = (
-    '?failed ?rejected ?superseded ?missing ?"Task timed out" ?timeout ?"Runtime exited" '
-    '?OutOfMemory ?errorType ?"Error Type" ?ERROR'
+    '?failed ?rejected ?superseded ?missing ?submitted ?"Task timed out" ?timeout '
+    '?"Runtime exited" ?OutOfMemory ?errorType ?"Error Type" ?ERROR'
 )
 _CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 _FIRST_SLICE: Final = timedelta(minutes=15)
@@ -91,6 +91,7 @@ _FAILED_CHECK: Final = "stuck-failed"
 _READING: Final = re.compile(r"\b(?:Get|Head|Copy)Object operation\b|\bUploadPartCopy operation\b")
 _OF_KMS: Final = re.compile(r"\(KMS\.|\bkms:")
 _LEFT_CHECK: Final = "stuck-left"
+JOB_CHECK: Final = "stuck-job"
 # What somebody prints who catches an error, in Python's words and S3's.
 _COMPLAINT: Final = re.compile(
     r"\b(?:ERROR|CRITICAL|FATAL|\w*Error|\w*Exception|error occurred|NoSuchKey|AccessDenied)\b"
@@ -141,6 +142,8 @@ class Evidence:
 
     last_words: dict[str, LastWord] = field(default_factory=dict)
     nameless: list[Nameless] = field(default_factory=list)
+    jobs: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    """The job that has an object, by its key, and when it was submitted."""
     is_complete: bool = True
     _by_request: dict[str, Nameless] = field(default_factory=dict)
     # Where no line counts the tries, as of a queue's messages, each of which has its own request.
@@ -162,6 +165,12 @@ class Evidence:
         known = self.last_words.get(key)
         if known is None or word.at >= known.at:
             self.last_words[key] = word
+
+    def note_job(self, key: str, job_id: str, at: datetime) -> None:
+        """Keep the latest job of an object, and that it was the last word if it was."""
+        if key not in self.jobs or at >= self.jobs[key][1]:
+            self.jobs[key] = job_id, at
+        self.note(key, LastWord(at, Cause(JOB_CHECK, job_id), None))
 
     def name(self, request_id: str | None, key: str) -> None:
         """Remember which object a request is about; one that is looked into is worth more."""
@@ -369,6 +378,9 @@ def _hear_outcomes(
 
 
 def _note_outcome(outcome: Outcome, evidence: Evidence) -> None:
+    if outcome.outcome == SUBMITTED and outcome.job_id is not None:
+        evidence.note_job(outcome.key, outcome.job_id, outcome.logged_at)
+        return
     if outcome.outcome not in (FAILED, REJECTED, SUPERSEDED, MISSING):
         return
     check = _CHECKS.get(kind_of(outcome), _FAILED_CHECK)

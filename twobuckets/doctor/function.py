@@ -104,6 +104,9 @@ _ITS_QUEUE: Final = (
     "sqs:ChangeMessageVisibility",
 )
 _ITS_ORDERING_QUEUE: Final = (*_ITS_QUEUE, "sqs:SendMessage")
+_ITS_JOBS: Final = ("batch:SubmitJob",)
+_FINDS_JOBS: Final = ("batch:ListJobs",)
+"""On everything: IAM knows no resource for it."""
 _CLOSE_TO_TIMEOUT: Final = 0.8
 _CLOSE_TO_MEMORY: Final = 0.9
 _LITTLE_MEMORY: Final = 0.25
@@ -237,6 +240,8 @@ def find_missing_actions(site: Site) -> Iterator[Finding]:
     needs = dict(_OUR_PROCESSOR if site.function.is_ours else _EVERY_PROCESSOR)
     if site.function.is_ours and (url := site.function.queue_url):
         needs["queue"] = _ITS_ORDERING_QUEUE if contract.orders(url) else _ITS_QUEUE
+    if site.function.job_queue:
+        needs |= {"job queue": _ITS_JOBS, "jobs": _FINDS_JOBS}
     for place, actions in needs.items():
         resource = _resource(site, place, partition)
         decisions = site.function.allowed(role_arn, actions, resource)
@@ -246,7 +251,7 @@ def find_missing_actions(site: Site) -> Iterator[Finding]:
             # All that is needed there: the command replaces what it wrote of this name before.
             statement = {"Effect": "Allow", "Action": list(actions), "Resource": resource}
             policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-            name = f"twobuckets-{place.replace('/*', '-objects')}"
+            name = f"twobuckets-{place.replace('/*', '-objects').replace(' ', '-')}"
             yield Finding(
                 check="role-permission",
                 severity=Severity.PROBLEM,
@@ -266,6 +271,11 @@ def _resource(site: Site, place: str, partition: str) -> str:
         region = str(site.function.configuration()["FunctionArn"]).split(":")[3]
         account, name = str(site.function.queue_url).split("/")[-2:]
         return f"arn:{partition}:sqs:{region}:{account}:{name}"
+    if place == "jobs":
+        return "*"
+    if place == "job queue":
+        region, account = str(site.function.configuration()["FunctionArn"]).split(":")[3:5]
+        return f"arn:{partition}:batch:{region}:{account}:job-queue/{site.function.job_queue}"
     which, _, objects = place.partition("/")
     bucket = site.staging if which == "staging" else site.archive
     return f"arn:{partition}:s3:::{bucket}" + (f"/{objects}" if objects else "")

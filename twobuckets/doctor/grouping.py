@@ -12,11 +12,12 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.doctor import function
-from twobuckets.doctor.causes import Cause, Evidence, LastWord, read_evidence
+from twobuckets.doctor.causes import JOB_CHECK, Cause, Evidence, LastWord, read_evidence
 from twobuckets.doctor.findings import Finding, Severity
 from twobuckets.doctor.staging import is_archived, iter_staged, lock_of, version_staged
 from twobuckets.doctor.stuck import (
     FAILURES,
+    JOB_RUNNING,
     MANY,
     MOST_EXPLAINED,
     RETRIED,
@@ -82,14 +83,40 @@ def examine(site: Site) -> Stuck:
         evidence = Evidence()
     except CouldNotLook as reason:
         evidence, unread = Evidence(), reason
+    _look_at_jobs(site, evidence)
     groups = list(_groups(site, stuck, young, evidence, log_is_read=unread is None))
     for group in groups:
+        is_stuck = group.cause.check != JOB_RUNNING
         for staged in group.objects:
-            if staged.key in young:
+            if is_stuck and staged.key in young:
                 totals.call_stuck(staged.size_bytes)
+            elif not is_stuck and staged.key in stuck:
+                totals.call_under_way(staged.size_bytes)
     groups = _join_small(_split_archived(site, groups))
     groups.sort(key=lambda group: -len(group.objects))
     return Stuck(totals, tuple(groups), more, unread, _find_what_comes_first(site))
+
+
+def _look_at_jobs(site: Site, evidence: Evidence) -> None:
+    """Make what AWS Batch says of jobs the last word on the objects that they have."""
+    if not evidence.jobs:
+        return
+    try:
+        found = site.facts.jobs.find(job_id for job_id, _ in evidence.jobs.values())
+    except CouldNotLook as reason:
+        found, unseen = {}, str(reason)
+    else:
+        unseen = "AWS Batch does not know the job any more"
+    for key, (job_id, at) in evidence.jobs.items():
+        job = found.get(job_id)
+        word = evidence.last_words[key]
+        if job is not None and job.is_under_way:
+            # What it said of an earlier try is not its last word.
+            evidence.last_words[key] = LastWord(at, Cause(JOB_RUNNING, ""), None, ended_well=True)
+        elif word.cause == Cause(JOB_CHECK, job_id):
+            said = f"{job.status}: {job.reason}".rstrip(": ") if job is not None else unseen
+            cause = evidence.cause(JOB_CHECK, said)
+            evidence.last_words[key] = LastWord(at, cause, None, ended_well=True)
 
 
 def _groups(

@@ -32,6 +32,8 @@ MOST_EXPLAINED: Final = 200_000
 _EXAMPLES: Final = 3
 MANY: Final = "many different errors"
 
+JOB_RUNNING: Final = "job-running"
+
 CHECKS: Final = (
     Check("stuck-failed", "The processor failed on objects; grouped by error."),
     Check("stuck-timed-out", "The function's time-out ended the processing of objects."),
@@ -50,6 +52,8 @@ CHECKS: Final = (
     Check("stuck-left", "The processor reported no error and left objects in staging."),
     Check("stuck-superseded", "Older versions came back when newer ones were archived."),
     Check("stuck-in-progress", "Objects may still be under way."),
+    Check("stuck-job", "The jobs that have objects failed, can't be placed or are gone."),
+    Check("job-running", "Jobs work on objects, or wait for their turn."),
     Check("stuck-unexplained", "More objects are stuck than doctor looks into."),
     Check("timeout-size", "Staged files are too large to be read within the time-out."),
 )
@@ -81,6 +85,10 @@ WHY: Final = {
     "stuck-missed": "When the processor looked, S3 said that they do not exist, and they are there "
     "now: the bucket's versions had been switched on minutes before, or a delete marker was taken "
     "away since. They were not processed",
+    "stuck-job": "The processor handed them to jobs of AWS Batch, which ended without a word of "
+    "their own. Fix what is in their way, then wake the processor",
+    "job-running": "The processor handed them to jobs of AWS Batch, which work on them or wait for "
+    "their turn",
     "stuck-superseded": "Newer versions of the keys were archived, and these older ones came back "
     "into sight. Delete them, or archive them by hand",
 }
@@ -96,6 +104,7 @@ FAILURES: Final = frozenset(
         "stuck-kms",
         "stuck-key",
         "stuck-left",
+        "stuck-job",
     }
 )
 # Of these, what Lambda or a queue tries again by itself.
@@ -110,6 +119,7 @@ _NOT_WOKEN: Final = {
     "stuck-own-key": "encrypted with its uploader's own key (SSE-C): have it sent again without",
     "stuck-superseded": "a newer version of its key was archived; delete it, or archive it by hand",
     "stuck-in-progress": "may still be under way",
+    "job-running": "a job of AWS Batch has it",
 }
 
 
@@ -125,6 +135,7 @@ WOKEN_WHEN_ASKED: Final = frozenset(
         "stuck-filtered",
         "stuck-key",
         "stuck-left",
+        "stuck-job",
         "stuck-in-progress",
     }
 )
@@ -135,10 +146,16 @@ WOKEN_UNASKED: Final = frozenset(
 WOKEN: Final = WOKEN_UNASKED | WOKEN_WHEN_ASKED
 """Checks whose remedy is to wake the processor, which then takes its time."""
 
-_HARMLESS: Final = frozenset({"stuck-in-progress", "stuck-locked"})
+_SEVERITIES: Final = {
+    "stuck-in-progress": Severity.NOTICE,
+    "stuck-locked": Severity.NOTICE,
+    "job-running": Severity.INFO,
+}
 # What newer versions covered once, what a lock keeps and what nobody can read is a person's to
-# decide about.
-_FOR_A_PERSON: Final = frozenset({"stuck-superseded", "stuck-locked", "stuck-own-key"})
+# decide about; a job ends by itself.
+_WITHOUT_REMEDY: Final = frozenset(
+    {"stuck-superseded", "stuck-locked", "stuck-own-key", JOB_RUNNING}
+)
 
 # Findings that `--fix` fixes, so that one command can fix what is broken and then wake.
 _FIXED_FIRST: Final = frozenset(
@@ -217,7 +234,7 @@ def _finding(site: Site, group: StuckGroup, first: Finding | None) -> Finding:
     oldest = heapq.nsmallest(_EXAMPLES, group.objects, key=lambda staged: staged.modified_at)
     return Finding(
         check=check,
-        severity=Severity.NOTICE if check in _HARMLESS else Severity.PROBLEM,
+        severity=_SEVERITIES.get(check, Severity.PROBLEM),
         subject=f"s3://{site.staging}",
         detail=_detail(site, group, first),
         remedy=_remedy(site, group, first),
@@ -248,7 +265,7 @@ def _detail(site: Site, group: StuckGroup, first: Finding | None) -> str:
 
 def _remedy(site: Site, group: StuckGroup, first: Finding | None) -> str | None:
     check, error = group.cause.check, group.cause.error
-    if check in _FOR_A_PERSON:
+    if check in _WITHOUT_REMEDY:
         return None
     if first is not None and check in WOKEN:
         if first.check not in _FIXED_FIRST:

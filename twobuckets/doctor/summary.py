@@ -64,6 +64,11 @@ class StagedTotals:
         if is_stuck:
             self.call_stuck(size_bytes)
 
+    def call_under_way(self, size_bytes: int) -> None:
+        """Call an object not stuck that is by its age: something works on it."""
+        self.stuck -= 1
+        self.stuck_bytes -= size_bytes
+
     def call_stuck(self, size_bytes: int) -> None:
         """Count an object as stuck, by its age or because it failed for good."""
         self.stuck += 1
@@ -112,7 +117,8 @@ class Tally:
     def add(self, finding: Finding) -> None:
         """Count one finding."""
         self._counts[finding.severity] += 1
-        if finding.objects:
+        # What a job works on is not stuck.
+        if finding.objects and finding.severity is not Severity.INFO:
             self._causes[finding.check] += finding.count
 
     def fix(self, finding: Finding) -> None:

@@ -37,6 +37,9 @@ What the emulator does otherwise than AWS, and what is done about it:
 | metrics in log lines stay text; an alarm without data stays as it is | as on AWS, by
   `server/metric_gaps.py` |
 | `[watch]` is on by default | only where the settings say so: laptops sleep |
+| jobs of AWS Batch succeed at once and run nothing; no stack can have its resources | they run as
+  processes with the artifact, by `server/batch_gaps.py`; images, networks, vCPUs, memory, disk,
+  dependencies and arrays of jobs are not emulated |
 | S3 takes a FIFO queue for its notification | not refused as on AWS |
 | a failed file of `deploy.trigger`'s queue is seen again after a minute | after a second |
 | `delimiter` of `ListMultipartUploads` | ignored |

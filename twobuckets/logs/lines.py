@@ -43,9 +43,10 @@ FAILURE_PATTERN: Final = (
 class Outcome(NamedTuple):
     """What processing did to one object version, as our processor's line says.
 
-    `outcome` is one of the contract's ARCHIVED to MISSING. `attempt` counts this request's tries as
-    far as one execution environment, or the EntryReader, saw them. `size_bytes` and what follows
-    `key` are None where the line has none.
+    `outcome` is one of the contract's ARCHIVED to SUBMITTED; of the last, `job_id` names the job of
+    AWS Batch that has the file, and `job_timeout` is how long one try of it may take. `attempt`
+    counts this request's tries as far as one execution environment, or the EntryReader, saw them.
+    `size_bytes` and what follows `key` are None where the line has none.
     """
 
     logged_at: datetime
@@ -65,6 +66,8 @@ class Outcome(NamedTuple):
     sequencer: str | None
     notes: tuple[str, ...]
     log_stream: str
+    job_id: str | None = None
+    job_timeout: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +486,8 @@ def _outcome_of(event: LogEvent, fields: Mapping[str, Any]) -> Outcome | None:
         _text(get("sequencer")),
         tuple(str(note) for note in notes) if isinstance(notes, list) else (),
         event.log_stream,
+        _text(get("job_id")),
+        None if (seconds := _number(get("job_timeout"))) is None else timedelta(seconds=seconds),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from twobuckets.errors import AccessError, CredentialsError, TwoBucketsError
@@ -19,9 +19,17 @@ from twobuckets.logs.events import Follower
 from twobuckets.logs.hearing import EndedWell, FailedOn, Listener
 from twobuckets.logs.lines import NOT_LOADED, FailedInvocation, Outcome
 from twobuckets.logs.objects import CLOCK_TOLERANCE, AwaitedVersion, Whereabouts, find_whereabouts
-from twobuckets.pipeline.retries import DEFAULT, Retries
+from twobuckets.pipeline.retries import DEFAULT, Retries, of_job
 from twobuckets.processor import contract
-from twobuckets.processor.contract import ARCHIVED, FAILED, MISSING, REJECTED, SUPERSEDED, Failure
+from twobuckets.processor.contract import (
+    ARCHIVED,
+    FAILED,
+    MISSING,
+    REJECTED,
+    SUBMITTED,
+    SUPERSEDED,
+    Failure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,8 +59,9 @@ class Fate:
     """What became of one staged object version.
 
     `fate` is `archived`, `failed`, `rejected`, `superseded`, `missing` or `unknown`. `is_final` is
-    False for a failure that Lambda tries again. `bucket` and `archive_version_id` say where an
-    archived object is, as far as that is known. `detail` says in words what `error` does not.
+    False for a failure that is tried again, and for `submitted`: a job has it. `bucket` and
+    `archive_version_id` say where an archived object is, as far as that is known. `detail` says in
+    words what `error` does not.
     """
 
     key: str
@@ -90,6 +99,9 @@ class _Pending:
     failed_at: datetime | None = None
     failure: Failure | None = None
     request_id: str | None = None
+    # Of a file that a job has, its id and how long one try of it may take.
+    job_id: str | None = None
+    job_timeout: timedelta = timedelta()
     # The invocation logged an error and ended well: Lambda does not try again.
     is_swallowed: bool = False
     # When an invocation that named it was heard to have ended well, and the last that it wrote.
@@ -150,6 +162,7 @@ class Tracker:
         self._unclaimed_count = 0
         self._likely: set[_Pending] = set()
         self._listener: Listener | None = None
+        self._jobs_end_at = datetime.min.replace(tzinfo=UTC)
         self._unattributed: FailedInvocation | None = None
         # Requests for which no code could be loaded, and the versions that they are taken for.
         self._shared: dict[str, _Pending] = {}
@@ -192,15 +205,17 @@ class Tracker:
     def wait(self, timeout: timedelta) -> Iterator[Fate]:
         """Yield until every fate is known or `timeout` is over; then what is open is told as it is.
 
+        For what a job has the time is over no sooner than one try of the job must be.
         An object that failed and was not seen again is `failed`, the others are `unknown`.
         """
         ends_at = self._now() + timeout
         while True:
             yield from self.poll()
             now = self._now()
-            if not self.is_waiting or now >= ends_at:
+            lasts_until = max(ends_at, self._jobs_end_at)
+            if not self.is_waiting or now >= lasts_until:
                 break
-            self._sleep(max(0.05, (self._next_due_at(ends_at) - now).total_seconds()))
+            self._sleep(max(0.05, (self._next_due_at(lasts_until) - now).total_seconds()))
         yield from self._give_up()
 
     def _next_due_at(self, ends_at: datetime) -> datetime:
@@ -280,6 +295,13 @@ class Tracker:
             case contract.SUPERSEDED | contract.MISSING:
                 fate = self._fate(pending, line.outcome, detail=line.reason)
                 self._expect(pending, fate, now + _SECOND_THOUGHT)
+            case contract.SUBMITTED if line.job_id is not None and line.job_id != pending.job_id:
+                pending.job_id = line.job_id
+                pending.job_timeout = line.job_timeout or timedelta()
+                self._jobs_end_at = max(self._jobs_end_at, now + pending.job_timeout)
+                if self._policy.tells_retries:
+                    detail = f"the job {line.job_id} of AWS Batch has it"
+                    yield self._fate(pending, SUBMITTED, is_final=False, detail=detail)
 
     def _keep_unclaimed(self, line: Outcome) -> None:
         """Remember a line about what may be added yet: processors can be quicker than callers."""
@@ -318,7 +340,10 @@ class Tracker:
             is_new = False
         pending.failed_at = failed_at
         pending.failure = error
-        if self._policy.retries.is_last(pending.attempts):
+        retries = self._policy.retries
+        if pending.job_id is not None:
+            retries = of_job(pending.job_timeout)
+        if retries.is_last(pending.attempts):
             self._expect(pending, self._fate(pending, FAILED, error=error), now + _SECOND_THOUGHT)
         elif is_new and self._policy.tells_retries:
             yield self._fate(pending, FAILED, error=error, is_final=False)
@@ -363,6 +388,9 @@ class Tracker:
     def _hear_end(self, heard: EndedWell, now: datetime) -> None:
         for key in heard.keys:
             for pending in self._pending[key]:
+                if pending.job_id is not None:
+                    # The invocation only submitted it.
+                    continue
                 pending.request_id = heard.request_id
                 if heard.error is not None:
                     pending.failure = heard.error
@@ -454,6 +482,9 @@ class Tracker:
             if fate is None and pending.failure is not None:
                 detail = f"not tried again so far (attempt {pending.attempts})"
                 fate = self._fate(pending, FAILED, error=pending.failure, detail=detail)
+            elif fate is None and pending.job_id is not None:
+                detail = f"the job {pending.job_id} of AWS Batch has it still, or died with it"
+                fate = self._fate(pending, UNKNOWN, detail=detail)
             elif fate is None:
                 fate = self._fate(pending, UNKNOWN, detail=self._what_is_known())
             yield self._settle(pending, fate)

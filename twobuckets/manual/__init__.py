@@ -57,6 +57,7 @@ TOPICS: Final = (
         "See what is in the pipeline and what became of each file.",
         ("status", "ls", "cat", "get", "logs", "trace", "probe", "watch"),
     ),
+    Topic("heavy", "Files that are too much for Lambda, as jobs of AWS Batch."),
     Topic("doctor", "Find what is stuck, orphaned or miswired, and fix it.", ("doctor",)),
     Topic(
         "reprocessing", "Get objects processed again without losing any.", ("reprocess", "redrive")

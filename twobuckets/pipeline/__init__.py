@@ -9,6 +9,7 @@ facts          all that AWS says of one pipeline, each fact read at most once
 lookups        the calls themselves, from several threads, and what a refusal of one means
 buckets        what S3 says of a bucket's settings
 function       what Lambda, IAM and CloudWatch say of the function and its log
+jobs           jobs of AWS Batch that have files, and their queue
 queues         what SQS says of the queues that feed the function or take its failures
 redriving      dead letters, and their way back to where they came from
 stack          what CloudFormation says of the stack

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twobuckets.pipeline.buckets import BucketFacts
 from twobuckets.pipeline.function import FunctionFacts
+from twobuckets.pipeline.jobs import JobFacts
 from twobuckets.pipeline.lifecycle import UploadEnd, end_of_upload
 from twobuckets.pipeline.lookups import CouldNotLook, Lookups
 from twobuckets.pipeline.notifications import routes_to
@@ -54,6 +55,7 @@ class Facts:
         self.function = FunctionFacts(aws, pipeline, now, self.lookups)
         self.queues = QueueFacts(aws, now, self.lookups)
         self.topics = TopicFacts(aws, self.lookups)
+        self.jobs = JobFacts(aws, self.lookups)
         self.stack = StackFacts(aws, pipeline, self.lookups)
 
     @property

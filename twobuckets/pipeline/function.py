@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twobuckets.aws import Meaning, meaning_of
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.pipeline.policies import statements_of
-from twobuckets.processor.contract import FOLDERS, HANDLER, PROCESS_FOLDERS, QUEUE_URL
+from twobuckets.processor.contract import FOLDERS, HANDLER, HEAVY_QUEUE, PROCESS_FOLDERS, QUEUE_URL
 from twobuckets.settings import function_name_of, qualifier_of
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class FunctionFacts:
     def queue_url(self) -> str | None:
         """The queue that a processor of ours knows as the one that wakes it."""
         return self.variables().get(QUEUE_URL) if self.is_ours else None
+
+    @property
+    def job_queue(self) -> str | None:
+        """The queue of AWS Batch that a processor of ours hands large files to."""
+        return self.variables().get(HEAVY_QUEUE) if self.is_ours else None
 
     @property
     def skips_folders(self) -> bool:

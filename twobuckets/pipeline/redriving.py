@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twobuckets.aws import ClientError, attempt
 from twobuckets.errors import TwoBucketsError
+from twobuckets.pipeline.jobs import wake_of_job
 from twobuckets.pipeline.notifications import leads_to
 from twobuckets.pipeline.queues import dead_letter_queue_of, depth_of
 
@@ -206,6 +207,8 @@ class Redriver:
             if not leads_to(function, self._function):
                 return f"it is of another function, {function}"
             return _Way(json.dumps(event["requestPayload"]))
+        if (wake := wake_of_job(event)) is not None:
+            return _Way(wake)
         if "ErrorCode" in message.get("MessageAttributes", {}) or self._is_ours:
             # An event as Lambda got it; or of a queue that is gone, which ours reads as well.
             return _Way(body)

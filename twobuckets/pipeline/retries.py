@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from twobuckets.pipeline.notifications import leads_to, routes_of
 from twobuckets.pipeline.queues import redrive_of
-from twobuckets.processor.contract import orders
+from twobuckets.processor.contract import JOB_TRIES, orders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +83,11 @@ def asynchronous(timeout: timedelta, retries: int = _LAMBDA_ATTEMPTS - 1) -> Ret
 
 DEFAULT: Final = asynchronous(LONGEST_TIMEOUT)
 """What Lambda does unless somebody told it otherwise, of a function that is not known."""
+
+
+def of_job(timeout: timedelta) -> Retries:
+    """Return how AWS Batch tries a job again: at once, and as often as our definition says."""
+    return Retries(JOB_TRIES, timeout * JOB_TRIES, timedelta(), by="AWS Batch")
 
 
 def of_queue(attributes: Mapping[str, str]) -> Retries:

@@ -174,6 +174,19 @@ class QueuesStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class JobQueueStatus:
+    """The queue of AWS Batch for files that are too much for the processor.
+
+    `state` is ENABLED, DISABLED, or what AWS Batch says is wrong with it; None where there is no
+    such queue. `jobs` counts those that have not ended, by their state.
+    """
+
+    job_queue: str
+    state: str | Unread | None
+    jobs: Mapping[str, int] | Unread
+
+
+@dataclass(frozen=True, slots=True)
 class FailureQueueStatus:
     """How many events the processor gave up on; `waiting` is visible, `taken` is being read."""
 
@@ -254,6 +267,7 @@ def iter_parts(
             ),
             partial(describe_wiring, facts),
             partial(describe_queues, facts),
+            partial(describe_job_queue, facts),
         ]
     reads.append(describe_recent)
     if pipeline.failure_queue_url is not None:
@@ -428,6 +442,21 @@ def _describe_queue(facts: Facts, arn: str) -> QueueStatus:
         dead_letter_queue=dead.rpartition(":")[2] if dead is not None else None,
         given_up=glance(count_given_up),
     )
+
+
+def describe_job_queue(facts: Facts) -> JobQueueStatus | None:
+    """Return the queue that the processor hands large files to; None where it has none."""
+    try:
+        name = facts.function.job_queue
+    except CouldNotLook:
+        # What describes the function says why.
+        return None
+    if name is None:
+        return None
+    state = glance(lambda: facts.jobs.queue_state(name))
+    if state is None:
+        return JobQueueStatus(name, None, {})
+    return JobQueueStatus(name, state, glance(lambda: facts.jobs.counts(name)))
 
 
 def describe_failure_queue(facts: Facts, queue_url: str) -> FailureQueueStatus:

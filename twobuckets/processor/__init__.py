@@ -18,6 +18,8 @@ comparing    whether two objects hold the same bytes
 copies       whether an archived object is a copy of one exact staged version: the one rule for it
 crc          the CRC of a whole from those of its parts
 profile      what one run of `process` takes, for developers
+heavy        what is too much for Lambda, and is handed to a job
+job          what the job runs
 outcome      lines for the log, without secrets
 watcher      another function of the same zip: measures what is in staging, on a schedule
 refusals     why S3 refuses one object where it gives others

@@ -52,6 +52,24 @@ def orders(queue_url: str | None) -> bool:
     return queue_url is not None and queue_url.endswith(".fifo")
 
 
+HEAVY_QUEUE: Final = "TWOBUCKETS_HEAVY_QUEUE"
+"""The queue of AWS Batch for files that are too much for Lambda; without it there are none."""
+HEAVY_DEFINITION: Final = "TWOBUCKETS_HEAVY_DEFINITION"
+"""The definition of their jobs, by name: the latest is used."""
+HEAVY_LARGER_THAN: Final = "TWOBUCKETS_HEAVY_LARGER_THAN"
+"""The number of bytes above which a file is too much; 0 for none."""
+HEAVY_MATCH: Final = "TWOBUCKETS_HEAVY_MATCH"
+"""Patterns, with commas between them, of the keys of other files that are too much."""
+HEAVY_TIMEOUT: Final = "TWOBUCKETS_HEAVY_TIMEOUT"
+"""Seconds that one try of a job may take."""
+JOB_TRIES: Final = 3
+"""How often a job is tried."""
+WAKE: Final = "TWOBUCKETS_WAKE"
+"""In a job's environment: the wake event of its version."""
+ARTIFACT: Final = "TWOBUCKETS_ARTIFACT"
+"""In a job's environment: the artifact whose code it runs, as `bucket/key`."""
+
+
 def stands_for_folder(key: str, size_bytes: int | None) -> bool:
     """Tell whether an object only stands for a folder.
 
@@ -85,6 +103,8 @@ FAILED: Final = "failed"
 REJECTED: Final = "rejected"
 SUPERSEDED: Final = "superseded"
 MISSING: Final = "missing"
+SUBMITTED: Final = "submitted"
+"""The file is a job's now, which writes an outcome of its own in the end."""
 UNSUCCESSFUL: Final = frozenset({FAILED, REJECTED})
 """Outcomes after which the file is still to be processed."""
 
@@ -119,6 +139,9 @@ class Outcome:
     archive_version_id: str | None = None
     sequencer: str | None = None
     notes: tuple[str, ...] = ()
+    job_id: str | None = None
+    job_timeout_seconds: int | None = None
+    """How long one try of the job may take."""
 
     def line(self, written_at: str) -> str:
         """Return the outcome as one line of JSON in ASCII; the time is as RFC 3339 has it."""
@@ -145,6 +168,8 @@ class Outcome:
             "archive_version_id": self.archive_version_id,
             "sequencer": self.sequencer,
             "notes": list(self.notes) or None,
+            "job_id": self.job_id,
+            "job_timeout": self.job_timeout_seconds,
         }
         fields.update({name: value for name, value in extras.items() if value is not None})
         return json.dumps(fields, separators=(",", ":"))

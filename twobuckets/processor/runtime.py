@@ -15,7 +15,7 @@ from importlib import import_module
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from twobuckets.processor import answers, contract, looking, ordering
+from twobuckets.processor import answers, contract, heavy, looking, ordering
 from twobuckets.processor import archive as archive_
 from twobuckets.processor.contract import Failure, Outcome
 from twobuckets.processor.copying import Destination
@@ -168,6 +168,7 @@ class Invocation:
     """Runs what can be asked at the same time, so that one wait does for both."""
     messages: Sequence[Message] = ()
     queue: ordering.Queue | None = None
+    jobs: heavy.Jobs | None = None
 
     def run(self, progress: Progress) -> Outcome:
         """Process one record, write its outcome line and return the outcome; raise nothing."""
@@ -270,6 +271,10 @@ class Invocation:
         duplicate = seen is not None and looking.is_archived(self.s3, arrival, staged, seen)
         if not duplicate:
             looking.require_wanted(arrival, staged, place, seen)
+            # By the object's size: an event's is what somebody wrote into it.
+            if self.jobs is not None and self.jobs.take(staged.key, staged.size_bytes):
+                progress.stage = "handing over to a job"
+                return self._submit(progress, self.jobs, staged)
             progress.stage = "processing"
             notes = self._process(progress, staged, seen)
         progress.stage = "archiving"
@@ -282,6 +287,14 @@ class Invocation:
             duplicate=duplicate,
             archive_version_id=placed.version_id,
             notes=notes,
+        )
+
+    def _submit(self, progress: Progress, jobs: heavy.Jobs, staged: Staged) -> Outcome:
+        job = jobs.submit(staged, progress.arrival.sequencer)
+        return replace(
+            self._outcome(progress, contract.SUBMITTED, duplicate=not job.is_new),
+            job_id=job.job_id,
+            job_timeout_seconds=job.timeout_seconds,
         )
 
     def _process(
@@ -409,6 +422,7 @@ def handler(event: object, context: object) -> dict[str, Any]:
             beside=_beside(settings),
             messages=batch.messages,
             queue=queue,
+            jobs=heavy.find_jobs(os.environ, _batch_client),
         )
         records = [Progress(arrival) for arrival in arrivals]
         with _deadline(context, settings, invocation, records):
@@ -569,7 +583,11 @@ def _queue(settings: Settings) -> ordering.Queue | None:
     return ordering.Queue(client, settings.queue_url, settings.retry_seconds)
 
 
-def _client_of(service: Literal["s3", "sqs"], **options: Any) -> Any:
+def _batch_client() -> Any:
+    return _client_of("batch", retries={"mode": "standard", "max_attempts": 5})
+
+
+def _client_of(service: Literal["s3", "sqs", "batch"], **options: Any) -> Any:
     with _once:
         if service not in _clients:
             import boto3
@@ -625,8 +643,10 @@ def _start_early() -> None:
 def _count_attempt(request_id: str | None) -> int:
     """Lambda keeps the request id when it retries an asynchronous event, but says no number.
 
-    So the count is what this environment has seen: a lower bound.
+    So the count is what this environment has seen: a lower bound. In a job AWS Batch says it.
     """
+    if (number := os.environ.get("AWS_BATCH_JOB_ATTEMPT", "")).isdecimal():
+        return int(number)
     if request_id is None:
         return 1
     with _once:

@@ -1,6 +1,7 @@
 """Taking a pipeline down: what its buckets hold, emptying them, deleting them and the stack.
 
-The way through: `require_destroyable` and `count_contents` read; `remove_bucket` empties and
+The way through: `require_destroyable` and `count_contents` read; `end_jobs` ends what would go on
+archiving; `remove_bucket` empties and
 deletes one bucket; `delete_stack` deletes the rest and follows the events. The buckets go before
 the stack, so that a run that was interrupted anywhere can be run again.
 """
@@ -11,11 +12,12 @@ import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning_of
 from twobuckets.aws.codes import CREDENTIALS_OVER
 from twobuckets.errors import AccessError, NotFoundError, TwoBucketsError
+from twobuckets.pipeline.jobs import UNFINISHED
 from twobuckets.pipeline.stack import existing_buckets
 from twobuckets.s3.deletes import MOST_DELETES, iter_deletes
 from twobuckets.s3.engine import Response
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
     from twobuckets.s3.answers import DeleteResult, ListedVersion
     from twobuckets.s3.engine import Sender
 
+_JOB_PAUSE: Final = 3.0
+_JOB_LOOKS: Final = 200
+"""Ten minutes: a container has 30 s to end once it is asked to."""
 _ROUNDS: Final = 20
 """Bounds a race against clients that go on uploading."""
 
@@ -121,6 +126,37 @@ def find_buckets(cloudformation: CloudFormationClient, stack: Stack) -> list[str
     found = find_resources(cloudformation, stack, "AWS::S3::Bucket")
     # Without staging first, a file on its way would still reach an archive that was just emptied.
     return [found[name] for name in sorted(found, reverse=True) if found[name] not in kept]
+
+
+def find_job_queue(cloudformation: CloudFormationClient, stack: Stack) -> str | None:
+    """Return the queue of AWS Batch that the stack has, None where it has none."""
+    return next(iter(find_resources(cloudformation, stack, "AWS::Batch::JobQueue").values()), None)
+
+
+def end_jobs(batch: Any, queue: str, *, sleep: Callable[[float], None]) -> Iterator[int]:
+    """End every job of a queue that may still process a file; yield how many are left, until none.
+
+    A job would go on archiving into a bucket that was just emptied. Its file stays in staging.
+    Raises TwoBucketsError when jobs do not end in time.
+    """
+    for _ in range(_JOB_LOOKS):
+        left = 0
+        for status in UNFINISHED:
+            with attempt(f"end the jobs of {queue}"):
+                pages = batch.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=status)
+                for page in pages:
+                    for job in page["jobSummaryList"]:
+                        left += 1
+                        # Asked again it does nothing (AWS Batch API reference, TerminateJob).
+                        batch.terminate_job(jobId=job["jobId"], reason="twobuckets destroy")
+        if not left:
+            return
+        yield left
+        sleep(_JOB_PAUSE)
+    raise TwoBucketsError(
+        f"Could not end the jobs of {queue}: AWS Batch has {left:,} of them still",
+        hint="Run the command again in some minutes. Nothing was deleted.",
+    )
 
 
 def count_contents(

@@ -25,7 +25,11 @@ LOG_RETENTION_DAYS: Final = (
 )
 """What CloudWatch Logs allows (API reference, PutRetentionPolicy, retentionInDays)."""
 
-_ENVIRONMENT_MARK: Final = "# processor.environment of the settings comes here."
+# Where the function and a job have their variables, and how one is written there.
+_ENVIRONMENT_MARKS: Final = {
+    "# processor.environment of the settings comes here.": "{}: {}",
+    "# processor.environment of the settings comes here, for jobs.": "- Name: {}\n  Value: {}",
+}
 _LONGEST_BUCKET_NAME: Final = 63
 _GLOBAL, _ACCOUNT_REGIONAL, _OWN_SUFFIX = "global", "account-regional", "-an"
 # Amazon S3 user guide, "Namespaces for general purpose buckets": all regions but these.
@@ -70,10 +74,15 @@ def template_text(environment: Iterable[tuple[str, str]] = (), *, page: bool = F
     text = _read("template.yaml")
     if page:
         text = _with_page(text)
-    place, mark = text[: text.index(_ENVIRONMENT_MARK)].rpartition("\n")[2], _ENVIRONMENT_MARK
     # Every JSON text is a YAML scalar, except where it escapes surrogate pairs.
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in environment]
-    return text.replace(mark, f"\n{place}".join(lines)) if lines else text
+    given = [(name, json.dumps(value, ensure_ascii=False)) for name, value in environment]
+    if not given:
+        return text
+    for mark, form in _ENVIRONMENT_MARKS.items():
+        place = text[: text.index(mark)].rpartition("\n")[2]
+        lines = [line for name, value in given for line in form.format(name, value).split("\n")]
+        text = text.replace(mark, f"\n{place}".join(lines))
+    return text
 
 
 def _read(name: str) -> str:
@@ -144,6 +153,7 @@ def parameters(
                 else "."
             ),
         )
+    _require_heavy(settings, place)
     # Lambda counts in whole seconds; half a second more is better than one too few.
     timeout_seconds = -(-settings.timeout // timedelta(seconds=1))
     visible_after = min(
@@ -169,6 +179,16 @@ def parameters(
         "MaximumConcurrency": str(most or 0),
         # The embedded AWS, the only one without TLS, doesn't let anybody wait for minutes.
         "RetrySeconds": "60" if place.uses_tls else "1",
+        "HeavyImage": settings.heavy_image or "",
+        "HeavyLargerThan": str(settings.heavy_larger_than or 0),
+        "HeavyMatch": ",".join(settings.heavy_match),
+        "HeavySubnets": ",".join(settings.heavy_subnets),
+        "HeavySecurityGroups": ",".join(settings.heavy_security_groups),
+        "HeavyVcpus": settings.heavy_vcpus,
+        "HeavyMemory": str(settings.heavy_memory_mb),
+        "HeavyStorage": str(settings.heavy_storage_gb),
+        "HeavyTimeout": f"{settings.heavy_timeout.total_seconds():.0f}",
+        "HeavyMaxVcpus": str(settings.heavy_max_vcpus),
         "ProcessorPolicies": ",".join(settings.policies),
         "Layers": ",".join(settings.layers),
         "StorageClass": settings.storage_class,
@@ -240,6 +260,45 @@ def _page_parameters(settings: Settings, broker_key: str) -> dict[str, str]:
         "PageSentence": settings.page_sentence or "",
         "PageAccent": settings.page_accent or "",
     }
+
+
+def _require_heavy(settings: Settings, place: Location) -> None:
+    """Raise UsageError for jobs that could not run, or that nothing would go to."""
+    is_chosen = bool(settings.heavy_larger_than or settings.heavy_match)
+    if settings.heavy_image is None:
+        if is_chosen:
+            raise UsageError(
+                "heavy.larger_than and heavy.match choose files for jobs, and there is no image "
+                "for them to run in",
+                hint="Name it: heavy.image. `twobuckets help heavy` says how to make one.",
+            )
+        return
+    if not is_chosen:
+        raise UsageError(
+            "heavy.image is for jobs, and nothing says which files go to them",
+            hint="Set heavy.larger_than, heavy.match or both.",
+        )
+    if settings.trigger == "ordered":
+        raise UsageError(
+            'deploy.trigger = "ordered" can\'t go with [heavy]: a message is done once its job is '
+            "submitted, so that the key's next file would be processed beside the job",
+            hint='Use deploy.trigger = "queue", or leave [heavy] out.',
+        )
+    missing = [
+        name
+        for name, ids in (
+            ("heavy.subnets", settings.heavy_subnets),
+            ("heavy.security_groups", settings.heavy_security_groups),
+        )
+        if not ids
+    ]
+    # The embedded AWS, the only one without TLS, has no networks.
+    if missing and place.uses_tls:
+        raise UsageError(
+            f"Jobs need a network to run in: {' and '.join(missing)} must be set",
+            hint="`aws ec2 describe-subnets` and `aws ec2 describe-security-groups` show what "
+            "there is; those of the default VPC will do.",
+        )
 
 
 def _bucket_name(stack: str, role: str, place: Location) -> str:

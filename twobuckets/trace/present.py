@@ -12,7 +12,14 @@ from twobuckets.pipeline.lifecycle import Clearing, end_of_noncurrent
 from twobuckets.pipeline.lookups import CouldNotLook
 from twobuckets.pipeline.retries import DEFAULT, DELIVERY, LONGEST_TIMEOUT, retries_of_arrivals
 from twobuckets.pipeline.versions import NO_VERSION
-from twobuckets.processor.contract import ARCHIVED, FAILED, REJECTED, stands_for_folder
+from twobuckets.processor.contract import (
+    ARCHIVED,
+    FAILED,
+    JOB_TRIES,
+    REJECTED,
+    SUBMITTED,
+    stands_for_folder,
+)
 from twobuckets.processor.copies import Copy
 from twobuckets.text import shell_word
 from twobuckets.trace.events import ARCHIVE, PROCESSOR, STAGING
@@ -34,7 +41,7 @@ NEEDS_YOU: Final = frozenset({"failed", "rejected", "stuck", "left-in-staging"})
 class TracedState:
     """What is true of a key now, and what happens next.
 
-    `state` is `archived`, `waiting` for the processor, `retrying`, `failed` for good, `rejected`,
+    `state` is `archived`, `waiting` for the processor, `in-job`, `retrying`, `failed`, `rejected`,
     `stuck` without a word of why, `left-in-staging` though it is archived, `folder`, `uploading`,
     `deleted` or `unknown`. `since` is when that began, `place` the bucket of `version_id`. `next`
     says what happens without you, at `next_at` at the latest; `command` is what to run.
@@ -116,6 +123,8 @@ class Presence:
                 return state("waiting", put_at, "it is archived, and the processor deletes it here")
             return state("left-in-staging", put_at, command=f"{self._program} doctor --fix")
         word = _last_word(events, staged)
+        if word is not None and _is_with_job(word, events, staged):
+            return state("in-job", word.at, "a job of AWS Batch has it; `doctor` says how it does")
         if word is None or word.event not in {*_FAILURES, REJECTED}:
             if self._now < over_at:
                 return state("waiting", put_at, "the processor is told of it", over_at)
@@ -236,6 +245,14 @@ def _is_about(event: TraceEvent, staged: Version) -> bool:
     if event.place != PROCESSOR or event.at < staged.modified_at.replace(microsecond=0):
         return False
     return event.version_id in (None, staged.version_id) or staged.version_id in NO_VERSION
+
+
+def _is_with_job(word: TraceEvent, events: Sequence[TraceEvent], staged: Version) -> bool:
+    """Tell whether a job has a version, and will try it again if this word is of a failure."""
+    if word.event == SUBMITTED:
+        return True
+    was_handed_over = any(e.event == SUBMITTED and _is_about(e, staged) for e in events)
+    return word.event in _FAILURES and was_handed_over and (word.attempt or 1) < JOB_TRIES
 
 
 def _last_word(events: Sequence[TraceEvent], staged: Version) -> TraceEvent | None:

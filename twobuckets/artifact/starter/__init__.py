@@ -11,9 +11,13 @@ from twobuckets import settings as settings_
 from twobuckets.errors import TwoBucketsError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twobuckets.settings import Settings
 
 _FILES = ("twobuckets.toml", "processor.py")
+HEAVY_FILES = (*_FILES, "Dockerfile")
+"""With the image for files that are too much for Lambda."""
 # The stack's name in the settings that stand beside this module.
 _STACK = "intake"
 
@@ -25,20 +29,20 @@ class WrittenFile:
     path: Path
 
 
-def start(directory: Path) -> list[WrittenFile]:
+def start(directory: Path, names: Sequence[str] = _FILES) -> list[WrittenFile]:
     """Write a new project's files into a directory, which is made when it is not there.
 
     Raises UsageError when one of the files is there already, and TwoBucketsError when the directory
     can't be written; none is written then.
     """
-    taken = [directory / name for name in _FILES if (directory / name).is_symlink()]
-    taken += [directory / name for name in _FILES if (directory / name).exists()]
+    taken = [directory / name for name in names if (directory / name).is_symlink()]
+    taken += [directory / name for name in names if (directory / name).exists()]
     if taken:
         raise _is_there(taken[0])
     written: list[WrittenFile] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
+        for name in names:
             # "x" again: another `init` may have come between.
             with (directory / name).open("x", encoding="utf-8") as file:
                 written.append(WrittenFile(directory / name))

@@ -30,6 +30,7 @@ _FILE = click.Path(path_type=Path)
     help="Let requirements without a wheel run their own code on this machine to be built.",
 )
 @click.option("--out", type=_FILE, help="The zip to write.  [default: .twobuckets/processor.zip]")
+@click.option("--image", is_flag=True, help="Build the image for jobs instead, with docker.")
 @click.pass_obj
 def build(
     app: App,
@@ -40,6 +41,7 @@ def build(
     architecture: str | None,
     build_sdists: bool,
     out: Path | None,
+    image: bool,
 ) -> None:
     """Build the processor's artifact and check that it can be imported.
 
@@ -54,6 +56,13 @@ def build(
       twobuckets build
       twobuckets build --source intake/ --process intake.main:process --architecture x86_64
     """
+    if image:
+        from twobuckets.artifact.image import build_image
+
+        built_image = build_image(app.settings)
+        app.out.record(built_image)
+        app.finish(BuildSummary(artifacts=0, zipped_bytes=0, unzipped_bytes=0))
+        return
     app.flags |= {
         # Relative to where the person is; the paths in the file are relative to the file.
         "source": str(source.absolute()) if source else None,

@@ -10,6 +10,7 @@ import click
 from twobuckets.cli import command
 from twobuckets.cli.options import dry_run_option, yes_option
 from twobuckets.errors import TwoBucketsError, UsageError
+from twobuckets.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,7 @@ def destroy(app: App, delete_data: bool, dry_run: bool, yes: bool) -> None:
     for settlement in released:
         if settlement.shown.changes:
             settle(app.aws.s3, settlement, sleep=app.sleep)
+    _end_jobs(app, stack)
     versions = uploads = 0
     for bucket in contents:
         emptied = _remove(app, bucket, delete_data=delete_data)
@@ -94,6 +96,17 @@ def _count(app: App, buckets: Sequence[str]) -> list[Contents]:
             if contents is not None:
                 found.append(contents)
     return found
+
+
+def _end_jobs(app: App, stack: Stack) -> None:
+    from twobuckets.stack.destroy import end_jobs, find_job_queue
+
+    queue = find_job_queue(app.aws.cloudformation, stack)
+    if queue is None:
+        return
+    with app.out.waiting("Ending jobs"):
+        for left in end_jobs(app.aws.batch, queue, sleep=app.sleep):
+            app.out.note(f"Ending {counted(left, 'job')} of AWS Batch; their files stay in staging")
 
 
 def _report(progress: Progress, task: TaskID, versions: int) -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @command("init")
 @click.argument("directory", default=".", type=click.Path(path_type=Path), metavar="[DIR]")
+@click.option("--heavy", is_flag=True, help="Also a Dockerfile for jobs, for large files.")
 @click.pass_obj
-def init(app: App, directory: Path) -> None:
+def init(app: App, directory: Path, heavy: bool) -> None:
     """Write twobuckets.toml and a processor.py to start from.
 
     DIR is created if it does not exist. Nothing is ever overwritten.
@@ -27,7 +28,7 @@ def init(app: App, directory: Path) -> None:
     \b
       twobuckets init demo
     """
-    written = starter.start(directory)
+    written = starter.start(directory, starter.HEAVY_FILES) if heavy else starter.start(directory)
     app.out.stream(written)
     for line in _next_steps(directory):
         app.out.note(line)

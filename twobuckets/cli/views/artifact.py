@@ -13,8 +13,10 @@ from twobuckets.artifact import (
     Content,
     PackedFile,
 )
+from twobuckets.artifact.image import Image
 from twobuckets.artifact.starter import WrittenFile
 from twobuckets.cli.views import View, Views, remote
+from twobuckets.text import visible
 from twobuckets.units import format_bytes
 
 _SHOWN_CONTENTS = 8
@@ -66,7 +68,12 @@ def _packed(file: PackedFile) -> Text:
     )
 
 
+def _image(image: Image) -> Text:
+    return Text(f"{visible(image.image)} is built. To put it where jobs pull it from: {image.push}")
+
+
 VIEWS: Final[Views] = {
+    Image: View(_image),
     WrittenFile: View(_written),
     Artifact: View(_artifact),
     PackedFile: View(_packed),

@@ -21,7 +21,14 @@ from twobuckets.logs.lines import (
     Outcome,
     PlatformLine,
 )
-from twobuckets.processor.contract import ARCHIVED, FAILED, MISSING, REJECTED, SUPERSEDED
+from twobuckets.processor.contract import (
+    ARCHIVED,
+    FAILED,
+    MISSING,
+    REJECTED,
+    SUBMITTED,
+    SUPERSEDED,
+)
 from twobuckets.text import visible
 from twobuckets.units import counted, format_bytes
 
@@ -36,6 +43,7 @@ _STYLES: Final = {
     REJECTED: "magenta",
     SUPERSEDED: "yellow",
     MISSING: "yellow",
+    SUBMITTED: "cyan",
 }
 _LEVEL_STYLES: Final = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow", "WARN": "yellow"}
 _WIDTH: Final = 10
@@ -107,7 +115,8 @@ def _outcome(outcome: Outcome) -> Iterator[Part]:
         yield f"  {', '.join(numbers)}", "dim"
     if outcome.error is not None:
         yield _error(outcome.error)
-    for said in (outcome.reason, *outcome.notes):
+    job = f"job {outcome.job_id}" if outcome.job_id is not None else None
+    for said in (outcome.reason, job, *outcome.notes):
         if said:
             yield f"  {visible(said)}", style
 

@@ -20,6 +20,7 @@ from twobuckets.pipeline.status import (
     BucketStatus,
     FailureQueueStatus,
     FunctionStatus,
+    JobQueueStatus,
     PartMissing,
     PartUnread,
     QueuesStatus,
@@ -303,6 +304,22 @@ def _queue(queue: QueueStatus) -> Text:
     return _lines(lines)
 
 
+def _job_queue_status(status: JobQueueStatus) -> Text:
+    name = visible(status.job_queue)
+    if status.state is None:
+        return labelled("Jobs", name, Text("DOES NOT EXIST", _BAD))
+    if isinstance(status.state, Unread):
+        return labelled("Jobs", name, _unread(status.state))
+    if isinstance(status.jobs, Unread):
+        return labelled("Jobs", name, _unread(status.jobs))
+    parts: list[Text | str] = [
+        f"{count:,} {state.lower()}" for state, count in status.jobs.items() if count
+    ] or [Text("none under way", _OK)]
+    if status.state != "ENABLED":
+        parts.append(Text(visible(status.state), _BAD))
+    return labelled("Jobs", name, *parts)
+
+
 def _failure_queue_status(queue: FailureQueueStatus) -> Text:
     if isinstance(queue.waiting, Unread):
         return labelled("Given up", _unread(queue.waiting))
@@ -404,6 +421,7 @@ VIEWS: Final[Views] = {
     OutcomesStatus: View(_outcomes_status),
     FunctionUse: View(_function_use),
     QueuesStatus: View(_queues_status),
+    JobQueueStatus: View(_job_queue_status),
     FailureQueueStatus: View(_failure_queue_status),
     PartUnread: View(_part_unread),
     PartMissing: View(_part_missing),

@@ -34,6 +34,7 @@ _STATE_STYLES: Final = {
     "stuck": "bold red",
     "left-in-staging": "bold yellow",
     "retrying": "bold yellow",
+    "in-job": "cyan",
     "deleted": "bold yellow",
 }
 _PLACES: Final = {STAGING: "in staging", ARCHIVE: "in the archive"}

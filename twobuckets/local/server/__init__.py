@@ -10,6 +10,7 @@ s3_gaps, multipart_gaps  what the emulator's S3 lacks, one function a gap
 bodies                   reads of objects, which stay on disk
 metric_gaps              what its metrics lack
 queue_gaps               what its queues, and its alarms on them, lack
+batch_gaps               jobs of AWS Batch that run, and the types of its CloudFormation
 template_gaps            what its CloudFormation leaves out of a template
 log_gaps                 FilterLogEvents as AWS documents it
 

@@ -78,7 +78,7 @@ class Child:
                 "-S",
                 child_script.__file__,
                 str(folder),
-                json.dumps(_provided_folders()),
+                json.dumps(provided_folders()),
             ],
             cwd=function.code,
             env=dict(function.environment)
@@ -445,9 +445,13 @@ def _timestamp() -> str:
 
 def _log_group(config: dict[str, Any]) -> dict[str, Any]:
     """Return the function's log group, which Lambda makes when it is missing."""
+    return log_group_named(_log_group_name(config))
+
+
+def log_group_named(name: str) -> dict[str, Any]:
+    """Return a log group, made when it is missing."""
     from ministack.services import cloudwatch_logs
 
-    name = _log_group_name(config)
     if name not in cloudwatch_logs._log_groups:
         cloudwatch_logs._create_log_group({"logGroupName": name})
     group: dict[str, Any] = cloudwatch_logs._log_groups[name]
@@ -493,7 +497,7 @@ def _environment(config: dict[str, Any], endpoint_url: str) -> dict[str, str]:
     }
 
 
-def _provided_folders() -> list[str]:
+def provided_folders() -> list[str]:
     """Return the folders in which the packages that Lambda provides are installed here."""
     folders = set()
     for name in PROVIDED:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twobuckets.local.server import (
+    batch_gaps,
     bodies,
     children,
     guard,
@@ -50,8 +51,8 @@ HOST = "127.0.0.1"
 MINISTACK_VERSION = "1.5.33"
 USER = "twobuckets-local"
 SERVICES = (
-    "apigateway,cloudformation,dynamodb,events,iam,kms,lambda,logs,monitoring,s3,scheduler,sns,sqs,"
-    "ssm,states,sts,tagging"
+    "apigateway,batch,cloudformation,dynamodb,events,iam,kms,lambda,logs,monitoring,s3,scheduler,"
+    "sns,sqs,ssm,states,sts,tagging"
 )
 LOCK_PATIENCE_SECONDS = 2.0
 GRACE_SECONDS = 1.0
@@ -116,6 +117,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
     s3_gaps.install()
     measure_queues = queue_gaps.install(checkpoint.touch)
     metric_gaps.install()
+    jobs = batch_gaps.install(workers, endpoint_url, checkpoint.touch)
 
     def ready() -> None:
         _seed(credentials)
@@ -123,6 +125,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
         measure_queues()
         workers.start()
         queue.start(_concurrency())
+        jobs.start()
         write_private(state.port, str(chosen))
         pid = os.getpid()
         write_private(state.page_port, str(page_port))
@@ -135,6 +138,7 @@ def _serve_alone(state: StateDirectory, port: int | None, reports: Reporter) -> 
         # In this order: what a child was doing when it was ended is no failure of its own, and
         # the emulator saves its state after this.
         queue.close()
+        jobs.close()
         workers.close()
         checkpoint.close()
 
