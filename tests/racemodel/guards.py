@@ -213,6 +213,19 @@ GUARDS = [
         module="looking",
     ),
     Guard(
+        what="the second look at the archive, for what is covered",
+        source="            if is_on_top\n",
+        instead="            if True\n",
+        # As above; the archive is asked first, and has the second upload only a moment later.
+        scenario=Scenario(
+            (A, BB, BB),
+            (*UPLOADED, *UPLOAD, *[2] * 5, *UPLOAD, *[3] * 2, *[2] * 3, *[3] * WHOLE),
+            asks_early=True,
+        ),
+        says="said missing of the latest upload",
+        module="runtime",
+    ),
+    Guard(
         what="deleting last",
         source="""        try:
             copy = _ensure_archived(""",
