@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.embedded.pair import FUNCTION, STAGING, make_pair
 
@@ -122,6 +125,16 @@ def test_an_invocation_that_waits_gets_the_result_and_the_tail_of_the_log(embedd
     assert json.load(answer["Payload"]) == {"a": 1}
     log = base64.b64decode(answer["LogResult"]).decode()
     assert log.splitlines()[1] == "hello"
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_the_report_tells_what_memory_an_invocation_took(embedded: Aws, log_format: str):
+    source = "def handler(event, context): return len(bytearray(40 * 1024 * 1024))\n"
+    make_pair(embedded, source=source, log_format=log_format)
+    said = embedded.functions.invoke(FunctionName=FUNCTION, Payload=b"{}", LogType="Tail")
+    log = base64.b64decode(said["LogResult"]).decode()
+    used = int(re.search(r"(?:Max Memory Used: |maxMemoryUsedMB\W+)(\d+)", log)[1])  # type: ignore[index]
+    assert 40 < used < 128, log
 
 
 def test_a_function_that_cannot_be_imported_says_why_in_its_log(embedded: Aws):

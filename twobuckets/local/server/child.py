@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import queue
+import resource
 import shutil
 import sys
 import threading
@@ -161,6 +162,18 @@ class RequestLoop:
         self._replies.flush()
 
 
+def peak_memory_mb() -> int:
+    """Return how much memory this process has taken at most."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            # What getrusage tells on Linux can be the peak of whoever started this process.
+            kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        unit = 1024 if sys.platform == "darwin" else 1
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+    return -(-kib // 1024)
+
+
 def context_of(start: Any, request: Any, deadline: float) -> SimpleNamespace:
     """Return the context object of one invocation."""
     return SimpleNamespace(
@@ -213,7 +226,7 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 - whatever a handler raises fails its invocation
             log.log_raised(error)
             reply = {"error": describe(error)}
-        server.reply(**reply)
+        server.reply(**reply, memory_mb=peak_memory_mb())
 
 
 if __name__ == "__main__":

@@ -380,7 +380,7 @@ def _run(
     duration_ms = (time.monotonic() - started) * 1000
     error = reply.get("error")
     for kind in ("end", "report"):
-        write(platform(kind, config, request_id, duration_ms, error))
+        write(platform(kind, config, request_id, duration_ms, error, reply.get("memory_mb")))
     log = "\n".join(tail)
     if error is not None:
         return {"body": {**error, "requestId": request_id}, "error": True, "log": log}
@@ -392,26 +392,37 @@ def _logs_json(config: dict[str, Any]) -> bool:
 
 
 def _text_lines(
-    kind: str, config: dict[str, Any], request_id: str, duration_ms: float, error: object
+    kind: str,
+    config: dict[str, Any],
+    request_id: str,
+    duration_ms: float,
+    error: object,
+    used_mb: int | None = None,
 ) -> str:
     """Return a platform line of Lambda's text format."""
     if kind == "start":
         return f"START RequestId: {request_id} Version: {config.get('Version', '$LATEST')}"
     if kind == "end":
         return f"END RequestId: {request_id}"
-    memory = config.get("MemorySize", 128)
+    memory = int(config.get("MemorySize", 128))
+    # Nobody knows what a process took that is gone.
+    used = "" if used_mb is None else f"\tMax Memory Used: {min(used_mb, memory)} MB"
     status = "" if error is None else "\tStatus: error"
     if error_type := _failed_runtime(error):
         status += f"\tError Type: {error_type}"
     return (
         f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
-        f"Billed Duration: {duration_ms:.0f} ms\tMemory Size: {memory} MB\t"
-        f"Max Memory Used: {memory} MB{status}"
+        f"Billed Duration: {duration_ms:.0f} ms\tMemory Size: {memory} MB{used}{status}"
     )
 
 
 def _json_lines(
-    kind: str, config: dict[str, Any], request_id: str, duration_ms: float, error: object
+    kind: str,
+    config: dict[str, Any],
+    request_id: str,
+    duration_ms: float,
+    error: object,
+    used_mb: int | None = None,
 ) -> str:
     """Return a platform line of Lambda's JSON format."""
     record: dict[str, Any] = {"requestId": request_id}
@@ -427,8 +438,9 @@ def _json_lines(
         record["metrics"] |= {
             "billedDurationMs": round(duration_ms),
             "memorySizeMB": memory,
-            "maxMemoryUsedMB": memory,
         }
+        if used_mb is not None:
+            record["metrics"]["maxMemoryUsedMB"] = min(used_mb, memory)
     names = {"start": "platform.start", "end": "platform.runtimeDone", "report": "platform.report"}
     return json.dumps({"time": _timestamp(), "type": names[kind], "record": record})
 
