@@ -167,7 +167,8 @@ def test_a_stack_around_both_buckets_leaves_them_as_they_were(
     done("upload", "processor.py", "--key", "ours", "--wait")
     assert "there before the stack" in done("status").stdout
     found = records(run("doctor", "--json"), "finding")
-    assert {f["check"] for f in found} == {"lifecycle-loses-files", "versioning"}
+    assert {f["check"] for f in found if f["severity"] == "problem"} == {"lifecycle-loses-files"}
+    assert "versioning" in {f["check"] for f in found}
 
     # Versions of others may be among the noncurrent ones, so they expire when that is asked for.
     settings(
