@@ -313,7 +313,7 @@ _SHOWN_BY: Final = {
     "local": "local",
     "manual": "help",
 }
-_TOLD_BY: Final = {"Progressed": "upload", "TracedKey": "trace"}
+_TOLD_BY: Final = {"Progressed": "upload", "TracedKey": "trace", "FleetSummary": "status"}
 
 
 def records() -> str:

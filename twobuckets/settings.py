@@ -499,6 +499,9 @@ class Settings:
     watch_every: timedelta = _setting("watch.every", _every, default=timedelta(minutes=5))
     """How often the watcher in the account looks at staging; `0` for no watcher."""
 
+    fleet_regions: tuple[str, ...] = _setting("fleet.regions", _texts, default=())
+    """The regions in which `--all` looks for pipelines; by default the one in use."""
+
     # Estimates of costs start from this price of S3 Standard.
     usd_per_gb_month: float = _setting("prices.usd_per_gb_month", _price, default=0.023)
     """The price of S3 Standard that estimates start from."""

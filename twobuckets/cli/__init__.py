@@ -11,6 +11,7 @@ rows              rows of listings, for which a record each costs too much
 times             how instants are written for people
 records           the records that commands make themselves: how each ended
 keyboard          single keys of whoever sits at the terminal
+fleet             the pipelines of several regions, for --all
 site              the pipeline as doctor examines it, for the commands that ask doctor
 default_pipeline  what `--stack local` deploys by itself
 completing        what a shell completes: names that are known here, and keys that S3 is asked for

@@ -183,6 +183,18 @@ class TraceSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSummary:
+    """How many pipelines were asked, and of how many something was wrong or could not be read.
+
+    For `status --all` only the latter count, for `doctor --all` findings do.
+    """
+
+    type_name: ClassVar[str] = "summary"
+    pipelines: int
+    attention: int
+
+
+@dataclass(frozen=True, slots=True)
 class WatchSummary:
     """How long was watched, how often, and what it cost at list prices."""
 

@@ -13,7 +13,7 @@ from twobuckets.doctor.findings import Finding, Severity
 from twobuckets.errors import ExitStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 # The last class is everything older.
 AGE_LIMITS: Final = (
@@ -104,6 +104,24 @@ class DoctorSummary:
     fixed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FleetFindings:
+    """What doctor found at one pipeline of several; `worst` is the first finding of the worst kind.
+
+    `command` shows all of them. `error` is why nothing was found out, null where it was.
+    """
+
+    stack: str
+    region: str
+    problems: int
+    notices: int
+    unknown: int
+    stuck: int | None
+    worst: str | None
+    command: str
+    error: str | None = None
+
+
 class Tally:
     """Counts findings and says how the run ends."""
 
@@ -154,3 +172,9 @@ class Tally:
             checks=self._checks,
             fixed=self._fixed,
         )
+
+
+def find_worst(findings: Iterable[Finding]) -> str | None:
+    """Return what the first finding of the worst severity says, None without findings."""
+    ordered = sorted(findings, key=lambda finding: _ORDER.index(finding.severity))
+    return f"{ordered[0].check}: {ordered[0].detail}" if ordered else None

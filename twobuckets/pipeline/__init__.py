@@ -22,4 +22,5 @@ cors           what a bucket's CORS rules let web pages send and read
 lifecycle      what a bucket's lifecycle rules apply to
 entries        our own rules beside those of others: read, merged, written, read again
 status         the pipeline at a glance
+fleet          several pipelines, a line each
 """

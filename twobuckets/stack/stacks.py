@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
 REVIEW: Final = "REVIEW_IN_PROGRESS"
 """The stack is a name only: a change set to create it waits, or was left."""
@@ -64,9 +65,25 @@ def find_stack(cloudformation: CloudFormationClient, name: str) -> Stack | None:
             raise
     if found["StackStatus"] == "DELETE_COMPLETE" and not name.startswith("arn:"):
         return None
+    return _stack_of(found)
+
+
+def find_pipelines(cloudformation: CloudFormationClient) -> list[Stack]:
+    """Return the stacks of a region that are pipelines and were created, by name.
+
+    Raises AccessError without `cloudformation:DescribeStacks`.
+    """
+    with attempt("look at the stacks"):
+        pages = cloudformation.get_paginator("describe_stacks").paginate()
+        stacks = [_stack_of(found) for page in pages for found in page["Stacks"]]
+    pipelines = (s for s in stacks if s.parameters.keys() >= _OURS and s.status != REVIEW)
+    return sorted(pipelines, key=lambda stack: stack.name)
+
+
+def _stack_of(found: StackTypeDef) -> Stack:
     return Stack(
         name=found["StackName"],
-        stack_id=found.get("StackId", name),
+        stack_id=found.get("StackId", found["StackName"]),
         status=found["StackStatus"],
         status_reason=found.get("StackStatusReason") or None,
         created_at=found["CreationTime"],

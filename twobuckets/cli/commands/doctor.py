@@ -9,12 +9,13 @@ import click
 
 from twobuckets.cli import command, completes
 from twobuckets.cli.options import DURATION, dry_run_option, yes_option
+from twobuckets.cli.records import FleetSummary
 from twobuckets.cli.site import site_of, wake_through
-from twobuckets.errors import UsageError
+from twobuckets.errors import ExitStatus, TwoBucketsError, UsageError
 
 if TYPE_CHECKING:
     from twobuckets.cli.app import App
-    from twobuckets.doctor.findings import Finding
+    from twobuckets.doctor.findings import Finding, Severity
     from twobuckets.doctor.site import Site
     from twobuckets.doctor.stuck import Stuck
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     help="Only this check or family.",
 )
 @click.option("--list-checks", is_flag=True, help="Show the checks and run none.")
+@click.option("--all", "is_all", is_flag=True, help="Every pipeline, a line each, the worst first.")
 @click.option("--fix", is_flag=True, help="Apply the safe remedies after showing them.")
 @click.option(
     "--fail-on",
@@ -59,6 +61,7 @@ def doctor(
     uploads_older_than: timedelta,
     checks: tuple[str, ...],
     list_checks: bool,
+    is_all: bool,
     fix: bool,
     fail_on: str,
     yes: bool,
@@ -89,6 +92,14 @@ def doctor(
             hint="doctor alone changes nothing; --fix --dry-run shows what it would change.",
         )
     selected = room.select_checks(checks)
+    if is_all:
+        if fix:
+            raise UsageError(
+                "--fix changes one pipeline at a time",
+                hint="Without --fix, --all names the command for each.",
+            )
+        _examine_fleet(app, selected, Severity(fail_on), older_than, uploads_older_than)
+        return
     site = site_of(app, older_than=older_than, uploads_older_than=uploads_older_than)
     diagnosis = room.Diagnosis(site, selected)
     tally = Tally(Severity(fail_on), checks)
@@ -107,6 +118,56 @@ def doctor(
     stuck = diagnosis.stuck
     app.out.record(tally.summary(stuck.totals if stuck is not None else None))
     click.get_current_context().exit(tally.exit_code)
+
+
+def _examine_fleet(
+    app: App,
+    checks: frozenset[str],
+    fail_on: Severity,
+    older_than: timedelta | None,
+    uploads_older_than: timedelta,
+) -> None:
+    from twobuckets import doctor as room
+    from twobuckets.cli.fleet import ask_each, require_fleet
+    from twobuckets.doctor.summary import FleetFindings, Tally, find_worst
+
+    def ask(one: App) -> tuple[FleetFindings, int]:
+        stack, command = one.require_stack(), f"{one.program} doctor"
+        tally = Tally(fail_on)
+        findings = []
+        try:
+            site = site_of(one, older_than=older_than, uploads_older_than=uploads_older_than)
+            diagnosis = room.Diagnosis(site, checks)
+            for finding in diagnosis.findings():
+                tally.add(finding)
+                findings.append(finding)
+        except TwoBucketsError as error:
+            failed = FleetFindings(
+                stack, one.aws.region, 0, 0, 0, None, None, command, error.message
+            )
+            return failed, error.exit_code
+        stuck = diagnosis.stuck
+        summary = tally.summary(stuck.totals if stuck is not None else None)
+        found = FleetFindings(
+            stack,
+            one.aws.region,
+            summary.problems,
+            summary.notices,
+            summary.unknown,
+            summary.stuck,
+            find_worst(findings),
+            command,
+        )
+        return found, tally.exit_code
+
+    with app.out.waiting("Looking at the pipelines"):
+        told = ask_each(require_fleet(app), ask)
+    told.sort(key=lambda one: (-one[0].problems, one[0].error is None, -one[0].notices))
+    app.out.stream(one for one, _ in told)
+    statuses = {status for _, status in told}
+    needs = sum(status != ExitStatus.DONE for _, status in told)
+    app.finish(FleetSummary(len(told), needs), attention=ExitStatus.ATTENTION in statuses)
+    click.get_current_context().exit(max(statuses))
 
 
 def _fix(

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 import click
 
 from twobuckets.cli import command
+from twobuckets.cli.records import FleetSummary
 from twobuckets.errors import ExitStatus, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twobuckets.cli.app import App
     from twobuckets.settings import Pipeline
 
 
 @command("status")
+@click.option("--all", "is_all", is_flag=True, help="Every pipeline, a line each, the worst first.")
 @click.pass_obj
-def status(app: App) -> None:
+def status(app: App, is_all: bool) -> None:
     """Show the pipeline at a glance.
 
     Buckets and their protection, the processor and what wakes it, what is in staging, the outcomes
@@ -26,9 +30,15 @@ def status(app: App) -> None:
     the function does not exist. With -v it
     shows what the last hour's invocations took, and links to AWS's console.
 
+    --all shows every pipeline of the region in use, or of `fleet.regions`.
+
     \b
       twobuckets --stack intake status
+      twobuckets status --all
     """
+    if is_all:
+        _show_fleet(app)
+        return
     from twobuckets.artifact import find_built
     from twobuckets.logs.recent import describe_recent
     from twobuckets.logs.use import describe_use
@@ -58,6 +68,32 @@ def status(app: App) -> None:
     app.finish(StatusSummary(unread, missing))
     if missing:
         click.get_current_context().exit(ExitStatus.NOT_FOUND)
+    if unread:
+        click.get_current_context().exit(ExitStatus.ACCESS)
+
+
+def _show_fleet(app: App) -> None:
+    from twobuckets.cli.fleet import ask_each, require_fleet
+    from twobuckets.logs.recent import OutcomesStatus, describe_recent
+    from twobuckets.pipeline.facts import Facts
+    from twobuckets.pipeline.fleet import Condition, FleetStatus, describe_in_brief
+
+    def ask(one: App) -> FleetStatus:
+        facts = Facts(one.aws, one.pipeline, one.now())
+
+        def count_recent() -> Mapping[str, int] | None:
+            recent = describe_recent(facts)
+            return recent.counts if isinstance(recent, OutcomesStatus) else None
+
+        return describe_in_brief(facts, one.require_stack(), one.aws.region, count_recent)
+
+    with app.out.waiting("Looking at the pipelines"):
+        found = ask_each(require_fleet(app), ask)
+    # Of those that do alike the one with the oldest file first.
+    found.sort(key=lambda one: (one.rank, one.oldest_at or app.now(), one.region, one.stack))
+    app.out.stream(found)
+    unread = sum(one.condition in (Condition.UNREAD, Condition.GONE) for one in found)
+    app.finish(FleetSummary(len(found), unread))
     if unread:
         click.get_current_context().exit(ExitStatus.ACCESS)
 

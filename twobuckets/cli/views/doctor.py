@@ -12,7 +12,7 @@ from twobuckets.cli.views import View, Views
 from twobuckets.doctor import CheckListing, ChecksSummary
 from twobuckets.doctor.findings import Finding, Severity
 from twobuckets.doctor.remedies import Applied, FixAction
-from twobuckets.doctor.summary import DoctorSummary
+from twobuckets.doctor.summary import DoctorSummary, FleetFindings
 from twobuckets.prices import format_usd
 from twobuckets.text import shell_word, visible, wrapped
 from twobuckets.units import counted, format_bytes, format_duration
@@ -187,7 +187,31 @@ def _summary_lines(_: DoctorSummary) -> None:
     """The exit status says it; lines are findings only."""
 
 
+def _fleet_findings(one: FleetFindings) -> Text:
+    counts = (
+        (one.problems, "problem", "bold red"),
+        (one.notices, "notice", "yellow"),
+        (one.unknown, "unknown", "yellow"),
+    )
+    worst = next((name for count, name, _ in counts if count), "fine")
+    style = next((style for count, _, style in counts if count), "green")
+    line = Text(f"{'error' if one.error else worst:<8} ", "bold red" if one.error else style)
+    line.append(f"{visible(one.stack)} ", "bold").append(visible(one.region), "dim")
+    said = [counted(count, name) for count, name, _ in counts[:2] if count]
+    if one.unknown:
+        said.append(f"{one.unknown:,} could not be looked at")
+    if said:
+        line.append("  " + ", ".join(said))
+    for more in (one.error, one.worst):
+        if more is not None:
+            line.append(f"\n         {visible(more)}")
+    if one.error is None and one.worst is not None:
+        line.append(f"\n         {visible(one.command)}", "bold cyan")
+    return line
+
+
 VIEWS: Final[Views] = {
+    FleetFindings: View(_fleet_findings),
     Finding: View(_finding, _finding_line),
     CheckListing: View(_check),
     ChecksSummary: View(_checks_there_are, _no_checks_line),

@@ -14,6 +14,7 @@ from twobuckets.cli.views import View, Views
 from twobuckets.logs.recent import SUCCEEDED, OutcomesStatus
 from twobuckets.logs.use import FunctionUse
 from twobuckets.pipeline.console import ConsoleLinks
+from twobuckets.pipeline.fleet import Condition, FleetStatus
 from twobuckets.pipeline.lookups import Unread
 from twobuckets.pipeline.status import (
     AGES,
@@ -411,7 +412,33 @@ def _console_links(links: ConsoleLinks) -> Text:
     )
 
 
+_CONDITIONS: Final = {
+    Condition.STUCK: _BAD,
+    Condition.FAILING: _BAD,
+    Condition.GONE: _BAD,
+    Condition.UNREAD: "yellow",
+    Condition.QUIET: _OK,
+}
+
+
+def _fleet_status(one: FleetStatus) -> Text:
+    line = Text(f"{one.condition:<8} ", _CONDITIONS.get(one.condition, ""))
+    line.append(f"{visible(one.stack)} ", "bold").append(f"{visible(one.region)}", _DIM)
+    said = []
+    if one.staged is not None:
+        oldest = f", oldest {_ago(one.oldest_at)}" if one.oldest_at is not None else ""
+        said.append(f"{counted(one.staged, 'file')} in staging{oldest}")
+    if one.failed:
+        said.append(f"{one.failed:,} failed in the last hour")
+    if one.given_up:
+        said.append(f"{one.given_up:,} given up")
+    if one.problem is not None:
+        said.append(visible(one.problem))
+    return line.append("  " + " · ".join(said))
+
+
 VIEWS: Final[Views] = {
+    FleetStatus: View(_fleet_status),
     ConsoleLinks: View(_console_links),
     StackStatus: View(_stack_status),
     BucketStatus: View(_bucket_status),
