@@ -322,10 +322,15 @@ SWITCHES = ("queue", "ordered", "notification", "ordered", "queue", "notificatio
 def test_the_trigger_is_switched_each_way_and_no_file_is_left_behind(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
-    apply = plan.apply
+    apply, functions = plan.apply, pipeline.aws.functions
 
     def apply_while_files_come(*arguments: Any, **named: Any) -> Iterator[Any]:
-        """Upload once it is decided to change the stack, and at each event of that."""
+        """Upload once it is decided to change the stack, and at each event of that.
+
+        What a queue is told of then goes with it: nothing takes it out any more.
+        """
+        for source in functions.list_event_source_mappings()["EventSourceMappings"]:
+            functions.update_event_source_mapping(UUID=source["UUID"], Enabled=False)
         pipeline.put("meanwhile/first", "slow")
         for number, event in enumerate(apply(*arguments, **named)):
             pipeline.put(f"meanwhile/{number}", "quick")
@@ -346,7 +351,6 @@ def test_the_trigger_is_switched_each_way_and_no_file_is_left_behind(
     # A queue that holds messages is not taken away, and what it holds is said.
     monkeypatch.setattr(plan, "apply", apply)
     assert pipeline.deploy("ordered").exit_code == 0
-    functions = pipeline.aws.functions
     [source] = functions.list_event_source_mappings()["EventSourceMappings"]
     functions.update_event_source_mapping(UUID=source["UUID"], Enabled=False)
     for number in range(3):
