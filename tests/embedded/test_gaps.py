@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
+from twobuckets.s3.engine import CRC64NVME
+
 if TYPE_CHECKING:
     from twobuckets.aws.clients import Aws
     from twobuckets.local import Server
@@ -214,3 +216,37 @@ def test_a_stack_does_not_take_a_bucket_with_data_along(embedded: Aws):
     embedded.cloudformation.delete_stack(StackName="gaps")
     wait_for_stack(embedded, "DELETE_FAILED")
     assert embedded.s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"1"
+
+
+def test_a_copy_in_parts_has_the_checksum_of_the_whole(embedded: Aws):
+    content = os.urandom(6 * 1024 * 1024 + 5)
+    embedded.s3.create_bucket(Bucket="copied")
+    embedded.s3.put_object(Bucket="copied", Key="k", Body=content)
+    whole = CRC64NVME.encode(CRC64NVME.compute(content))
+    cut = 5 * 1024 * 1024
+
+    def copy(checksum: str) -> Any:
+        upload = embedded.s3.create_multipart_upload(
+            Bucket="copied", Key="copy", ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT"
+        )
+        where: Any = {"Bucket": "copied", "Key": "copy", "UploadId": upload["UploadId"]}
+        parts: list[Any] = []
+        for number, ends in enumerate(((0, cut - 1), (cut, len(content) - 1)), 1):
+            copied = embedded.s3.upload_part_copy(
+                **where,
+                PartNumber=number,
+                CopySource={"Bucket": "copied", "Key": "k"},
+                CopySourceRange=f"bytes={ends[0]}-{ends[1]}",
+            )["CopyPartResult"]
+            named = {name: copied[name] for name in ("ETag", "ChecksumCRC64NVME")}
+            parts.append({"PartNumber": number, **named})
+        return embedded.s3.complete_multipart_upload(
+            **where,
+            MultipartUpload={"Parts": parts},
+            ChecksumCRC64NVME=checksum,
+            ChecksumType="FULL_OBJECT",
+        )
+
+    with pytest.raises(ClientError, match="BadDigest"):
+        copy("AAAAAAAAAAA=")
+    assert copy(whole)["ChecksumCRC64NVME"] == whole

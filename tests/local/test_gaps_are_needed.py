@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # In a process of its own: the emulator reads its settings when it is imported.
 ASK = r"""
-import importlib, inspect, json, sys, time
+import importlib, inspect, json, re, sys, time
 from ministack.core import iam_actions, iam_evaluator
 from ministack.services import cloudwatch, cloudwatch_logs, iam, lambda_svc, s3, sqs
 from ministack.services.cloudformation import changesets, provisioners
@@ -46,6 +46,10 @@ copied, _, _ = s3._copy_object(
 )
 whole = {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
 created = s3._create_multipart_upload(B, "parts", whole)
+begun = {"uploadId": [re.search(b"<UploadId>(.*?)<", created[2])[1].decode()]}
+copied_part = s3._upload_part_copy(
+    B, "parts", {**begun, "partNumber": ["1"]}, {"x-amz-copy-source": f"{B}/k"}
+)
 uploads = s3._list_multipart_uploads(B, {"encoding-type": ["url"]})[2]
 versions = s3._list_object_versions(B, {"encoding-type": ["url"]})[2]
 part = s3._get_object(B, "k", {"range": "bytes=2-3"}, {"versionId": [first]})
@@ -149,6 +153,7 @@ print(json.dumps({
     "contents of versions stay on disk": s3._object_versions[B, "large"][-1].get("data") is None,
     "CRC64NVME is fast": took < 0.01,
     "FULL_OBJECT of a multipart upload": created[1].get("x-amz-checksum-type") == "FULL_OBJECT",
+    "a copied part has a checksum": b"<ChecksumCRC64NVME>" in copied_part[2],
     "the initiator is an ARN": b"<Initiator><ID>arn:" in uploads,
     "FilterLogEvents pages": "nextToken" in filtered(limit=1),
     "FilterLogEvents knows JSON patterns": filtered(filterPattern='{$.a = "y"}')["events"] == [],

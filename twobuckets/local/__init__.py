@@ -27,7 +27,8 @@ What the emulator does otherwise than AWS, and what is done about it:
 | memory and `/tmp` of functions are without limit | the same |
 | lifecycle rules | stored and listed, never carried out |
 | minimum part size, part order | not as on AWS |
-| `FULL_OBJECT` checksums of multipart uploads; who began one; speed of CRC64NVME | as on AWS, by
+| `FULL_OBJECT` checksums of multipart uploads, and of copied parts; who began one; speed of
+  CRC64NVME | as on AWS, by
   `server/multipart_gaps.py` |
 | keys that XML can't hold; destination `IfNoneMatch` on copies; line ends and wildcards of
   policies | as on AWS, by `server/s3_gaps.py` |

@@ -80,6 +80,7 @@ def _keep_checksums_of_whole_objects() -> None:
     s3._create_multipart_upload = _creates(s3._create_multipart_upload)
     s3._complete_multipart_upload = _completes(s3._complete_multipart_upload, s3)
     s3._composite_checksum = _combines(s3._composite_checksum)
+    s3._upload_part_copy = _copies(s3._upload_part_copy, s3)
     s3._record_object_version = _records(s3._record_object_version)
 
 
@@ -99,6 +100,27 @@ def _creates(create: Callable[..., Any]) -> Callable[..., Any]:
         return status, answered, body
 
     return create_with_type
+
+
+def _copies(copy: Callable[..., Any], s3: Any) -> Callable[..., Any]:
+    """Give a part that is copied the checksum that the upload's algorithm asks for."""
+
+    def copy_with_checksum(
+        bucket: str, key: str, query: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Any:
+        status, answered, body = copy(bucket, key, query, headers)
+        upload = s3._multipart_uploads.get(s3._qp(query, "uploadId"), {})
+        name = upload.get("checksum_algorithm")
+        algorithm = _ALGORITHMS.get(name)
+        if status != 200 or algorithm is None:
+            return status, answered, body
+        part = upload["parts"][int(s3._qp(query, "partNumber", "1"))]
+        checksum = algorithm.encode(algorithm.compute(bytes(part["body"])))
+        part["checksums"] = {name: checksum}
+        element = f"<Checksum{name}>{checksum}</Checksum{name}></CopyPartResult>"
+        return status, answered, body.replace(b"</CopyPartResult>", element.encode())
+
+    return copy_with_checksum
 
 
 def _completes(complete: Callable[..., Any], s3: Any) -> Callable[..., Any]:
