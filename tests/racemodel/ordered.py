@@ -22,7 +22,7 @@ from twobuckets import processor as real_processor
 from twobuckets.processor import contract
 
 if TYPE_CHECKING:
-    from tests.racemodel.s3 import Client
+    from tests.racemodel.s3 import Client, Stored
 
 ACCOUNT, NAME = "123456789012", "intake-ordered.fifo"
 QUEUE_URL = f"https://sqs.us-east-1.amazonaws.com/{ACCOUNT}/{NAME}"
@@ -113,6 +113,7 @@ class OrderedWorld(WatchedWorld):
         self._groups: dict[str, _Group] = {}
         self._once: set[str] = set()
         self._requests = 0
+        self._heard = 0
 
     def run(self, key: str = "key") -> None:
         """Do as the world does, with somebody who wakes what staging shows in between."""
@@ -124,6 +125,16 @@ class OrderedWorld(WatchedWorld):
         client.list_objects_v2(Bucket=STAGING, Prefix=key)
         for stored in self.staging.visible():
             self._wake(stored)
+
+    def _wake_what_is_left(self) -> None:
+        self._heard = len(self.lines)
+        super()._wake_what_is_left()
+
+    def _upload_again(self, stored: Stored) -> None:
+        """Do so only for a reason that the processor gave: a wake-up without a word is lost."""
+        if all(line["version_id"] != stored.version_id for line in self.lines[self._heard :]):
+            raise self.laws.broken(f"stuck: nothing came of waking staged version {stored.staged}")
+        super()._upload_again(stored)
 
     @contextmanager
     def _installed(self) -> Iterator[None]:

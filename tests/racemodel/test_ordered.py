@@ -118,9 +118,9 @@ PARTS = [
     Part(
         what="the look at versions once the message has come",
         module="runtime",
-        source="            looking.require_wanted(arrival, staged, place, seen)\n"
-        '            progress.stage = "processing"',
-        instead='            progress.stage = "processing"',
+        source="        if not duplicate:\n"
+        "            looking.require_wanted(arrival, staged, place, seen)\n",
+        instead="        if not duplicate:\n",
         says="late: ",
     ),
     Part(
