@@ -71,6 +71,17 @@ def deny(client: Any, *operations: str):
 # --- artifacts -----------------------------------------------------------------------------------
 
 
+def test_a_template_lies_where_cloudformation_is_told_to_read_it(s3: S3Client):
+    text = "Description: 日本\n"
+    url = artifacts.put_template(s3, PLACE, text)
+    assert artifacts.put_template(s3, PLACE, text) == url
+    bucket, _, key = url.removeprefix(f"{s3.meta.endpoint_url}/").partition("/")
+    assert bucket == BUCKET
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode() == text
+    # Equal text is not sent again.
+    assert len(s3.list_object_versions(Bucket=bucket)["Versions"]) == 1
+
+
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     path = tmp_path / "processor.zip"

@@ -386,6 +386,31 @@ def clients(aws: Aws) -> tuple[Any, Any, Any]:
     return aws.cloudformation, aws.s3, aws.sqs
 
 
+@pytest.mark.parametrize("url", [None, "https://s3.eu-central-1.amazonaws.com/bucket/key"])
+def test_a_template_goes_with_the_request_or_is_named_in_it(
+    aws: Aws, stub: Stubber, url: str | None
+):
+    stub.add_response("describe_stacks", stack("UPDATE_COMPLETE"))
+    present = require_deployable(aws.cloudformation, NAME)
+    given = {"TemplateBody": TEMPLATE} if url is None else {"TemplateURL": url}
+    named = ("StackName", "ChangeSetName", "ChangeSetType", "Parameters", "Capabilities")
+    stub.add_client_error(
+        "create_change_set",
+        "ValidationError",
+        expected_params={**given, **dict.fromkeys(named, ANY)},
+    )
+    with pytest.raises(TwoBucketsError, match="ValidationError"):
+        plan(
+            *clients(aws),
+            NAME,
+            present,
+            PARAMETERS,
+            template=TEMPLATE,
+            template_url=url,
+            sleep=lambda _: None,
+        )
+
+
 def update(aws: Aws, stub: Stubber, *answers: dict[str, Any]):
     """Plan an update, with these answers of DescribeChangeSet."""
     stub.add_response("describe_stacks", stack("UPDATE_COMPLETE"))

@@ -78,6 +78,30 @@ def upload(s3: S3Client, place: Location, path: Path, sha256: str) -> bool:
     return True
 
 
+def put_template(s3: S3Client, place: Location, text: str) -> str:
+    """Put a template under its hash, unless it is there, and return the URL that it has for AWS.
+
+    CloudFormation reads it with the caller's rights. Raises what `upload` raises.
+    """
+    body = text.encode()
+    digest = hashlib.sha256(body)
+    bucket, key = artifact_bucket(place), f"{digest.hexdigest()}.yaml"
+    _require_bucket(s3, bucket, place)
+    with attempt(f"put the template at s3://{bucket}/{key}"):
+        checksum = base64.b64encode(digest.digest()).decode("ascii")
+        if not _is_there(s3, bucket, key, place, checksum):
+            s3.put_object(
+                Bucket=bucket,
+                Key=key,
+                Body=body,
+                ContentType="application/yaml",
+                ChecksumAlgorithm="SHA256",
+                ChecksumSHA256=checksum,
+                ExpectedBucketOwner=place.account,
+            )
+    return f"{s3.meta.endpoint_url}/{bucket}/{key}"
+
+
 def put_page(s3: S3Client, place: Location, html: str) -> tuple[str, str]:
     """Put an upload page into the artifact bucket for a week, and return bucket and key.
 

@@ -196,11 +196,13 @@ def plan(
     parameters: Mapping[str, str],
     *,
     template: str,
+    template_url: str | None = None,
     sleep: Callable[[float], None],
 ) -> Plan:
     """Return what deploying the template with these parameters would do to the `stack`.
 
-    Parameters that are not given keep their value. Makes a change set, which stays for `apply` or
+    A template that `is_large` needs the URL where CloudFormation finds it. Parameters that are not
+    given keep their value. Makes a change set, which stays for `apply` or
     `discard` unless there is no change. Raises TwoBucketsError when a new bucket's name is taken,
     when CloudFormation refuses, and when the deployment would wipe a bucket's foreign rules, or
     take a queue away that holds messages.
@@ -216,12 +218,15 @@ def plan(
         {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
     ]
     given += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)]
+    # Any, as a type can't say that it is one of the two.
+    source: dict[str, Any]
+    source = {"TemplateBody": template} if template_url is None else {"TemplateURL": template_url}
     with attempt(f"plan the deployment of the stack {name}"):
         answer = cloudformation.create_change_set(
             StackName=name,
             ChangeSetName=f"twobuckets-{uuid.uuid4().hex}",
             ChangeSetType="CREATE" if stack is None else "UPDATE",
-            TemplateBody=template,
+            **source,
             Parameters=given,
             Capabilities=["CAPABILITY_IAM"],
         )

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 from twobuckets.pipeline.buckets import BucketFacts
 from twobuckets.pipeline.lookups import Lookups
 from twobuckets.settings import DEFAULT
-from twobuckets.stack.artifacts import artifact_bucket, artifact_key, find_account
+from twobuckets.stack.artifacts import (
+    artifact_bucket,
+    artifact_key,
+    find_account,
+    put_template,
+)
 from twobuckets.stack.existing import plan_existing
 from twobuckets.stack.plan import plan
-from twobuckets.stack.template import Location, parameters, template_text
+from twobuckets.stack.template import Location, is_large, parameters, template_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +71,7 @@ def plan_project(
         expires_versions=settings.origins.get("noncurrent_version_days") != DEFAULT,
     )
     template = template_text(settings.environment, page=broker_sha256 is not None)
+    template_url = put_template(aws.s3, place, template) if is_large(template) else None
     planned = plan(
         aws.cloudformation,
         aws.s3,
@@ -74,6 +80,7 @@ def plan_project(
         present,
         wanted,
         template=template,
+        template_url=template_url,
         sleep=sleep,
     )
     return replace(planned, existing_buckets=tuple(s.shown for s in settlements)), settlements

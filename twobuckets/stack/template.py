@@ -30,6 +30,7 @@ _ENVIRONMENT_MARKS: Final = {
     "# processor.environment of the settings comes here.": "{}: {}",
     "# processor.environment of the settings comes here, for jobs.": "- Name: {}\n  Value: {}",
 }
+_LARGEST_BODY_BYTES: Final = 51_200
 _LONGEST_BUCKET_NAME: Final = 63
 _GLOBAL, _ACCOUNT_REGIONAL, _OWN_SUFFIX = "global", "account-regional", "-an"
 # Amazon S3 user guide, "Namespaces for general purpose buckets": all regions but these.
@@ -83,6 +84,14 @@ def template_text(environment: Iterable[tuple[str, str]] = (), *, page: bool = F
         lines = [line for name, value in given for line in form.format(name, value).split("\n")]
         text = text.replace(mark, f"\n{place}".join(lines))
     return text
+
+
+def is_large(template: str) -> bool:
+    """Tell whether a template is too large for a request and has to lie in S3.
+
+    CloudFormation API reference, CreateChangeSet, TemplateBody.
+    """
+    return len(template.encode()) > _LARGEST_BODY_BYTES
 
 
 def _read(name: str) -> str:
