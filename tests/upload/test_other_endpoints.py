@@ -195,7 +195,8 @@ def test_an_upload_of_nobody_knows_whom_is_named_with_its_bytes_and_left(large: 
 
 def test_a_completed_upload_of_which_nothing_is_told_was_not_something_else(large: Path):
     quirky = Quirky(tells_nothing=True)
-    result, _ = upload(quirky, str(large), "--key", "k")
+    result, _ = upload(quirky, str(large), "--key", "k", "--json")
     assert result.exit_code == 0, result.output
     assert "can't be verified by this endpoint" in result.stderr
+    assert json.loads(result.stdout.splitlines()[0])["checksum"] is None
     assert quirky.objects["/staging/k"] == large.read_bytes()

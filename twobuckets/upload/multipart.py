@@ -205,7 +205,7 @@ def _complete(run: UploadRun, upload: Multipart) -> Talk[Uploaded | Failed]:
             if not read_etag(answer) and not (isinstance(shown, Response) and shown.ok):
                 # Ceph's gateway tells nothing of the whole, and these credentials may not look.
                 run.warn_unproven(upload.file)
-                return stored(run, upload, "", answer, replaced=replaced)
+                return stored(run, upload, "", answer, replaced=replaced, is_proven=False)
             upload.forget()
             return differs(upload.file)
         if isinstance(answer, SendError):
