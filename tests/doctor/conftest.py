@@ -212,7 +212,7 @@ def tls_only(bucket: str) -> dict[str, Any]:
 
 
 def lifecycle_rules() -> list[dict[str, Any]]:
-    """Return rules that clear uploads and expire old versions."""
+    """Return rules that clear uploads, old versions and the delete markers above them."""
     return [
         {
             "ID": "mine",
@@ -220,6 +220,7 @@ def lifecycle_rules() -> list[dict[str, Any]]:
             "Filter": {"Prefix": ""},
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3},
             "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+            "Expiration": {"ExpiredObjectDeleteMarker": True},
         }
     ]
 

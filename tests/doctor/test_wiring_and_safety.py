@@ -245,6 +245,23 @@ def test_what_closes_a_bucket_leaves_its_policy_and_acl_as_they_are(pair: HandMa
     assert "RestrictPublicBuckets=true" in remedy
 
 
+def test_markers_that_no_rule_clears_are_named_where_the_processor_puts_them(ours: HandMadePair):
+    put_rules(ours, Expiration=None)
+    found = run_doctor("--check", "buckets")
+    assert found.checks == {"lifecycle-markers"}
+    words = shlex.split(found.of("lifecycle-markers")["remedy"])
+    written = json.loads(words[words.index("--lifecycle-configuration") + 1])
+    ours.s3.put_bucket_lifecycle_configuration(Bucket=STAGING, LifecycleConfiguration=written)
+    kept = ours.s3.get_bucket_lifecycle_configuration(Bucket=STAGING)["Rules"]
+    assert rules(Expiration=None)["Rules"][0] in kept
+    assert run_doctor("--check", "buckets").findings == []
+
+
+def test_somebody_elses_processor_need_not_leave_markers(pair: HandMadePair):
+    put_rules(pair, Expiration=None)
+    assert run_doctor("--check", "buckets").findings == []
+
+
 def test_many_breakages_at_once_are_all_named(pair: HandMadePair):
     names = (
         "the notification leaves multipart uploads out",

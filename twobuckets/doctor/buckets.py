@@ -12,12 +12,17 @@ from twobuckets.doctor.findings import Check, Finding, Severity, finder
 from twobuckets.pipeline import cors, policies
 from twobuckets.pipeline.buckets import REQUESTER_PAYS, WITHOUT_VERSIONS, payment_hint
 from twobuckets.pipeline.entries import with_filter
-from twobuckets.pipeline.lifecycle import aborts_uploads, covers_everything, harm_to_files
+from twobuckets.pipeline.lifecycle import (
+    aborts_uploads,
+    expires_markers,
+    expires_versions,
+    harm_to_files,
+)
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
 from twobuckets.text import shell_word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from twobuckets.doctor.site import Site
 
@@ -255,7 +260,7 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
     if not site.buckets.exists(site.staging) or site.buckets.versioning(site.staging) == "":
         return
     rules = site.buckets.lifecycle(site.staging)
-    if not any(covers_everything(r) and r.get("NoncurrentVersionExpiration") for r in rules):
+    if not expires_versions(rules):
         yield Finding(
             check=VERSIONS_CHECK,
             severity=Severity.NOTICE,
@@ -265,6 +270,37 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
             + _before_a_rule(site),
             remedy=site.fix_command(VERSIONS_CHECK),
         )
+
+
+@finder(
+    "buckets",
+    Check("lifecycle-markers", "Delete markers of archived files are kept in staging forever."),
+)
+def find_kept_markers(site: Site) -> Iterator[Finding]:
+    """Yield a finding when no rule clears the markers that our processor leaves in staging.
+
+    Where no rule expires versions either, the remedy of `lifecycle-versions` does both.
+    """
+    if not site.buckets.exists(site.staging) or site.buckets.versioning(site.staging) == "":
+        return
+    rules = site.buckets.lifecycle(site.staging)
+    if not expires_versions(rules) or expires_markers(rules) or not site.function.is_ours:
+        return
+    clearing = {
+        "ID": "expire-delete-markers",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "Expiration": {"ExpiredObjectDeleteMarker": True},
+    }
+    yield Finding(
+        check="lifecycle-markers",
+        severity=Severity.NOTICE,
+        subject=f"s3://{site.staging}",
+        detail="The processor leaves a delete marker where a file was archived, and no lifecycle "
+        "rule clears the markers under which nothing is left: one for each key stays forever, and "
+        "every listing of staging has to pass them. The remedy adds a rule.",
+        remedy=None if any(map(_has_date, rules)) else _write_rules(site, [*rules, clearing]),
+    )
 
 
 def _before_a_rule(site: Site) -> str:
@@ -304,13 +340,22 @@ def find_losing_rules(site: Site) -> Iterator[Finding]:
 def _without_rule(
     site: Site, rules: Sequence[dict[str, Any]], losing: dict[str, Any]
 ) -> str | None:
-    if any(
-        "Date" in part for part in (losing.get("Expiration", {}), *losing.get("Transitions", []))
-    ):
-        # A date is no JSON as the CLI reads it; the rule is a person's to rewrite.
+    if _has_date(losing):
+        # The rule is a person's to rewrite.
         return None
     off = [rule | {"Status": "Disabled"} if rule is losing else rule for rule in rules]
-    written = json.dumps({"Rules": [with_filter(rule) for rule in off]}, default=str)
+    return _write_rules(site, off)
+
+
+def _has_date(rule: Mapping[str, Any]) -> bool:
+    """Tell whether a rule has a date, which is no JSON as the CLI reads it."""
+    return any(
+        "Date" in part for part in (rule.get("Expiration", {}), *rule.get("Transitions", []))
+    )
+
+
+def _write_rules(site: Site, rules: Sequence[dict[str, Any]]) -> str:
+    written = json.dumps({"Rules": [with_filter(rule) for rule in rules]}, default=str)
     least = site.buckets.least_transition_size(site.staging)
     return (
         f"{site.aws_cli} s3api put-bucket-lifecycle-configuration "
@@ -385,6 +430,7 @@ FINDERS: Final = (
     find_mfa_delete,
     find_uncleared_uploads,
     find_kept_versions,
+    find_kept_markers,
     find_losing_rules,
     find_cors,
     find_shut_page,

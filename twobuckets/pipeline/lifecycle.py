@@ -28,6 +28,27 @@ def aborts_uploads(rules: Iterable[Mapping[str, Any]]) -> bool:
     return any(covers_everything(r) and r.get("AbortIncompleteMultipartUpload") for r in rules)
 
 
+def expires_versions(rules: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether lifecycle rules remove every noncurrent version some day."""
+    return any(covers_everything(r) and r.get("NoncurrentVersionExpiration") for r in rules)
+
+
+def expires_markers(rules: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether lifecycle rules remove every delete marker under which no version is left.
+
+    A rule that expires objects by days does it as well (S3 user guide, "Lifecycle configuration
+    elements", ExpiredObjectDeleteMarker).
+    """
+    return any(
+        covers_everything(r)
+        and (
+            r.get("Expiration", {}).get("ExpiredObjectDeleteMarker")
+            or "Days" in r.get("Expiration", {})
+        )
+        for r in rules
+    )
+
+
 def harm_to_files(rule: Mapping[str, Any]) -> str | None:
     """Return what a rule of the staging bucket does to files that wait there; None for nothing."""
     if rule.get("Status") != "Enabled":
