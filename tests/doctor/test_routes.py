@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.doctor.conftest import FUNCTION, Answers, HandMadePair, run_doctor
+from tests.doctor.conftest import FUNCTION, STAGING, Answers, HandMadePair, run_doctor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +80,33 @@ def test_a_queue_that_forgets_what_failed_is_named(ours: HandMadePair, answers: 
     )
     answers.give("ListEventSourceMappings", {"EventSourceMappings": [MAPPING]})
     assert run_doctor("--check", "batch-failures-ignored").checks == set()
+
+
+def test_a_queue_is_opened_to_s3_beside_what_another_bucket_may_send(
+    pair: HandMadePair, answers: Answers
+):
+    """Written by this tool or not, a statement of the same name is somebody's way to the queue."""
+    theirs = {
+        "Sid": "TakeFromStaging",
+        "Effect": "Allow",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": QUEUE,
+        "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:s3:::elsewhere"}},
+    }
+    answers.give(
+        "GetBucketNotificationConfiguration",
+        {"QueueConfigurations": [{"QueueArn": QUEUE, "Events": CREATED}]},
+    )
+    answers.give("GetQueueUrl", {"QueueUrl": "https://sqs/arrivals"})
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [theirs]})
+    answers.give("GetQueueAttributes", {"Attributes": {"Policy": policy}})
+    words = shlex.split(run_doctor("--check", "queue-policy").of("queue-policy")["remedy"])
+    written = json.loads(json.loads(words[words.index("--attributes") + 1])["Policy"])
+    assert written["Statement"][0] == theirs
+    assert written["Statement"][1]["Condition"]["ArnEquals"] == {
+        "aws:SourceArn": f"arn:aws:s3:::{STAGING}"
+    }
 
 
 def test_a_processor_of_others_may_answer_as_it_likes(pair: HandMadePair, answers: Answers):

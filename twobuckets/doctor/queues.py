@@ -28,6 +28,8 @@ _BACKLOG_AFTER: Final = timedelta(minutes=15)
 _TIME_OUTS: Final = 6
 """Of the function, for which a message is to be hidden at least."""
 _TRIES: Final = 3
+_MOST_AT_ONCE: Final = 1_000
+"""Lambda API reference, ScalingConfig."""
 _SEND: Final = "sqs:SendMessage"
 
 
@@ -91,8 +93,10 @@ def find_backlog(site: Site) -> Iterator[Finding]:
             remedy = _set_mapping(site, fed, "--enabled")
         elif fed.limit is not None:
             why = f" It may cause {fed.limit:,} invocations at once."
-            most = f"MaximumConcurrency={2 * fed.limit}"
-            remedy = _set_mapping(site, fed, "--scaling-config", most)
+            more = min(2 * fed.limit, _MOST_AT_ONCE)
+            if more > fed.limit:
+                most = f"MaximumConcurrency={more}"
+                remedy = _set_mapping(site, fed, "--scaling-config", most)
         elif reserved:
             why = f" {reserved:,} invocations may run at once."
             remedy = _reserve(site, 2 * reserved)
@@ -252,7 +256,6 @@ def find_closed_queues(site: Site) -> Iterator[Finding]:
         if permission is Permission.ALLOWED:
             continue
         needed = {
-            "Sid": "TakeFromStaging",
             "Effect": "Allow",
             "Principal": {"Service": "s3.amazonaws.com"},
             "Action": _SEND,
@@ -262,8 +265,8 @@ def find_closed_queues(site: Site) -> Iterator[Finding]:
                 "ArnEquals": {"aws:SourceArn": bucket_arn},
             },
         }
-        kept = [statement for statement in statements if statement.get("Sid") != needed["Sid"]]
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [*kept, needed]})
+        # Whatever is there stays: another bucket may send by a statement like it.
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [*statements, needed]})
         is_denied = permission is Permission.DENIED
         why = "denies S3 the call" if is_denied else "does not let S3 send"
         yield Finding(

@@ -94,10 +94,12 @@ def wake_of_job(event: Mapping[str, Any]) -> str | None:
     """
     if event.get("source") != "aws.batch":
         return None
-    container = event.get("detail", {}).get("container", {})
-    return next(
-        (one["value"] for one in container.get("environment", []) if one["name"] == WAKE), None
-    )
+    try:
+        variables = event["detail"]["container"]["environment"]
+        return next((str(one["value"]) for one in variables if one["name"] == WAKE), None)
+    except (KeyError, TypeError):
+        # A job of a kind without containers, or nothing that AWS Batch sent.
+        return None
 
 
 def _reason_of(job: Mapping[str, Any]) -> str:

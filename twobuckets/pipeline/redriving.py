@@ -24,6 +24,7 @@ from twobuckets.errors import TwoBucketsError
 from twobuckets.pipeline.jobs import wake_of_job
 from twobuckets.pipeline.notifications import leads_to
 from twobuckets.pipeline.queues import dead_letter_queue_of, depth_of
+from twobuckets.processor.contract import orders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _BATCH: Final = 10
 _BATCH_BYTES: Final = 200_000
 """Less than what SQS takes in a batch (API reference, SendMessageBatch: 256 KiB at first)."""
+_NO_EVENT: Final = "it is none of the function's events"
 _HIDDEN_SECONDS: Final = 120
 _WAIT_SECONDS: Final = 1
 """Any wait makes SQS ask all of its servers (developer guide, "Short and long polling")."""
@@ -144,6 +146,7 @@ class Redriver:
         self._sleep = sleep
         self._function = facts.function.named
         self._is_ours = facts.function.is_ours
+        self._staging = facts.pipeline.staging
         self._queues = {arn: facts.queues.url_at(arn) for arn in _feeding(facts)}
 
     def redrive(
@@ -198,16 +201,21 @@ class Redriver:
             return _Way(body, self._queues[source])
         try:
             event = json.loads(body)
-        except ValueError:
-            return "it is none of the function's events"
+        except (ValueError, RecursionError):
+            return _NO_EVENT
         if not isinstance(event, dict):
-            return "it is none of the function's events"
-        if "requestPayload" in event and "requestContext" in event:
+            return _NO_EVENT
+        if "requestPayload" in event and isinstance(event.get("requestContext"), dict):
             function = str(event["requestContext"].get("functionArn"))
             if not leads_to(function, self._function):
                 return f"it is of another function, {function}"
             return _Way(json.dumps(event["requestPayload"]))
         if (wake := wake_of_job(event)) is not None:
+            body = wake
+        # Others may give up to the same queue. Every form of event has the bucket's name in it.
+        if self._staging not in body:
+            return f"it tells of no file in {self._staging}"
+        if wake is not None:
             return _Way(wake)
         if "ErrorCode" in message.get("MessageAttributes", {}) or self._is_ours:
             # An event as Lambda got it; or of a queue that is gone, which ours reads as well.
@@ -244,7 +252,7 @@ class Redriver:
         with attempt(f"send dead letters back to {name}"):
             answer = self._aws.sqs.send_message_batch(
                 QueueUrl=url,
-                Entries=[_again(message, str(n)) for n, message in enumerate(messages)],
+                Entries=[_again(message, str(n), url) for n, message in enumerate(messages)],
             )
         gone = [messages[int(item["Id"])] for item in answer.get("Successful", [])]
         if not gone:
@@ -286,13 +294,17 @@ class Redriver:
                 )
 
 
-def _again(message: Mapping[str, Any], entry_id: str) -> SendMessageBatchRequestEntryTypeDef:
+def _again(
+    message: Mapping[str, Any], entry_id: str, queue_url: str
+) -> SendMessageBatchRequestEntryTypeDef:
     """Return a message as SendMessageBatch takes it, in the group that it was in."""
     again: SendMessageBatchRequestEntryTypeDef = {"Id": entry_id, "MessageBody": message["Body"]}
     if attributes := message.get("MessageAttributes"):
         again["MessageAttributes"] = attributes
     if (group := message.get("Attributes", {}).get("MessageGroupId")) is not None:
         again["MessageGroupId"] = group
+    # Standard queues know groups as well, and refuse the other id (API reference, SendMessage).
+    if orders(queue_url):
         # Its own id: under the one that it was sent with, SQS would swallow it for five minutes.
         once = hashlib.sha256(message["MessageId"].encode()).hexdigest()
         again["MessageDeduplicationId"] = once
@@ -304,7 +316,7 @@ def _in_batches(messages: Sequence[Any]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     size = 0
     for message in messages:
-        if batch and (len(batch) == _BATCH or size + len(message["Body"]) > _BATCH_BYTES):
+        if batch and (len(batch) == _BATCH or size + len(message["Body"].encode()) > _BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(message)
