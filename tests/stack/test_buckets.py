@@ -151,15 +151,21 @@ def test_only_what_the_deployment_writes_is_looked_at_and_ours_is_not_foreign(
 ):
     rules: Any = [
         {"ID": name, "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 9}}
-        for name in ("twobuckets-ours", "theirs")
+        for name in (
+            "twobuckets-abort-incomplete-uploads",
+            "twobuckets-intake-expire-noncurrent-versions",
+            "twobuckets-other-expire-noncurrent-versions",
+            "theirs",
+        )
     ]
     s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
     lifecycle, notification = "LifecycleConfiguration", "NotificationConfiguration"
-    assert list(find_foreign(s3, bucket, {lifecycle}, function="f")) == [
-        "the lifecycle rule theirs"
+    assert list(find_foreign(s3, bucket, {lifecycle}, stack="intake", function="f")) == [
+        "the lifecycle rule twobuckets-other-expire-noncurrent-versions",
+        "the lifecycle rule theirs",
     ]
-    assert list(find_foreign(s3, bucket, {notification}, function="f")) == []
-    assert list(find_foreign(s3, bucket, {"CorsConfiguration"}, function="f")) == []
+    assert list(find_foreign(s3, bucket, {notification}, stack="intake", function="f")) == []
+    assert list(find_foreign(s3, bucket, {"CorsConfiguration"}, stack="intake", function="f")) == []
 
 
 def test_notifications_of_others_are_foreign_whatever_they_go_to(s3: S3Client):
@@ -179,7 +185,9 @@ def test_notifications_of_others_are_foreign_whatever_they_go_to(s3: S3Client):
                 "EventBridgeConfiguration": {},
             },
         )
-        found = list(find_foreign(s3, "pile", {"NotificationConfiguration"}, function="f"))
+        found = list(
+            find_foreign(s3, "pile", {"NotificationConfiguration"}, stack="intake", function="f")
+        )
     assert found == [
         f"the notification to {arn('g')}",
         "the notification to arn:q",
@@ -191,7 +199,7 @@ def test_notifications_of_others_are_foreign_whatever_they_go_to(s3: S3Client):
 def test_a_denied_look_at_foreign_rules_stops_the_deployment(s3: S3Client, bucket: str):
     deny(s3, "GetBucketLifecycleConfiguration")
     with pytest.raises(AccessError) as refused:
-        list(find_foreign(s3, bucket, {"LifecycleConfiguration"}, function="f"))
+        list(find_foreign(s3, bucket, {"LifecycleConfiguration"}, stack="intake", function="f"))
     assert "s3:GetLifecycleConfiguration" in (refused.value.hint or "")
     with pytest.raises(ClientError):
         s3.get_bucket_lifecycle_configuration(Bucket=bucket)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, Meaning, attempt, meaning
-from twobuckets.pipeline.lifecycle import OUR_RULES
+from twobuckets.pipeline.entries import Ids
 from twobuckets.pipeline.notifications import targets_of
 from twobuckets.settings import function_name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from mypy_boto3_s3 import S3Client
 
@@ -31,26 +31,24 @@ def find_foreign(
     bucket: str,
     properties: Collection[str],
     *,
+    stack: str,
     function: str | None,
     is_ours: Callable[[str], bool] = lambda _: False,
 ) -> Iterator[str]:
     """Yield what would be lost, in words, when CloudFormation writes these properties of a bucket.
 
-    Ours are the notification to `function`, or to a queue whose ARN `is_ours`, and the rules whose
-    id begins with `OUR_RULES`.
+    Ours are the notification to `function`, or to a queue whose ARN `is_ours`, and the rules that
+    the template, or this tool for the `stack`, puts there: another stack may be built around the
+    bucket and have its own.
     """
     if _NOTIFICATION in properties:
         yield from _foreign_notifications(s3, bucket, function, is_ours)
     if _LIFECYCLE in properties:
-        yield from _foreign_rules(
-            _read(s3.get_bucket_lifecycle_configuration, bucket, "lifecycle rules"),
-            "Rules",
-            "lifecycle rule",
-        )
+        present = _read(s3.get_bucket_lifecycle_configuration, bucket, "lifecycle rules")
+        yield from _foreign_rules(present.get("Rules", []), "lifecycle rule", stack)
     if _CORS in properties:
-        yield from _foreign_rules(
-            _read(s3.get_bucket_cors, bucket, "CORS rules"), "CORSRules", "CORS rule"
-        )
+        present = _read(s3.get_bucket_cors, bucket, "CORS rules")
+        yield from _foreign_rules(present.get("CORSRules", []), "CORS rule", stack)
 
 
 def _foreign_notifications(
@@ -64,10 +62,11 @@ def _foreign_notifications(
             yield f"the notification to {target}"
 
 
-def _foreign_rules(present: dict[str, Any], kind: str, name: str) -> Iterator[str]:
-    for rule in present.get(kind, []):
+def _foreign_rules(rules: Iterable[dict[str, Any]], name: str, stack: str) -> Iterator[str]:
+    ours = Ids().all | Ids(stack).all | {Ids(stack).page}
+    for rule in rules:
         rule_id = rule.get("ID") or ""
-        if not rule_id.startswith(OUR_RULES):
+        if rule_id not in ours:
             yield f"the {name} {rule_id or 'without an id'}"
 
 

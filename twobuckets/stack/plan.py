@@ -489,7 +489,14 @@ def _require_nothing_foreign(
         if change.physical_id is None or not rewritten:
             continue
         foreign = list(
-            find_foreign(s3, change.physical_id, rewritten, function=function, is_ours=is_ours)
+            find_foreign(
+                s3,
+                change.physical_id,
+                rewritten,
+                stack=name,
+                function=function,
+                is_ours=is_ours,
+            )
         )
         if foreign:
             raise TwoBucketsError(
