@@ -47,7 +47,7 @@ def is_of_kind(resource: Any, kinds: list[str]) -> bool:
     shown = json.dumps(resource)
     if ":s3:::" not in shown:
         return True
-    is_object = '/*"' in shown or "${ArtifactKey}" in shown
+    is_object = "/*" in shown
     return ("object" if is_object else "bucket") in kinds
 
 

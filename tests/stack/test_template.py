@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -288,6 +289,13 @@ def test_without_an_image_nothing_of_jobs_is_in_the_stack(template):
     assert filled()["HeavyImage"] == ""
     on = with_flags(**HEAVY, **NETWORK, heavy_match="*.mp4,*.mov")
     assert (on["HeavyLargerThan"], on["HeavyMatch"]) == (str(10**9), "*.mp4,*.mov")
+
+
+def test_a_job_may_fetch_the_artifact_of_the_deployment_that_it_is_from(template):
+    role = json.dumps(template["Resources"]["ProcessorRole"])
+    # A deployment names another artifact while jobs wait that were submitted before it.
+    assert "${ArtifactKey}" not in role
+    assert "${ArtifactBucket}/*.zip" in role
 
 
 def test_a_job_is_tried_as_often_as_the_contract_says(template):
