@@ -24,7 +24,7 @@ _PREFERRED_PARTS = 1_000
 _MOST_KEY_BYTES = 1_024
 _MOST_AT_ONCE = 100
 _AFTERWARDS_SECONDS = 900
-"""Who began in time may end: for so long after its link a signature is still given."""
+"""Who began in time may end: for so long after its link a signature is still good."""
 _LEAST_SECONDS = 60
 _ANY_TYPE = "application/octet-stream"
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"

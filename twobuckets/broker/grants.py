@@ -94,7 +94,10 @@ def find(token: str, links: Links) -> tuple[str, Grant]:
         raise Refused(401, "no-link", "This page works with a complete upload link only.")
     link_id = id_of(token)
     known = _cache.get(link_id)
-    if known is None or known[0] < time.monotonic():
+    # By the wall clock: Lambda freezes the function between requests, and the monotonic clock with
+    # it, so that by that one a link would outlive its end by hours.
+    now = time.time()
+    if known is None or not now <= known[0] <= now + CACHE_SECONDS:
         text = links.bucket.get(links.key(link_id))
         try:
             grant = None if text is None else Grant.parse(text)
@@ -102,10 +105,10 @@ def find(token: str, links: Links) -> tuple[str, Grant]:
             grant = None
         if len(_cache) >= _MOST_CACHED:
             _cache.clear()
-        known = _cache[link_id] = (time.monotonic() + CACHE_SECONDS, grant)
+        known = _cache[link_id] = (now + CACHE_SECONDS, grant)
     grant = known[1]
     if grant is None:
         raise Refused(401, "no-link", "This upload link does not exist, or was withdrawn.")
-    if time.time() >= grant.expires_at:
+    if now >= grant.expires_at:
         raise Refused(410, "link-expired", "This upload link has expired. Ask for a new one.")
     return link_id, grant
