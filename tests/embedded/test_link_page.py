@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -198,6 +199,45 @@ def test_a_bad_line_and_signatures_that_ran_out_only_take_time(
     # One call signs several parts.
     assert max(signed) > 1
     require_archived(intake, "far/", "far.bin", content)
+
+
+def test_a_lost_answer_is_no_failure_and_another_file_of_the_name_is_never_taken_for_it(
+    intake: Intake, visit: Callable[..., Visitor], tmp_path: Path
+):
+    visitor = visit()
+    failed: list[str] = []
+
+    def lose(route: Any) -> None:
+        """Let the first try of the first file arrive, and say that it failed."""
+        request = route.request
+        if request.method != "PUT" or failed:
+            route.continue_()
+            return
+        failed.append(unquote(urlsplit(request.url).path).split("/", 2)[2])
+        intake.aws.s3.put_object(Bucket=intake.staging, Key=failed[0], Body=b"")
+        origin = request.headers["origin"]
+        route.fulfill(status=503, headers={"access-control-allow-origin": origin})
+
+    visitor.page.route(f"**/{intake.staging}/**", lose)
+    visitor.open(link_to(intake, "same/"))
+    with intake.asleep():
+        (tmp_path / "caf\u00e9.txt").write_bytes(b"")
+        visitor.choose(tmp_path / "caf\u00e9.txt")
+        visitor.wait_for("received")
+        # One name, in two ways of writing it.
+        (tmp_path / "cafe\u0301.txt").write_bytes(b"other")
+        visitor.choose(tmp_path / "cafe\u0301.txt")
+        visitor.wait_for("received", "received")
+        listed = intake.aws.s3.list_objects_v2(Bucket=intake.staging, Prefix="same/")["Contents"]
+        assert sorted(item["Size"] for item in listed) == [0, 5]
+        assert failed[0] in [item["Key"] for item in listed]
+    empty_staging(intake, "same/")
+
+
+def empty_staging(intake: Intake, prefix: str) -> None:
+    listed = intake.aws.s3.list_objects_v2(Bucket=intake.staging, Prefix=prefix)["Contents"]
+    for item in listed:
+        intake.aws.s3.delete_object(Bucket=intake.staging, Key=item["Key"])
 
 
 def test_a_link_takes_what_it_is_for_until_it_is_revoked(

@@ -4,6 +4,7 @@ const token = location.hash.slice(1)
 const signer = {
   renews: true,
   single: false,
+  remembers: true,
   link: '',
   terms: null,
 

@@ -13,6 +13,7 @@ const memory = {
 
   // Resolves once what was asked for is done, and on the disk; with undefined where it can't be.
   async ask(mode, request) {
+    if (!signer.remembers) return undefined
     try {
       const opening = indexedDB.open('uploads', 1)
       opening.onupgradeneeded = () => opening.result.createObjectStore('uploads', { keyPath: 'mark' })

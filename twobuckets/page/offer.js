@@ -4,6 +4,9 @@ const offer = JSON.parse(document.getElementById('offer').textContent)
 const signer = {
   renews: false,
   single: true,
+  // A page that S3 serves by path shares its origin, and so what is kept there, handles of files
+  // among it, with the pages in everybody's buckets of the region. S3 knows the parts anyway.
+  remembers: location.protocol === 'file:',
   bucket: offer.bucket,
   link: offer.upload_id,
 

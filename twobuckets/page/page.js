@@ -55,8 +55,9 @@ function announce(text) {
 async function add(file, path, handle) {
   let { delivery } = terms
   // The same path once more is another file, and must not meet the first one under its key.
-  if (paths.has(path) && !signer.single) delivery = (await persist(() => signer.about())).delivery
-  paths.add(path)
+  const end = endOfKey(path)
+  if (paths.has(end) && !signer.single) delivery = (await persist(() => signer.about())).delivery
+  paths.add(end)
   $('kept').hidden = true
   $('files-sent').hidden = false
   const row = new Row($('list'))
@@ -66,6 +67,12 @@ async function add(file, path, handle) {
   if (!refusal) return
   upload.isRefused = true
   upload.show('failed', refusal)
+}
+
+// What the broker makes of a path: two paths can be one by it.
+function endOfKey(path) {
+  const text = path.normalize('NFC').replaceAll('\\', '/').replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, '_')
+  return text.split('/').map(segment => segment.trim()).filter(segment => !['', '.', '..'].includes(segment)).join('/')
 }
 
 function refusalOf(file) {

@@ -112,10 +112,10 @@ class Upload {
         await send(plan.put, { ...options, body: this.file, onProgress })
       } catch (error) {
         // The key is this file's own: what is there is an earlier try, whose answer was lost.
-        if (error.status !== 412 || !this.isTried) {
-          this.isTried ||= error.status === 0
-          throw error.status === 412 ? problem('taken') : error
-        }
+        if (error.status === 412 && this.isTried) return
+        // Stopped, or answered nothing or a failure of S3's own, a try can have arrived.
+        this.isTried ||= !error.status || error.status >= 500
+        throw error.status === 412 ? problem('taken') : error
       }
     }, options)
     this.moving.clear()
