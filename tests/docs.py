@@ -281,7 +281,7 @@ _PLACES = {
     "StagingBucketName}": "the staging bucket",
     "ArchiveBucketName}": "the archive bucket",
     "ProcessorLog": "its log group",
-    "ArtifactKey": "the artifact, for jobs",
+    "ArtifactBucket": "artifacts, for jobs",
     "job-queue": "jobs' queue and definition",
     "*": "everything, for AWS Batch knows no resource for it",
     "FailureQueue": "the failure queue",
