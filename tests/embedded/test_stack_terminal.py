@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -50,6 +50,31 @@ def test_deploy_asks_and_no_is_no(
     assert "Nothing was changed." in terminal.shown
     assert embedded.s3.list_buckets()["Buckets"] == []
     assert_nothing_is_left_of_the_plan(embedded)
+
+
+def test_what_somebody_adds_while_the_question_stands_is_not_wiped(
+    project: Path, at_terminal: Callable[..., Terminal], embedded: Aws
+):
+    deployed = CliRunner().invoke(cli, ["deploy", "--yes"])
+    assert deployed.exit_code == 0, deployed.output
+    with (project / "twobuckets.toml").open("a") as settings:
+        settings.write("[deploy]\nabort_incomplete_uploads_days = 9\n")
+    terminal = at_terminal("deploy")
+    terminal.read_until("Deploy local? [y/N]")
+    bucket = "local-staging-000000000000-us-east-1"
+    rules: Any = embedded.s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "t/"}}
+    rules.append(theirs | {"Expiration": {"Days": 9}})
+    embedded.s3.put_bucket_lifecycle_configuration(
+        Bucket=bucket, LifecycleConfiguration={"Rules": rules}
+    )
+    terminal.type("y")
+    assert terminal.end() == 1
+    assert "the lifecycle rule theirs" in " ".join(terminal.shown.split())
+    present = embedded.s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert "theirs" in [rule["ID"] for rule in present]
+    change_sets = embedded.cloudformation.list_change_sets(StackName="local")["Summaries"]
+    assert "AVAILABLE" not in {one["ExecutionStatus"] for one in change_sets}
 
 
 def test_deploy_asks_and_yes_is_followed_to_the_end_and_destroy_wants_the_name(

@@ -243,8 +243,7 @@ def plan(
         if not changes:
             discard(cloudformation, drafted)
             return drafted
-        require_empty(sqs, name, changes)
-        _require_nothing_foreign(cloudformation, s3, name, stack, changes)
+        require_harmless(cloudformation, s3, sqs, name, stack, changes)
     except BaseException:
         # Ctrl-C included: nobody is to find a change set that nobody decided on.
         with contextlib.suppress(TwoBucketsError):
@@ -429,6 +428,22 @@ def _require_free(s3: S3Client, bucket: str, stack: str) -> None:
         "its own, leave `stack` out of the file, name staging, archive and function, and don't "
         "deploy.",
     )
+
+
+def require_harmless(
+    cloudformation: CloudFormationClient,
+    s3: S3Client,
+    sqs: SQSClient,
+    name: str,
+    stack: Stack | None,
+    changes: tuple[ResourceChange, ...],
+) -> None:
+    """Raise TwoBucketsError when changes of a plan would lose what is there now.
+
+    `plan` asks; whoever let time go by before `apply` asks again.
+    """
+    require_empty(sqs, name, changes)
+    _require_nothing_foreign(cloudformation, s3, name, stack, changes)
 
 
 def require_empty(sqs: SQSClient, name: str, changes: Iterable[ResourceChange]) -> None:

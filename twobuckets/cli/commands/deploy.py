@@ -41,7 +41,7 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
       twobuckets --stack intake deploy
     """
     stack = app.require_stack()
-    from twobuckets.stack.plan import apply, discard, require_deployable
+    from twobuckets.stack.plan import apply, discard, require_deployable, require_harmless
     from twobuckets.stack.project import find_place, plan_project
     from twobuckets.stack.switching import switches
 
@@ -78,6 +78,9 @@ def deploy(app: App, follow: bool, dry_run: bool, yes: bool) -> None:
     try:
         app.confirm(_question(stack, planned.endangers_data), yes=yes)
         _send(app, place, artifact, *(() if broker is None else (broker,)))
+        # A question can stand for hours.
+        aws = app.aws
+        require_harmless(cloudformation, aws.s3, aws.sqs, stack, present, planned.changes)
     except BaseException:
         if planned.changes:
             discard(cloudformation, planned)
