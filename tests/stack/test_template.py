@@ -298,6 +298,15 @@ def test_a_job_may_fetch_the_artifact_of_the_deployment_that_it_is_from(template
     assert "${ArtifactBucket}/*.zip" in role
 
 
+def test_a_rule_gets_a_name_for_every_stack_that_a_function_gets_one_for(template):
+    longest = "s" * (64 - len("-processor"))
+    rules = [r for r in template["Resources"].values() if r["Type"] == "AWS::Events::Rule"]
+    for rule in rules:
+        name = rule["Properties"]["Name"]["Fn::Sub"].replace("${AWS::StackName}", longest)
+        assert len(name) <= 64, name  # EventBridge API reference, PutRule
+    assert rules
+
+
 def test_a_job_is_tried_as_often_as_the_contract_says(template):
     job = template["Resources"]["HeavyDefinition"]["Properties"]
     assert job["RetryStrategy"]["Attempts"] == contract.JOB_TRIES

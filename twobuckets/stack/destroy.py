@@ -155,7 +155,7 @@ def end_jobs(batch: Any, queue: str, *, sleep: Callable[[float], None]) -> Itera
         sleep(_JOB_PAUSE)
     raise TwoBucketsError(
         f"Could not end the jobs of {queue}: AWS Batch has {left:,} of them still",
-        hint="Run the command again in some minutes. Nothing was deleted.",
+        hint="Run the command again in some minutes. No file was deleted.",
     )
 
 
