@@ -410,6 +410,20 @@ def test_a_form_upload_needs_a_signed_policy(guarded: Aws, embedded_server: Serv
     assert post({"key": "unsigned"}, b"2") == 403
     assert post({**signed["fields"], "x-amz-signature": "0" * 64}, b"3") == 403
     assert post({**signed["fields"], "key": "other"}, b"4") == 403
+    # A form that goes elsewhere than to a bucket does not reach the emulator.
+    kind = "multipart/form-data; boundary=x"
+    for path, more in (
+        ("/", {}),
+        ("/health", {}),
+        ("/oauth2/token", {}),
+        ("/2015-03-31/functions/", {}),
+        (f"/{BUCKET}/form", {}),
+        (f"/{BUCKET}?Action=ListUsers", {}),
+        (f"/{BUCKET}", {"X_Amz_Target": "DynamoDB_20120810.ListTables"}),
+        (f"/{BUCKET}", {"Authorization": "Bearer x"}),
+    ):
+        status, _, body = ask(embedded_server, "POST", path, b"--x--", Content_Type=kind, **more)
+        assert (status, b"names no access key" in body) == (403, True), (path, more, body)
     listed = guarded.s3.list_objects_v2(Bucket=BUCKET)["Contents"]
     assert [item["Key"] for item in listed] == ["form"]
 

@@ -390,8 +390,8 @@ class Gate:
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         key = extract_access_key_id(named, query)
         if not key and _is_form_upload(scope["method"], named):
-            # The key is in the form, with the policy that S3 checks.
-            return True
+            # The key is in the form, with the policy that S3 checks: so it must come to S3.
+            return _is_posted_to_bucket(scope, named)
         return key == self._access_key or key in sts._sessions or key in iam._access_keys
 
 
@@ -432,6 +432,16 @@ def _is_admitted(scope: Scope, origin: str) -> bool:
 
 def _is_form_upload(method: str, headers: dict[str, str]) -> bool:
     return method == "POST" and headers.get("content-type", "").startswith("multipart/form-data")
+
+
+def _is_posted_to_bucket(scope: Scope, headers: dict[str, str]) -> bool:
+    """Tell whether the emulator will take a form for one that is posted to a bucket it has."""
+    from ministack.services import s3
+
+    leads_elsewhere = any(name.decode() in headers for name in guard.OF_OTHER_SERVICES)
+    return scope["path"].strip("/") in s3._buckets and not (
+        scope["query_string"] or leads_elsewhere
+    )
 
 
 async def _run(
