@@ -131,6 +131,22 @@ def test_where_s3_tells_nothing_to_compare_by_both_are_read(pipeline: Pipeline, 
     assert pipeline.staged() == {}
 
 
+def test_reading_both_leaves_the_smallest_function_its_memory(pipeline: Pipeline):
+    """A stream holds what it has room for, in ranges of a quarter of that."""
+    told(pipeline, parts=False, copy=KMS)
+    ranges: list[int] = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        first, last = params["Range"].removeprefix("bytes=").split("-")
+        ranges.append(int(last) - int(first) + 1)
+
+    pipeline.s3.meta.events.register("provide-client-params.s3.GetObject", note)
+    [line] = pipeline.invoke(pipeline.upload("big", bytes(20_000_000)))
+    assert line["outcome"] == "archived", line
+    assert sum(ranges) == 2 * 20_000_000
+    assert max(ranges) <= 2 * 1024 * 1024
+
+
 def test_an_equal_size_is_no_proof(pipeline: Pipeline):
     """Somebody's copy of the same size and with our note is not taken for ours."""
     told(pipeline, parts=False, copy=KMS)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _BLOCK_BYTES = 1024 * 1024
+# What each of two streams may hold: a function of 128 MB has an eighth of that for both.
+_ROOM_BYTES = 8 * 1024 * 1024
 _LARGEST_PARTS = 10_000
 _CONCURRENCY = 8
 # The reflected polynomials of the checksums that can be composite and can be added up.
@@ -98,8 +100,12 @@ def _parts(
 def _reads_equal(s3: S3Client, source: Described, copy: Described) -> bool:
     size_bytes = int(source.head["ContentLength"])
     with (
-        open_stream(RangeReader(s3, source.pinned), size_bytes, None) as one,
-        open_stream(RangeReader(s3, copy.pinned), size_bytes, None) as other,
+        open_stream(
+            RangeReader(s3, source.pinned), size_bytes, None, room_bytes=_ROOM_BYTES
+        ) as one,
+        open_stream(
+            RangeReader(s3, copy.pinned), size_bytes, None, room_bytes=_ROOM_BYTES
+        ) as other,
     ):
         while block := one.read(_BLOCK_BYTES):
             if block != other.read(_BLOCK_BYTES):
