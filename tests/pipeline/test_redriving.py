@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.stub import Stubber
+from click.testing import CliRunner
 
+from tests.doctor.conftest import Answers, HandMadePair, answers, moto_clients, pair
 from twobuckets.aws.clients import Aws, FixedIdentity
+from twobuckets.cli import cli
 from twobuckets.pipeline.facts import Facts
 from twobuckets.pipeline.redriving import DeadLetters, Redriver
 from twobuckets.settings import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["answers", "moto_clients", "pair"]
 
 ARN = "arn:aws:lambda:eu-central-1:123456789012:function:intake"
 QUEUE = "arn:aws:sqs:eu-central-1:123456789012:arrivals"
@@ -105,3 +110,36 @@ def test_a_letter_goes_back_to_a_standard_queue_in_its_group(
     sqs.add_response("delete_message_batch", {"Successful": [{"Id": "0"}], "Failed": []})
     sqs.add_response("receive_message", {})
     assert [done.moved for done in redriver_of(aws).redrive(LETTERS)] == [1]
+
+
+def test_what_went_back_is_told_when_the_rest_is_refused(pair: HandMadePair, answers: Answers):
+    redrive = {"deadLetterTargetArn": f"{QUEUE}-dead", "maxReceiveCount": 3}
+    attributes = {
+        "QueueArn": QUEUE,
+        "RedrivePolicy": json.dumps(redrive),
+        "ApproximateNumberOfMessages": "2",
+    }
+    answers.give("ListEventSourceMappings", {"EventSourceMappings": [{"EventSourceArn": QUEUE}]})
+    answers.give("GetQueueUrl", {"QueueUrl": URL})
+    answers.give("GetQueueAttributes", {"Attributes": attributes})
+    source = {"DeadLetterQueueSourceArn": QUEUE}
+    answers.give("ReceiveMessage", {"Messages": [letter(0, "anything", Attributes=source)]})
+    answers.give("SendMessageBatch", {"Successful": [{"Id": "0"}]})
+
+    def refuse_what_follows(_: dict[str, Any]) -> dict[str, Any]:
+        answers.refuse("ReceiveMessage")
+        return {"Successful": [{"Id": "0"}]}
+
+    answers.give("DeleteMessageBatch", refuse_what_follows)
+    ended = CliRunner().invoke(cli, ["redrive", "--yes", "--json"])
+    assert ended.exit_code == 5, ended.output
+    moved = [line for line in map(json.loads, ended.stdout.splitlines()) if "moved" in line]
+    assert [line["moved"] for line in moved] == [1]
+    # What SQS keeps in both places is not counted as moved, nor sent for ever.
+    answers.give("ReceiveMessage", {"Messages": [letter(0, "anything", Attributes=source)]})
+    refused = {"Id": "0", "SenderFault": True, "Code": "ReceiptHandleIsInvalid"}
+    answers.give("DeleteMessageBatch", {"Failed": [refused]})
+    ended = CliRunner().invoke(cli, ["redrive", "--yes", "--json"])
+    assert ended.exit_code == 1, ended.output
+    assert "ReceiptHandleIsInvalid" in ended.stderr
+    assert '"moved"' not in ended.stdout

@@ -269,12 +269,19 @@ class Redriver:
         if not messages:
             return
         with attempt(f"delete what was sent back from {letters.queue}"):
-            self._aws.sqs.delete_message_batch(
+            answer = self._aws.sqs.delete_message_batch(
                 QueueUrl=letters.queue_url,
                 Entries=[
                     {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
                     for number, message in enumerate(messages)
                 ],
+            )
+        if failed := answer.get("Failed"):
+            raise TwoBucketsError(
+                f"Could not delete what was sent back from {letters.queue}: {failed[0]['Code']}: "
+                f"{failed[0].get('Message', '')}",
+                hint="It is in both places. When it is moved again, a file that is archived by "
+                "then is not archived again.",
             )
 
     def _show_again(self, letters: DeadLetters, messages: Sequence[Any]) -> None:

@@ -71,12 +71,17 @@ def _redrive(
 
     moved, left = 0, 0
     reasons: dict[str, None] = {}
-    with app.out.progress("{task.description}", "{task.completed:,}/{task.total:,}") as progress:
-        task = progress.add_task(f"Redriving {letters.queue}", total=letters.waiting)
-        for done in redriver.redrive(letters, most=most, rate=rate):
-            moved, left = moved + done.moved, left + done.left
-            reasons |= dict.fromkeys(done.reasons)
-            progress.update(task, completed=moved + left)
-    if moved or left:
-        app.out.record(Redriven(letters.queue, moved, left, tuple(reasons)))
+    try:
+        with app.out.progress(
+            "{task.description}", "{task.completed:,}/{task.total:,}"
+        ) as progress:
+            task = progress.add_task(f"Redriving {letters.queue}", total=letters.waiting)
+            for done in redriver.redrive(letters, most=most, rate=rate):
+                moved, left = moved + done.moved, left + done.left
+                reasons |= dict.fromkeys(done.reasons)
+                progress.update(task, completed=moved + left)
+    finally:
+        # Whatever ended it: what went back by then did.
+        if moved or left:
+            app.out.record(Redriven(letters.queue, moved, left, tuple(reasons)))
     return moved, left
