@@ -267,6 +267,7 @@ NETWORK = {"heavy_subnets": "subnet-0123abcd", "heavy_security_groups": "sg-0123
         ({"heavy_larger_than": "1GB"}, "no image"),
         ({"heavy_image": "repository/image", **NETWORK}, "which files"),
         (HEAVY, "heavy.subnets and heavy.security_groups"),
+        (HEAVY | NETWORK | {"heavy_vcpus": "4", "heavy_max_vcpus": "2"}, "none would ever start"),
         (HEAVY | NETWORK | {"trigger": "ordered"}, "beside the job"),
     ],
 )

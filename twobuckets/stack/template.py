@@ -293,6 +293,12 @@ def _require_heavy(settings: Settings, place: Location) -> None:
             "submitted, so that the key's next file would be processed beside the job",
             hint='Use deploy.trigger = "queue", or leave [heavy] out.',
         )
+    if float(settings.heavy_vcpus) > settings.heavy_max_vcpus:
+        raise UsageError(
+            f"A job has {settings.heavy_vcpus} processors and all jobs together "
+            f"{settings.heavy_max_vcpus}: none would ever start",
+            hint="Raise heavy.max_vcpus, or lower heavy.vcpus.",
+        )
     missing = [
         name
         for name, ids in (
