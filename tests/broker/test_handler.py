@@ -279,6 +279,16 @@ def test_a_type_can_not_smuggle_a_header(s3):
         assert found["put"]["headers"]["content-type"] == "application/octet-stream"
 
 
+def test_a_name_of_accents_without_end_takes_no_time(s3):
+    accents = "\u0301" * 12_000 + "\u0316" * 12_000
+    bodies = [started(path=accents), {"key": f"acme/{DELIVERY}/{accents}"}]
+    texts = [json.dumps(body, ensure_ascii=False) for body in bodies]
+    began = time.process_time()
+    assert ask("start", texts[0])[0] == 422
+    assert ask("state", texts[1])[0] == 403
+    assert time.process_time() - began < 0.5
+
+
 def test_only_the_links_types_are_taken(s3):
     mint(s3, GRANT._replace(types=("csv", "pdf")))
     assert ask("start", started(path="A.CSV"))[0] == 200
@@ -323,6 +333,15 @@ def test_a_signature_ends_with_the_link_but_who_began_in_time_may_end(s3):
 def test_where_links_can_not_be_looked_up_the_page_is_told_to_try_again(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     assert ask("about")[0] == 503
+
+
+def test_a_file_whose_answer_was_lost_is_counted_once(s3):
+    mint(s3, GRANT._replace(max_files=3))
+    for _ in range(4):
+        for path, claim in (("a", 0), ("b", 1), ("c", 2)):
+            status, found = ask("start", started(path=path))
+            assert (status, found.get("claim")) == (200, claim), found
+    assert ask("start", started(path="d"))[0] == 403
 
 
 def test_a_link_for_a_few_files_takes_no_more_however_many_ask_at_a_time(s3):

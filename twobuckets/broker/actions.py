@@ -22,7 +22,11 @@ MOST_OBJECT_BYTES = 10_000 * MOST_PART_BYTES
 """S3's own limits (Amazon S3 user guide, "Amazon S3 multipart upload limits")."""
 _PREFERRED_PARTS = 1_000
 _MOST_KEY_BYTES = 1_024
+_MOST_PATH_CHARACTERS = 4 * _MOST_KEY_BYTES
+"""Composed, a path is shorter; to compose a long one takes the square of its length."""
 _MOST_AT_ONCE = 100
+_MOST_BEGUN_AT_ONCE = 6
+"""How many files a page begins side by side, and so how far back a lost answer's claim is."""
 _AFTERWARDS_SECONDS = 900
 """Who began in time may end: for so long after its link a signature is still good."""
 _LEAST_SECONDS = 60
@@ -82,7 +86,10 @@ def about(settings: Settings, _link_id: str, grant: Grant, _body: Body) -> dict[
 def start(settings: Settings, link_id: str, grant: Grant, body: Body) -> dict[str, Any]:
     """Sign the one request of a small file, or the creation of an upload in parts."""
     size = _size(grant, body)
-    name = clean_path(_require(body, "path", str))
+    path = _require(body, "path", str)
+    if len(path) > _MOST_PATH_CHARACTERS:
+        raise _name_too_long()
+    name = clean_path(path)
     if not name:
         raise Refused(422, "bad-name", "The file has no name.")
     if grant.types and name.rpartition(".")[2].lower() not in grant.types:
@@ -92,7 +99,7 @@ def start(settings: Settings, link_id: str, grant: Grant, body: Body) -> dict[st
         raise Refused(422, "bad-delivery", "That is not a delivery of this page.")
     key = f"{grant.prefix}{delivery}/{name}"
     if len(key.encode()) > _MOST_KEY_BYTES:
-        raise Refused(422, "name-too-long", "The file's name, with its folders, is too long.")
+        raise _name_too_long()
     checksum = _checksum(body)
     claim = _claim(settings, link_id, grant, key, body)
     kind = body.get("type")
@@ -239,6 +246,10 @@ def _claim(settings: Settings, link_id: str, grant: Grant, key: str, body: Body)
             high = middle
         else:
             low = middle + 1
+    # The same file once more, by who does not know its claim: the answer was lost.
+    for number in reversed(range(max(0, low - _MOST_BEGUN_AT_ONCE), low)):
+        if bucket.get(f"{folder}{number}") == key.encode():
+            return number
     for number in range(low, grant.max_files):
         if bucket.put_if_absent(f"{folder}{number}", key.encode()):
             return number
@@ -252,6 +263,10 @@ def _require(body: Body, name: str, kind: type) -> Any:
     if type(value) is not kind:
         raise _not_understood()
     return value
+
+
+def _name_too_long() -> Refused:
+    return Refused(422, "name-too-long", "The file's name, with its folders, is too long.")
 
 
 def _not_understood() -> Refused:
@@ -272,10 +287,10 @@ def _require_key(grant: Grant, body: Body) -> str:
     delivery, _, name = key.removeprefix(grant.prefix).partition("/")
     is_ours = (
         key.startswith(grant.prefix)
+        and len(key.encode("utf-8", "replace")) <= _MOST_KEY_BYTES
         and _DELIVERY.fullmatch(delivery) is not None
         and name != ""
         and clean_path(name) == name
-        and len(key.encode("utf-8", "replace")) <= _MOST_KEY_BYTES
     )
     if not is_ours:
         raise Refused(403, "not-yours", "That key is not under this link.")
