@@ -216,3 +216,32 @@ def test_where_versioning_is_suspended_the_file_with_the_id_null_goes_its_way(
 )
 def test_what_is_about_all_objects_is_not_laid_to_one(code: str, message: str):
     assert reason_of_one(code, message) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"<Error><Code>InternalError</Code><Message>We encountered an error.</Message></Error>",
+        b"",
+        b"<CopyObjectResult></CopyObjectResult>",
+        b'<CopyObjectResult><ETag>"0123456789abcdef0123456789abcdef"</ETag></CopyObjectResult>',
+    ],
+    ids=["error", "empty", "hollow", "another"],
+)
+def test_a_copy_that_is_answered_by_200_and_was_not_made_is_no_reason_to_delete(
+    pipeline: Pipeline, client: Any, said: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    """S3 sends its 200 before a copy is done (S3 API reference, CopyObject)."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        headers = HTTPHeaders()
+        headers["content-length"] = str(len(said))
+        request.url = "http://refused.invalid/"  # the emulator is asked as well, and must not act
+        return AWSResponse(request.url, 200, headers, _Raw(said))
+
+    client.meta.events.register_first("before-send.s3.CopyObject", answer)
+    with pytest.raises(runtime.RecordsFailedError):
+        pipeline.invoke(pipeline.upload("k"))
+    assert set(pipeline.staged()) == {"k"}
+    assert pipeline.archived() == {}
