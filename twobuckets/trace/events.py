@@ -130,7 +130,7 @@ def of_version(events: Iterable[TraceEvent], version_id: str) -> list[TraceEvent
     ]
 
 
-# The processor covers older versions right after it archived one; S3's times are whole seconds.
+# The processor puts its marker right after it archived a version; S3's times are whole seconds.
 _COVERED_WITHIN: Final = timedelta(seconds=5)
 _ORDER: Final = {UPLOAD_BEGUN: 0, REPROCESS: 1, PUT: 2}
 
@@ -194,7 +194,7 @@ def _of_staging(
                 event=DELETED,
                 place=STAGING,
                 version_id=version.version_id,
-                detail="a delete marker, as the processor covers what is older than it archived"
+                detail="a delete marker, as the processor leaves one where it archived a file"
                 if any(abs(at - version.modified_at) < _COVERED_WITHIN for at in archived_at)
                 else "somebody put a delete marker on its versions",
             )
