@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
-from twobuckets.processor import watcher
+from twobuckets.processor import contract, watcher
 
 
 @pytest.fixture
@@ -54,6 +54,26 @@ def test_every_page_is_counted_and_the_line_is_what_cloudwatch_reads(
     assert all(isinstance(line[metric["Name"]], int | float) for metric in directive["Metrics"])
     assert (line["Stack"], line["StagedFiles"], line["StagedBytes"]) == ("intake", 1_005, 2_010)
     assert abs(line["_aws"]["Timestamp"] / 1000 - datetime.now(UTC).timestamp()) < 60
+
+
+def test_a_file_that_is_a_jobs_is_stuck_only_when_all_its_tries_are_over(
+    environ: pytest.MonkeyPatch,
+):
+    for name, value in (
+        (contract.HEAVY_QUEUE, "intake-heavy"),
+        (contract.HEAVY_LARGER_THAN, "3"),
+        (contract.HEAVY_MATCH, "a film/*.mp4"),
+        (contract.HEAVY_TIMEOUT, "3600"),
+    ):
+        environ.setenv(name, value)
+    with mock_aws():
+        s3 = watcher._client()
+        s3.create_bucket(Bucket="staging-bucket")
+        for key, body in (("small", b"abc"), ("large", b"abcd"), ("a film/é.mp4", b"")):
+            s3.put_object(Bucket="staging-bucket", Key=key, Body=body)
+        now = datetime.now(UTC)
+        for age, stuck in ((timedelta(minutes=11), 1), (timedelta(hours=3, minutes=11), 3)):
+            assert watcher.look(s3, os.environ, now + age, None).stuck == stuck
 
 
 def test_what_can_not_be_listed_is_an_error_and_no_line(

@@ -50,6 +50,11 @@ class Jobs:
         self._patterns = patterns
         self._timeout_seconds = timeout_seconds
 
+    @property
+    def longest_seconds(self) -> int:
+        """How long all tries of a job may take, without what it waits to begin."""
+        return self._timeout_seconds * contract.JOB_TRIES
+
     def take(self, key: str, size_bytes: int) -> bool:
         """Tell whether a file is a job's: above the size, or of a key that matches a pattern."""
         is_large = 0 < self._larger_than_bytes < size_bytes

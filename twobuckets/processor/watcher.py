@@ -13,8 +13,9 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_plus
 
-from twobuckets.processor import contract
+from twobuckets.processor import contract, heavy
 from twobuckets.processor.outcome import write_line
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ STAGING_BUCKET: Final = "STAGING_BUCKET"
 STACK: Final = "TWOBUCKETS_STACK"
 """The stack's name. Required."""
 STUCK_SECONDS: Final = "TWOBUCKETS_STUCK_SECONDS"
-"""The age in seconds from which a staged object counts as stuck. Required."""
+"""The age in seconds from which a staged object counts as stuck. Required.
+
+One that is a job's, by the processor's own variables, may be so much older as a job may take."""
 
 _UNITS: Final = {
     "StagedFiles": "Count",
@@ -85,6 +88,8 @@ def look(s3: S3Client, environ: Mapping[str, str], now: datetime, context: Any) 
     """Return what is in staging, without what only stands for a folder where these are left out."""
     bucket, stuck_after = environ[STAGING_BUCKET], float(environ[STUCK_SECONDS])
     skips_folders = environ.get(contract.FOLDERS) != contract.PROCESS_FOLDERS
+    # It only tells which files are for jobs.
+    jobs = heavy.find_jobs(environ, _client)
     seen = Seen()
     # Encoded, for a key may hold what no XML parser takes.
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, EncodingType="url"):
@@ -94,7 +99,10 @@ def look(s3: S3Client, environ: Mapping[str, str], now: datetime, context: Any) 
             came_at = item["LastModified"]
             seen.files += 1
             seen.size_bytes += item["Size"]
-            seen.stuck += (now - came_at).total_seconds() >= stuck_after
+            patience = stuck_after
+            if jobs is not None and jobs.take(unquote_plus(item["Key"]), item["Size"]):
+                patience += jobs.longest_seconds
+            seen.stuck += (now - came_at).total_seconds() >= patience
             seen.oldest_at = came_at if seen.oldest_at is None else min(seen.oldest_at, came_at)
         if _is_time_up(context):
             seen.is_all = False
