@@ -157,11 +157,17 @@ def test_a_page_that_can_not_be_written_leaves_no_upload(s3, tmp_path):
     result = run("presign", "k", "--page", str(tmp_path / "missing" / "page.html"))
     assert result.exit_code == 1
     assert "No such file or directory" in result.stderr
+    film = tmp_path / "film.mov"
+    film.write_bytes(b"the only copy")
+    result = run("presign", "film.mov", "--page", str(film))
+    assert result.exit_code == 1
+    assert "File exists" in result.stderr
+    assert film.read_bytes() == b"the only copy"
     assert uploads(s3) == []
 
 
 def test_a_page_for_a_disk_names_the_rule_that_staging_lacks(s3, tmp_path):
-    words = ("presign", "k", "--page", str(tmp_path / "page.html"))
+    words = ("presign", "k", "--page", "-")
     assert 'cors_origins = ["*"]' in run(*words).stderr
     s3.put_bucket_cors(Bucket=STAGING, CORSConfiguration={"CORSRules": [cors.rule_for(["*"])]})
     assert "cors_origins" not in run(*words).stderr

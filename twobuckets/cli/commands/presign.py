@@ -92,7 +92,7 @@ def presign(
 
     With --page-link it prints a link instead: to a page that uploads a file in the browser, in
     parts, goes on after an interruption, and says when the file was processed. It needs no server.
-    --page writes that page into FILE (- for standard output), to be opened from a disk.
+    --page writes that page into a new FILE (- for standard output), to be opened from a disk.
 
     \b
       twobuckets presign in/rows.csv --file rows.csv --no-overwrite --expires 15m
@@ -181,15 +181,18 @@ def _make_page(
 
 
 def _write_private(path: Path, html: str) -> None:
-    """Write a page for its owner's eyes: what is signed in it is a secret."""
+    """Write a page for its owner's eyes: what is signed in it is a secret.
+
+    Never over a file, which may be the one that was meant to be sent, or one that others can read.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(html)
     except OSError as error:
         raise TwoBucketsError(
             f"Could not write the page to {path}: {error.strerror}",
-            hint="Give --page another FILE.",
+            hint="Give --page another FILE; the file to bind is for --file.",
         ) from error
 
 
