@@ -257,6 +257,11 @@ def test_markers_that_no_rule_clears_are_named_where_the_processor_puts_them(our
     assert run_doctor("--check", "buckets").findings == []
 
 
+def test_markers_can_go_where_versions_are_kept_on_purpose(ours: HandMadePair):
+    put_rules(ours, Expiration=None, NoncurrentVersionExpiration=None)
+    assert run_doctor("--check", "buckets").checks == {"lifecycle-versions", "lifecycle-markers"}
+
+
 def test_somebody_elses_processor_need_not_leave_markers(pair: HandMadePair):
     put_rules(pair, Expiration=None)
     assert run_doctor("--check", "buckets").findings == []

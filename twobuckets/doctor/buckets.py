@@ -279,12 +279,15 @@ def find_kept_versions(site: Site) -> Iterator[Finding]:
 def find_kept_markers(site: Site) -> Iterator[Finding]:
     """Yield a finding when no rule clears the markers that our processor leaves in staging.
 
-    Where no rule expires versions either, the remedy of `lifecycle-versions` does both.
+    Where the stack's own bucket expires no versions either, the remedy for that does both. In one
+    that has versions of others they may be meant to stay, and markers can go nevertheless.
     """
     if not site.buckets.exists(site.staging) or site.buckets.versioning(site.staging) == "":
         return
     rules = site.buckets.lifecycle(site.staging)
-    if not expires_versions(rules) or expires_markers(rules) or not site.function.is_ours:
+    if expires_markers(rules) or not site.function.is_ours:
+        return
+    if site.owns_staging and not expires_versions(rules):
         return
     clearing = {
         "ID": "expire-delete-markers",
