@@ -104,6 +104,10 @@ def test_the_broker_adds_files_and_can_read_list_or_delete_none(template):
         assert statement["Effect"] == "Allow"
         for action in actions if isinstance(actions, list) else [actions]:
             allowed.setdefault(action, set()).add(json.dumps(statement["Resource"]))
+        if "ArtifactBucket" in json.dumps(statement["Resource"]):
+            # Its name can be foretold: in a bucket of somebody else's, links would be theirs.
+            account = {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}
+            assert statement["Condition"] == {"StringEquals": account}
     staging = '{"Fn::Sub": "arn:${AWS::Partition}:s3:::${StagingBucketName}/*"}'
     beside = "arn:${AWS::Partition}:s3:::${ArtifactBucket}"
     of_links = f'{{"Fn::Sub": "{beside}/links/${{AWS::StackName}}/*"}}'
