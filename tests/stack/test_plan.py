@@ -411,13 +411,15 @@ def test_a_template_goes_with_the_request_or_is_named_in_it(
         )
 
 
-def update(aws: Aws, stub: Stubber, *answers: dict[str, Any]):
+def update(aws: Aws, stub: Stubber, *answers: dict[str, Any], taken_back: bool = False):
     """Plan an update, with these answers of DescribeChangeSet."""
     stub.add_response("describe_stacks", stack("UPDATE_COMPLETE"))
     present = require_deployable(aws.cloudformation, NAME)
     stub.add_response("create_change_set", {"Id": CHANGE_SET_ID, "StackId": STACK_ID})
     for answer in answers:
         stub.add_response("describe_change_set", answer)
+    if taken_back:
+        stub.add_response("delete_change_set", {})
     given = {**PARAMETERS, "MemorySize": "1024"}
     return plan(
         *clients(aws),
@@ -427,6 +429,23 @@ def update(aws: Aws, stub: Stubber, *answers: dict[str, Any]):
         template=template_text(),
         sleep=lambda _: None,
     )
+
+
+@pytest.mark.parametrize("replacement", ["False", "Conditional"])
+def test_a_bucket_that_may_stay_keeps_what_others_added(aws: Aws, stub: Stubber, replacement: str):
+    rule: Any = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": ""}}
+    changed = change(
+        "Modify",
+        "StagingBucket",
+        "AWS::S3::Bucket",
+        Replacement=replacement,
+        PhysicalResourceId="first",
+        Details=[detail("LifecycleConfiguration")],
+    )
+    with Stubber(aws.s3) as s3:
+        s3.add_response("get_bucket_lifecycle_configuration", {"Rules": [rule]})
+        with pytest.raises(TwoBucketsError, match="the lifecycle rule theirs"):
+            update(aws, stub, change_set("CREATE_COMPLETE", changed), taken_back=True)
 
 
 def test_a_plan_reads_every_page_and_tells_what_becomes_of_data(aws: Aws, stub: Stubber):

@@ -498,7 +498,9 @@ def _require_nothing_foreign(
         )
 
     for change in changes:
-        if change.resource_type != "AWS::S3::Bucket" or change.action is not ResourceAction.CHANGE:
+        # One that may be replaced may as well be written in place.
+        stays = change.action in (ResourceAction.CHANGE, ResourceAction.MAY_REPLACE)
+        if change.resource_type != "AWS::S3::Bucket" or not stays:
             continue
         rewritten = WHOLE.intersection(change.properties)
         if change.physical_id is None or not rewritten:
