@@ -36,6 +36,7 @@ from twobuckets.stack.template import (
     is_large,
     parameters,
     template_text,
+    without_comments,
 )
 
 if TYPE_CHECKING:
@@ -102,6 +103,16 @@ def test_the_template_lints_without_a_warning():
 def test_the_template_fits_into_a_request_unless_much_is_added_to_it():
     assert not is_large(template_text())
     assert is_large(template_text({"A": "x" * 4000}.items(), page=True))
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_comments_are_all_that_a_template_has_without_need(page):
+    from cfnlint.decode import decode_str  # it takes longer to import than the tests to run
+
+    text = template_text({"A": "a # b", "B": "\n#c\n\n"}.items(), page=page)
+    short = without_comments(text)
+    assert len(short) < 0.9 * len(text)
+    assert decode_str(short) == decode_str(text)
 
 
 def test_every_parameter_that_is_filled_is_one_of_the_templates(template):

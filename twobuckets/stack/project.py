@@ -16,7 +16,13 @@ from twobuckets.stack.artifacts import (
 )
 from twobuckets.stack.existing import plan_existing
 from twobuckets.stack.plan import plan
-from twobuckets.stack.template import Location, is_large, parameters, template_text
+from twobuckets.stack.template import (
+    Location,
+    is_large,
+    parameters,
+    template_text,
+    without_comments,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +77,9 @@ def plan_project(
         expires_versions=settings.origins.get("noncurrent_version_days") != DEFAULT,
     )
     template = template_text(settings.environment, page=broker_sha256 is not None)
+    if is_large(template):
+        # Only what is still too large has to be put somewhere before anybody has agreed to it.
+        template = without_comments(template)
     template_url = put_template(aws.s3, place, template) if is_large(template) else None
     planned = plan(
         aws.cloudformation,

@@ -86,6 +86,12 @@ def template_text(environment: Iterable[tuple[str, str]] = (), *, page: bool = F
     return text
 
 
+def without_comments(template: str) -> str:
+    """Return the template as short as it is for CloudFormation, which reads no comments."""
+    lines = (line for line in template.splitlines() if not re.match(r"\s*(#|$)", line))
+    return "\n".join(lines) + "\n"
+
+
 def is_large(template: str) -> bool:
     """Tell whether a template is too large for a request and has to lie in S3.
 
