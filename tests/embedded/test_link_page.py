@@ -168,6 +168,39 @@ def test_a_file_that_the_browser_keeps_a_handle_of_goes_on_without_being_chosen(
     require_archived(intake, "handle/", "picked.bin", b"\x07" * 20 * MIB)
 
 
+def test_what_was_chosen_and_can_not_be_read_is_shown_and_keeps_no_other_file_back(
+    intake: Intake, visit: Callable[..., Visitor]
+):
+    visitor = visit()
+    visitor.open(link_to(intake, "locked/"))
+    visitor.page.evaluate(
+        """() => {
+          const no = () => new DOMException('locked', 'NotReadableError')
+          const good = name => ({ isFile: true, name, file: take => take(new File([name], name)) })
+          const bad = { isFile: true, name: 'bad', file: (_, refuse) => refuse(no()) }
+          const folder = (name, ...reads) => ({
+            isDirectory: true, name, createReader: () => ({ readEntries: (take, refuse) => {
+              const read = reads.shift() ?? []
+              read === no ? refuse(no()) : take(read)
+            } }),
+          })
+          const entry = folder('top', [bad, folder('shut', no), good('one')], [good('two')])
+          const items = [{ kind: 'file', webkitGetAsEntry: () => entry, getAsFile: () => null }]
+          dispatchEvent(Object.assign(new Event('drop'), { dataTransfer: { items } }))
+          window.showOpenFilePicker = async () => [
+            { name: 'gone', getFile: async () => { throw no() } },
+            { name: 'three', getFile: async () => new File(['three'], 'three') },
+          ]
+        }"""
+    )
+    visitor.page.click("#pick")
+    visitor.wait(lambda: sorted(visitor.states()) == ["failed"] * 3 + ["processed"] * 3)
+    assert "3 files were not received." in visitor.text("#said")
+    shown = [row.inner_text() for row in visitor.page.query_selector_all("#list .name")]
+    assert set(shown) == {"top/bad", "top/shut", "top/one", "top/two", "gone", "three"}
+    require_archived(intake, "locked/", "top/two", b"two")
+
+
 def test_a_bad_line_and_signatures_that_ran_out_only_take_time(
     intake: Intake, visit: Callable[..., Visitor], tmp_path: Path
 ):

@@ -52,22 +52,31 @@ function announce(text) {
   if ($('said').textContent !== text) $('said').textContent = text
 }
 
-async function add(file, path, handle) {
+// Show a file, and send it unless there is a refusal. Never fails: the others wait for their turn.
+async function add(file, path, handle, refusal = refusalOf(file)) {
   let { delivery } = terms
   // The same path once more is another file, and must not meet the first one under its key.
   const end = endOfKey(path)
-  if (paths.has(end) && !signer.single) delivery = (await persist(() => signer.about())).delivery
+  if (paths.has(end) && !signer.single && !refusal) {
+    try {
+      ({ delivery } = await persist(() => signer.about()))
+    } catch (error) {
+      refusal = error instanceof Refused ? sayRefusal(error) : error.message
+    }
+  }
   paths.add(end)
   $('kept').hidden = true
   $('files-sent').hidden = false
   const row = new Row($('list'))
   const upload = new Upload(file, path, { delivery, handle, changed: upload => row.show(upload) })
   uploads.push(upload)
-  const refusal = refusalOf(file)
   if (!refusal) return
   upload.isRefused = true
   upload.show('failed', refusal)
 }
+
+// What was chosen and can't be read is not received, and the person must see that.
+const addUnreadable = (name, path) => add(new File([], name), path, undefined, say('changed'))
 
 // What the broker makes of a path: two paths can be one by it.
 function endOfKey(path) {
@@ -153,10 +162,15 @@ async function drop(items) {
 }
 
 async function walk(entry, above) {
-  if (entry.isFile) return add(await new Promise((resolve, reject) => entry.file(resolve, reject)), above + entry.name)
-  const reader = entry.createReader()
-  for (let some; (some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length;) {
-    for (const child of some) await walk(child, `${above}${entry.name}/`)
+  const path = above + entry.name
+  try {
+    if (entry.isFile) return await add(await new Promise((resolve, reject) => entry.file(resolve, reject)), path)
+    const reader = entry.createReader()
+    for (let some; (some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length;) {
+      for (const child of some) await walk(child, `${path}/`)
+    }
+  } catch {
+    await addUnreadable(entry.name, path)
   }
 }
 
@@ -164,7 +178,10 @@ async function walk(entry, above) {
 async function pick() {
   if (!window.showOpenFilePicker) return $('files').click()
   try {
-    for (const handle of await showOpenFilePicker({ multiple: !signer.single })) await add(await handle.getFile(), handle.name, handle)
+    for (const handle of await showOpenFilePicker({ multiple: !signer.single })) {
+      const file = await handle.getFile().catch(() => null)
+      await (file ? add(file, handle.name, handle) : addUnreadable(handle.name, handle.name))
+    }
   } catch (error) {
     if (error.name !== 'AbortError') $('files').click()
   }
