@@ -429,13 +429,21 @@ def test_large_and_small_bodies_share_a_flight(tmp_path):
 
 
 def test_small_bodies_wait_for_the_bandwidth_before_they_are_sent():
-    requests = [Request("PUT", "b", f"k{n}", body=b"x" * 1000) for n in range(20)]
+    told: list[int] = []
+    requests = [
+        Request("PUT", "b", f"k{n}", body=b"x" * 1000, on_sent=told.append) for n in range(20)
+    ]
     with (
         serving(lambda r: answer()) as server,
         sender_to(server, bytes_per_second=40_000, most=64) as sender,
     ):
         started_at = time.monotonic()
-        assert {found.status for _, found in sender.send_all(requests)} == {200}
+        found = sender.send_all(requests)
+        next(found)
+        # What still waits is not told to be sent.
+        assert sum(told) < 10_000
+        assert {answered.status for _, answered in found} == {200}
+        assert sum(told) == 20_000
         # The last one waits for all that go before it, and itself.
         assert time.monotonic() - started_at >= 0.45
 

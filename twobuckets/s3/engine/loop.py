@@ -8,6 +8,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from twobuckets.s3.engine.bodies import FileChangedError
 from twobuckets.s3.engine.bulk import BULK_BYTES, Bulk
@@ -117,23 +118,18 @@ class Loop:
     ) -> Task[Response]:
         if connection.sock is None:
             yield from self._dial.open(connection)
-        hears = self._pace is not None or trying.request.on_sent is not None
+        on_sent = trying.request.on_sent
         return (
             yield from connection.exchange(
                 signed,
                 trying.request.body,
                 buffer,
-                (lambda count: self._note_sent(trying, count)) if hears else None,
+                None if on_sent is None else partial(_note_sent, trying, on_sent),
                 self._dial.proxy,
                 trying.trailer,
+                None if self._pace is None else self._pace.take,
             )
         )
-
-    def _note_sent(self, trying: Try, count: int) -> float:
-        trying.sent_bytes += count
-        if trying.request.on_sent is not None:
-            trying.request.on_sent(count)
-        return self._pace.take(count) if self._pace is not None else 0.0
 
     def turn(self, *, wait: bool = True) -> None:
         """Wait until something can go on, and let it."""
@@ -275,6 +271,11 @@ class Loop:
             trying.request.on_sent(-trying.sent_bytes)
         trying.sent_bytes = 0
         self.put_off(pause, trying)
+
+
+def _note_sent(trying: Try, on_sent: Callable[[int], None], count: int) -> None:
+    trying.sent_bytes += count
+    on_sent(count)
 
 
 def _as_events(wanted: int) -> int:

@@ -128,28 +128,30 @@ class Connection:
         signed: SignedRequest,
         body: bytes | FileSlice,
         buffer: memoryview | None = None,
-        sent: Callable[[int], float] | None = None,
+        sent: Callable[[int], None] | None = None,
         proxy: str | None = None,
         trailer: Trailer | None = None,
+        pace: Callable[[int], float] | None = None,
     ) -> Task[Response]:
         """Send a request and receive its answer.
 
-        `sent` hears how many bytes of the body were just sent and says how many seconds to wait
-        before the next ones; of a small body it hears before that is sent. A file's bytes pass
-        through `buffer`, never more of them at once, and `trailer` follows them.
+        `sent` hears how many bytes of the body were just sent. `pace` says how many seconds to wait
+        after so many; before them, where the body is small and goes in one piece. A file's bytes
+        pass through `buffer`, never more of them at once, and `trailer` follows them.
         """
         length = body.length if isinstance(body, FileSlice) else len(body)
         head = _write_head(signed, trailer.encoded_length if trailer else length, proxy)
         if isinstance(body, FileSlice):
-            is_early = yield from self._send_file(head, body, buffer, sent, trailer)
+            is_early = yield from self._send_file(head, body, buffer, sent, trailer, pace)
         elif len(body) <= _SMALL_BYTES:
-            if sent is not None and body:
-                # It goes in one piece, after which there is nothing left that could wait.
-                yield from _pause(sent(len(body)))
+            if pace is not None and body:
+                yield from _pause(pace(len(body)))
             is_early = yield from self._send(memoryview(head + body))
+            if sent is not None and body:
+                sent(len(body))
         else:
             is_early = yield from self._send(memoryview(head))
-            is_early = is_early or (yield from self._send_blocks(memoryview(body), sent))
+            is_early = is_early or (yield from self._send_blocks(memoryview(body), sent, pace))
         response = yield from self._receive(signed.method, is_early=is_early)
         self.used = True
         return response
@@ -159,8 +161,9 @@ class Connection:
         head: bytes,
         body: FileSlice,
         buffer: memoryview | None,
-        sent: Callable[[int], float] | None,
+        sent: Callable[[int], None] | None,
         trailer: Trailer | None,
+        pace: Callable[[int], float] | None,
     ) -> Task[bool]:
         if buffer is None:
             buffer = memoryview(bytearray(min(body.length, _SMALL_BYTES)))
@@ -182,10 +185,9 @@ class Connection:
                 if (yield from self._send(memoryview(head + bytes(block[:_SMALL_BYTES])))):
                     return True
                 head = b""
-                if sent is not None:
-                    yield from _pause(sent(len(block[:_SMALL_BYTES])))
+                yield from _told(len(block[:_SMALL_BYTES]), sent, pace)
                 block = block[_SMALL_BYTES:]
-            if (yield from self._send_blocks(block, sent)):
+            if (yield from self._send_blocks(block, sent, pace)):
                 return True
         if head:
             return (yield from self._send(memoryview(head)))
@@ -198,13 +200,17 @@ class Connection:
         assert self.sock is not None
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, at_once)
 
-    def _send_blocks(self, body: memoryview, sent: Callable[[int], float] | None) -> Task[bool]:
+    def _send_blocks(
+        self,
+        body: memoryview,
+        sent: Callable[[int], None] | None,
+        pace: Callable[[int], float] | None,
+    ) -> Task[bool]:
         for start in range(0, len(body), 4 * _SMALL_BYTES):
             block = body[start : start + 4 * _SMALL_BYTES]
             if (yield from self._send(block)):
                 return True
-            if sent is not None:
-                yield from _pause(sent(len(block)))
+            yield from _told(len(block), sent, pace)
         return False
 
     def _send(self, rest: memoryview) -> Task[bool]:
@@ -401,6 +407,15 @@ def _find_length(lines: bytes) -> int:
     if not text.isdigit() or int(text) > LONGEST_BODY_BYTES:
         raise WireError(f"the answer's length is {text[:20]!r}")
     return int(text)
+
+
+def _told(
+    count: int, sent: Callable[[int], None] | None, pace: Callable[[int], float] | None
+) -> Generator[float, None, None]:
+    if sent is not None:
+        sent(count)
+    if pace is not None:
+        yield from _pause(pace(count))
 
 
 def _pause(seconds: float) -> Generator[float, None, None]:
