@@ -62,7 +62,8 @@ def test_a_probe_arrives_unseen_by_process_and_leaves_nothing(
         True,
         None,
     )
-    assert summary["removed"] == 1
+    # The archived version, and the marker that hid it in staging.
+    assert summary["removed"] == 2
     assert left() == []
 
     # What a probe that was killed left goes with the next one; what only looks like one stays.

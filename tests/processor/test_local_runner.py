@@ -106,7 +106,8 @@ def test_a_profile_tells_what_a_run_takes_and_the_requests_that_s3_would_get(fol
     assert seconds > 0
     at_512 = float(lambda_.partition(" s at 512 MB")[0].rpartition(" ")[2])
     assert at_512 == pytest.approx(cpu * 1769 / 512, abs=0.06)
-    assert 10 < float(memory.split()[1]) < 1_000
+    # Of this process with all the tests that ran in it before.
+    assert float(memory.split()[1].replace(",", "")) > 10
     # The end of a file is one short request, not all of it.
     assert read.strip() == "read    100 bytes of 4,000,000 in 1 request"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from twobuckets.errors import AccessError, CredentialsError, TwoBucketsError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.lines import (
+    FAILURE_PATTERN,
     OUTCOME_OR_FAILURE_PATTERN,
     FailedInvocation,
     InvocationReport,
@@ -38,7 +39,8 @@ SUCCEEDED: Final = "succeeded"
 _RECENT: Final = timedelta(hours=1)
 _MOST_ENTRIES: Final = 50_000
 """Where counting stops."""
-_ANY_END_PATTERN: Final = f'{OUTCOME_OR_FAILURE_PATTERN} ?"REPORT RequestId"'
+_ANY_END_PATTERN: Final = f'{FAILURE_PATTERN} ?"REPORT RequestId"'
+"""Every end of an invocation, and the starts that tell it from code that could not be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
