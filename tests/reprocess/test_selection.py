@@ -116,7 +116,8 @@ a\nb
 def test_keys_that_end_with_nul_are_keys_to_the_letter(keys: list[str]):
     content = "".join(f"{key}\0" for key in keys).encode()
     assert [w.key for w in read(content)] == keys
-    assert [w.key for w in read(content.removesuffix(b"\0"))] == keys or len(keys) == 1
+    if len(keys) > 1:  # one key without its NUL is a line
+        assert [w.key for w in read(content.removesuffix(b"\0"))] == keys
 
 
 def test_a_list_that_arrives_in_small_pieces_is_told_by_all_of_its_beginning():
