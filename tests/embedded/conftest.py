@@ -108,6 +108,9 @@ def empty(aws: Aws) -> None:
     for bucket in aws.s3.list_buckets()["Buckets"]:
         empty_bucket(aws, bucket["Name"])
         aws.s3.delete_bucket(Bucket=bucket["Name"])
+    # They stay when their queue and function go.
+    for mapping in aws.functions.list_event_source_mappings()["EventSourceMappings"]:
+        aws.functions.delete_event_source_mapping(UUID=mapping["UUID"])
     for function in aws.functions.list_functions()["Functions"]:
         aws.functions.delete_function(FunctionName=function["FunctionName"])
     for queue_url in aws.sqs.list_queues().get("QueueUrls", []):

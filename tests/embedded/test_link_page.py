@@ -173,6 +173,8 @@ def test_what_was_chosen_and_can_not_be_read_is_shown_and_keeps_no_other_file_ba
 ):
     visitor = visit()
     visitor.open(link_to(intake, "locked/"))
+    # It takes what is dropped once it knows its link.
+    visitor.wait(lambda: visitor.page.is_visible("#pick"))
     visitor.page.evaluate(
         """() => {
           const no = () => new DOMException('locked', 'NotReadableError')
