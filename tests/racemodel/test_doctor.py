@@ -9,11 +9,9 @@ from tests.racemodel.laws import LawBroken
 from tests.racemodel.operators import add_doctor
 from tests.racemodel.reprocessing import ReprocessWorld, Run
 from tests.racemodel.strategies import RUNS, scenarios
-from tests.racemodel.test_racemodel import function_environment, run_settings
+from tests.racemodel.test_racemodel import run_settings
 from tests.racemodel.world import Scenario, Upload, World
 from twobuckets.doctor import remedies
-
-__all__ = ["function_environment"]
 
 # Actor 0 is doctor, 1 the client, and from 2 on come the events.
 UPLOADED = (1, 1)

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 
-from tests.racemodel.actors import SameThread
 from tests.racemodel.guards import GUARDS
 from tests.racemodel.jobs import JobWorld
 from tests.racemodel.mutants import mutant_of_processor
 from tests.racemodel.strategies import find_breach, scenarios
 from tests.racemodel.test_racemodel import run_settings
-from tests.racemodel.world import ARCHIVE, Scenario, Upload
-
-
-@pytest.fixture(autouse=True)
-def function_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARCHIVE_BUCKET", ARCHIVE)
-    monkeypatch.setenv("TWOBUCKETS_PROCESS", "tests.racemodel.user:process")
-    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", SameThread)
-
-
-@pytest.fixture
-def mutants(tmp_path: Path) -> Iterator[Path]:
-    """A folder that mutants are imported from."""
-    yield tmp_path
-    if str(tmp_path) in sys.path:
-        sys.path.remove(str(tmp_path))
+from tests.racemodel.world import Scenario, Upload
 
 
 @run_settings(150)

@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import concurrent.futures
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 
-from tests.racemodel.actors import SameThread
 from tests.racemodel.mutants import mutant_of_processor
 from tests.racemodel.ordered import ORDER, OrderedWorld, WatchedWorld, side_by_side
 from tests.racemodel.strategies import find_breach, scenarios
 from tests.racemodel.test_racemodel import run_settings
-from tests.racemodel.world import ARCHIVE, Scenario
 from twobuckets import processor as real_processor
+
+if TYPE_CHECKING:
+    from tests.racemodel.world import Scenario
 
 VERSIONED = scenarios(staging_versioned=True)
 _world: list[OrderedWorld] = []
-
-
-@pytest.fixture(autouse=True)
-def function_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARCHIVE_BUCKET", ARCHIVE)
-    monkeypatch.setenv("TWOBUCKETS_PROCESS", "tests.racemodel.user:process")
-    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", SameThread)
-
-
-@pytest.fixture
-def mutants(tmp_path: Path) -> Iterator[Path]:
-    """A folder that mutants are imported from."""
-    yield tmp_path
-    if str(tmp_path) in sys.path:
-        sys.path.remove(str(tmp_path))
 
 
 def run_ordered(scenario: Scenario, processor: ModuleType = real_processor, **kind: Any) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,27 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.racemodel import article
-from tests.racemodel.actors import SameThread
 from tests.racemodel.guards import GUARDS, Guard
 from tests.racemodel.laws import LawBroken
 from tests.racemodel.mutants import mutant_of_processor
 from tests.racemodel.strategies import find_breach, scenarios
 from tests.racemodel.world import ARCHIVE, Scenario, Upload, World
-
-
-@pytest.fixture(autouse=True)
-def function_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARCHIVE_BUCKET", ARCHIVE)
-    monkeypatch.setenv("TWOBUCKETS_PROCESS", "tests.racemodel.user:process")
-    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", SameThread)
-
-
-@pytest.fixture
-def mutants(tmp_path: Path) -> Iterator[Path]:
-    """A folder that mutants are imported from."""
-    yield tmp_path
-    if str(tmp_path) in sys.path:
-        sys.path.remove(str(tmp_path))
 
 
 def run_settings(examples: int) -> settings:

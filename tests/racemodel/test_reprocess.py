@@ -16,11 +16,9 @@ from tests.racemodel.laws import LawBroken
 from tests.racemodel.mutants import mutant_of_processor
 from tests.racemodel.reprocessing import ReprocessWorld, Run, hasty_reprocess, naive_reprocess
 from tests.racemodel.strategies import RUNS, find_breach, scenarios
-from tests.racemodel.test_racemodel import function_environment, mutants, run_settings
+from tests.racemodel.test_racemodel import run_settings
 from tests.racemodel.world import Scenario, Upload
 from twobuckets.reprocess import moving
-
-__all__ = ["function_environment", "mutants"]
 
 
 @run_settings(150)
