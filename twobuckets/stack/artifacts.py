@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from twobuckets.aws import ClientError, Meaning, attempt, error_code, meaning
 from twobuckets.errors import AccessError, TwoBucketsError
@@ -59,23 +59,8 @@ def upload(s3: S3Client, place: Location, path: Path, sha256: str) -> bool:
     TLS, TLS only. S3 itself checks the bytes against the hash. Raises AccessError when the bucket
     belongs to another account: whoever owns it could put their code into the function.
     """
-    bucket, key = artifact_bucket(place), artifact_key(sha256)
-    _require_bucket(s3, bucket, place)
-    with attempt(f"put the artifact at s3://{bucket}/{key}"):
-        checksum = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
-        if _is_there(s3, bucket, key, place, checksum):
-            return False
-        with path.open("rb") as body:
-            s3.put_object(
-                Bucket=bucket,
-                Key=key,
-                Body=body,
-                ContentType="application/zip",
-                ChecksumAlgorithm="SHA256",
-                ChecksumSHA256=checksum,
-                ExpectedBucketOwner=place.account,
-            )
-    return True
+    with path.open("rb") as body:
+        return _put(s3, place, artifact_key(sha256), body, sha256, "application/zip")
 
 
 def put_template(s3: S3Client, place: Location, text: str) -> str:
@@ -84,22 +69,32 @@ def put_template(s3: S3Client, place: Location, text: str) -> str:
     CloudFormation reads it with the caller's rights. Raises what `upload` raises.
     """
     body = text.encode()
-    digest = hashlib.sha256(body)
-    bucket, key = artifact_bucket(place), f"{digest.hexdigest()}.yaml"
+    sha256 = hashlib.sha256(body).hexdigest()
+    key = f"{sha256}.yaml"
+    _put(s3, place, key, body, sha256, "application/yaml")
+    return f"{s3.meta.endpoint_url}/{artifact_bucket(place)}/{key}"
+
+
+def _put(
+    s3: S3Client, place: Location, key: str, body: bytes | IO[bytes], sha256: str, content_type: str
+) -> bool:
+    """Put what has this hash, unless it is there; tell whether it had to be sent."""
+    bucket = artifact_bucket(place)
     _require_bucket(s3, bucket, place)
-    with attempt(f"put the template at s3://{bucket}/{key}"):
-        checksum = base64.b64encode(digest.digest()).decode("ascii")
-        if not _is_there(s3, bucket, key, place, checksum):
-            s3.put_object(
-                Bucket=bucket,
-                Key=key,
-                Body=body,
-                ContentType="application/yaml",
-                ChecksumAlgorithm="SHA256",
-                ChecksumSHA256=checksum,
-                ExpectedBucketOwner=place.account,
-            )
-    return f"{s3.meta.endpoint_url}/{bucket}/{key}"
+    with attempt(f"put the artifact at s3://{bucket}/{key}"):
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
+        if _is_there(s3, bucket, key, place, checksum):
+            return False
+        s3.put_object(
+            Bucket=bucket,
+            Key=key,
+            Body=body,
+            ContentType=content_type,
+            ChecksumAlgorithm="SHA256",
+            ChecksumSHA256=checksum,
+            ExpectedBucketOwner=place.account,
+        )
+    return True
 
 
 def put_page(s3: S3Client, place: Location, html: str) -> tuple[str, str]:
