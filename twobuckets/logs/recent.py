@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from twobuckets.errors import AccessError, CredentialsError, TwoBucketsError
 from twobuckets.logs.events import iter_events
@@ -23,7 +23,7 @@ from twobuckets.pipeline.status import PartUnread
 from twobuckets.processor.contract import FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mypy_boto3_logs import CloudWatchLogsClient
 
@@ -36,7 +36,9 @@ SLOTS: Final = 12
 SUCCEEDED: Final = "succeeded"
 """What became of an invocation of a processor that writes no outcome lines, and ended well."""
 
-_RECENT: Final = timedelta(hours=1)
+RECENT: Final = timedelta(hours=1)
+"""What counts as lately."""
+_T = TypeVar("_T")
 _MOST_ENTRIES: Final = 50_000
 """Where counting stops."""
 _ANY_END_PATTERN: Final = f'{FAILURE_PATTERN} ?"REPORT RequestId"'
@@ -97,16 +99,28 @@ def describe_recent(facts: Facts) -> OutcomesStatus | PartUnread | None:
     except CouldNotLook:
         # Outcome lines are looked for then: whatever else is there says too little.
         pass
-    logs, since = facts.aws.logs, facts.now - _RECENT
+    logs, since = facts.aws.logs, facts.now - RECENT
+    return or_unread(
+        "Last hour",
+        log_group,
+        lambda: read_recent(logs, log_group, since=since, now=facts.now, is_ours=is_ours),
+    )
+
+
+def or_unread(part: str, log_group: str, read: Callable[[], _T]) -> _T | PartUnread:
+    """Return what reading the log gives, or, as a part of a status, why it can't be read.
+
+    Raises CredentialsError, after which nothing else can be read either.
+    """
     try:
-        return read_recent(logs, log_group, since=since, now=facts.now, is_ours=is_ours)
+        return read()
     except CredentialsError:
         raise
     except AccessError:
-        return PartUnread("Last hour", "access denied", "logs:FilterLogEvents")
+        return PartUnread(part, "access denied", "logs:FilterLogEvents")
     except TwoBucketsError as error:
         reason = error.message.removeprefix(f"Could not read the log group {log_group}: ")
-        return PartUnread("Last hour", reason, None)
+        return PartUnread(part, reason, None)
 
 
 def count_outcomes(

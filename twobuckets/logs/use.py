@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from twobuckets.errors import AccessError, CredentialsError, TwoBucketsError
 from twobuckets.logs.events import iter_events
 from twobuckets.logs.lines import InvocationReport, Outcome, iter_entries
+from twobuckets.logs.recent import RECENT, or_unread
 from twobuckets.pipeline.lookups import CouldNotLook
 from twobuckets.pipeline.status import PartUnread
 from twobuckets.prices import function_usd
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from twobuckets.logs.lines import Entry
     from twobuckets.pipeline.facts import Facts
 
-_RECENT: Final = timedelta(hours=1)
 _MOST_ENTRIES: Final = 20_000
 """Where counting stops."""
 _PATTERN: Final = '?twobuckets ?"platform.report" ?"REPORT RequestId"'
@@ -61,18 +60,14 @@ def describe_use(facts: Facts) -> FunctionUse | PartUnread | None:
     except CouldNotLook:
         return None  # the function's own part says why
     architecture = next(iter(configuration.get("Architectures", ())), "x86_64")
-    since = facts.now - _RECENT
-    try:
-        events = iter_events(facts.aws.logs, log_group, start_at=since, pattern=_PATTERN)
-        use = sum_up(function, iter_entries(events), since=since, architecture=architecture)
-    except CredentialsError:
-        raise
-    except AccessError:
-        return PartUnread("Use", "access denied", "logs:FilterLogEvents")
-    except TwoBucketsError as error:
-        reason = error.message.removeprefix(f"Could not read the log group {log_group}: ")
-        return PartUnread("Use", reason, None)
-    return use if use.invocations else None
+    since = facts.now - RECENT
+    events = iter_events(facts.aws.logs, log_group, start_at=since, pattern=_PATTERN)
+    use = or_unread(
+        "Use",
+        log_group,
+        lambda: sum_up(function, iter_entries(events), since=since, architecture=architecture),
+    )
+    return use if isinstance(use, PartUnread) or use.invocations else None
 
 
 def sum_up(
