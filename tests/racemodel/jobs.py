@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tests.racemodel.actors import Killed
-from tests.racemodel.laws import LawBroken
 from tests.racemodel.s3 import Client
 from tests.racemodel.world import Scenario, World
 from twobuckets import processor as real_processor
@@ -90,25 +88,20 @@ class JobWorld(World):
         deaths = planned.deaths if planned is not None else ()
         context = SimpleNamespace(aws_request_id=job.id)
 
+        def process() -> None:
+            # A job's environment names no queue. The handler reads it before it asks anything, so
+            # nobody else runs until it has.
+            del os.environ[contract.HEAVY_QUEUE]
+            try:
+                self.handler(event, context)
+            finally:
+                os.environ[contract.HEAVY_QUEUE] = QUEUE
+
         def run() -> None:
-            actor = self._actor()
             for number in range(contract.JOB_TRIES):
-                actor.kill_after(deaths[number] if number < len(deaths) else None)
-                actor.local = {"seen": {k: v[0] for k, v in self.archive.stacks.items() if v}}
-                # A job's environment names no queue. The handler reads it before it asks anything,
-                # so nobody else runs until it has.
-                del os.environ[contract.HEAVY_QUEUE]
-                try:
-                    self.handler(event, context)
-                except LawBroken:
-                    raise
-                except (Killed, Exception):
-                    continue
-                finally:
-                    os.environ[contract.HEAVY_QUEUE] = QUEUE
-                if not actor.is_dead:
+                if self._ends_well(process, deaths[number] if number < len(deaths) else None):
                     break
-            actor.kill_after(None)
+            self._actor().kill_after(None)
             job.is_over = True
 
         self.scheduler.spawn(job.id, run)

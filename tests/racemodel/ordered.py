@@ -15,8 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tests.racemodel.actors import Actor, Killed, SameThread, Scheduler
-from tests.racemodel.laws import LawBroken
+from tests.racemodel.actors import Actor, SameThread, Scheduler
 from tests.racemodel.world import LAMBDA_TRIES, STAGING, Scenario, World
 from twobuckets import processor as real_processor
 from twobuckets.processor import contract
@@ -161,24 +160,13 @@ class OrderedWorld(WatchedWorld):
         later = list(deaths)
 
         def invoke() -> None:
-            actor = self._actor()
             for number in range(LAMBDA_TRIES):
-                actor.kill_after(later.pop(0) if number == 0 and later[:1] == [0] else None)
-                actor.local = {"deaths": later, **self._local()}
-                try:
-                    self.handler(event, context)
-                except LawBroken:
-                    raise
-                except (Killed, Exception):
-                    continue
-                if not actor.is_dead:
+                death = later.pop(0) if number == 0 and later[:1] == [0] else None
+                if self._ends_well(lambda: self.handler(event, context), death, deaths=later):
                     return
-            actor.kill_after(None)
+            self._actor().kill_after(None)
 
         return self.scheduler.spawn(name, invoke)
-
-    def _local(self) -> dict[str, Any]:
-        return {"seen": {k: v[0] for k, v in self.archive.stacks.items() if v}}
 
     # --- SQS, as far as the processor calls it ---
 
@@ -224,27 +212,23 @@ class OrderedWorld(WatchedWorld):
 
     def _invoke(self, batch: list[_Message]) -> set[str]:
         """Invoke the function with messages and return the ids of those that come back."""
-        actor, everything = self._actor(), {message.id for message in batch}
+        failed = {message.id for message in batch}
         deaths = batch[0].deaths
-        actor.kill_after(deaths.pop(0) if deaths else None)
-        actor.local = self._local()
         for message in batch:
             message.receipts += 1
         event = {"Records": [self._record(message) for message in batch]}
         self._requests += 1
-        try:
-            answer: Any = self.handler(
-                event, SimpleNamespace(aws_request_id=f"poll, request {self._requests}")
-            )
-        except LawBroken:
-            raise
-        except (Killed, Exception):
-            return everything
-        else:
-            failed = {item["itemIdentifier"] for item in answer["batchItemFailures"]}
-            return everything if actor.is_dead else failed
-        finally:
-            actor.kill_after(None)
+        context = SimpleNamespace(aws_request_id=f"poll, request {self._requests}")
+
+        def run() -> None:
+            answer: Any = self.handler(event, context)
+            answers.append({item["itemIdentifier"] for item in answer["batchItemFailures"]})
+
+        answers: list[set[str]] = []
+        if self._ends_well(run, deaths.pop(0) if deaths else None):
+            [failed] = answers
+        self._actor().kill_after(None)
+        return failed
 
     @staticmethod
     def _record(message: _Message) -> dict[str, Any]:

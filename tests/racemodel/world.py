@@ -118,21 +118,27 @@ class World:
         context = SimpleNamespace(aws_request_id=name)
 
         def invoke() -> None:
-            actor = self._actor()
             for number in range(LAMBDA_TRIES):
-                actor.kill_after(deaths[number] if number < len(deaths) else None)
-                actor.local = {"seen": {k: v[0] for k, v in self.archive.stacks.items() if v}}
-                try:
-                    self.handler(event, context)
-                except LawBroken:
-                    raise
-                except (Killed, Exception):
-                    continue
-                if not actor.is_dead:
+                death = deaths[number] if number < len(deaths) else None
+                if self._ends_well(lambda: self.handler(event, context), death):
                     return
-            actor.kill_after(None)
+            self._actor().kill_after(None)
 
         return self.scheduler.spawn(name, invoke)
+
+    def _ends_well(self, run: Callable[[], object], death: int | None, **local: Any) -> bool:
+        """Run the function once as the current actor, whose process may die; tell how it went."""
+        actor = self._actor()
+        actor.kill_after(death)
+        seen = {k: v[0] for k, v in self.archive.stacks.items() if v}
+        actor.local = {"seen": seen, **local}
+        try:
+            run()
+        except LawBroken:
+            raise
+        except (Killed, Exception):
+            return False
+        return not actor.is_dead
 
     @contextmanager
     def _installed(self) -> Iterator[None]:
