@@ -98,7 +98,7 @@ def _complete(present: list[Entry], targets: Collection[str]) -> list[Entry] | N
 
 
 def _let_s3_call(site: Site, _subject: str) -> SettingChange:
-    account = str(site.function.configuration()["FunctionArn"]).split(":")[4]
+    account = site.function.home.account
     source_arn = f"arn:{site.facts.partition}:s3:::{site.staging}"
     digest = hashlib.sha256(f"{source_arn} {account}".encode()).hexdigest()[:8]
 

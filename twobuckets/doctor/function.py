@@ -235,15 +235,14 @@ def archive_variables(variables: Mapping[str, str], *, is_ours: bool) -> list[st
 @finder("function", Check("role-permission", "The processor's role lacks an action it needs."))
 def find_missing_actions(site: Site) -> Iterator[Finding]:
     """Yield a finding for each resource on which IAM's simulation denies the role an action."""
-    function = site.function.configuration()
-    role_arn, partition = function["Role"], str(function["FunctionArn"]).split(":")[1]
+    role_arn = site.function.configuration()["Role"]
     needs = dict(_OUR_PROCESSOR if site.function.is_ours else _EVERY_PROCESSOR)
     if site.function.is_ours and (url := site.function.queue_url):
         needs["queue"] = _ITS_ORDERING_QUEUE if contract.orders(url) else _ITS_QUEUE
     if site.function.job_queue:
         needs |= {"job queue": _ITS_JOBS, "jobs": _FINDS_JOBS}
     for place, actions in needs.items():
-        resource = _resource(site, place, partition)
+        resource = _resource(site, place)
         decisions = site.function.allowed(role_arn, actions, resource)
         denied = [action for action in actions if decisions.get(action, "allowed") != "allowed"]
         if denied:
@@ -263,18 +262,16 @@ def find_missing_actions(site: Site) -> Iterator[Finding]:
             )
 
 
-def _resource(site: Site, place: str, partition: str) -> str:
+def _resource(site: Site, place: str) -> str:
+    partition, region, account = site.function.home
     if place == "log":
-        region, account = str(site.function.configuration()["FunctionArn"]).split(":")[3:5]
         return f"arn:{partition}:logs:{region}:{account}:log-group:{site.function.log_group}:*"
     if place == "queue":
-        region = str(site.function.configuration()["FunctionArn"]).split(":")[3]
-        account, name = str(site.function.queue_url).split("/")[-2:]
-        return f"arn:{partition}:sqs:{region}:{account}:{name}"
+        owner, name = str(site.function.queue_url).split("/")[-2:]
+        return f"arn:{partition}:sqs:{region}:{owner}:{name}"
     if place == "jobs":
         return "*"
     if place == "job queue":
-        region, account = str(site.function.configuration()["FunctionArn"]).split(":")[3:5]
         return f"arn:{partition}:batch:{region}:{account}:job-queue/{site.function.job_queue}"
     which, _, objects = place.partition("/")
     bucket = site.staging if which == "staging" else site.archive

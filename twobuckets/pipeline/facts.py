@@ -100,7 +100,7 @@ class Facts:
         The bucket may be in the account of whoever asks, and not in the function's.
         """
         bucket_arn = f"arn:{self.partition}:s3:::{self.pipeline.staging}"
-        accounts = {str(self.function.configuration()["FunctionArn"]).split(":")[4]}
+        accounts = {self.function.home.account}
         policy = self.function.policy()
         found = permission_of_s3(policy, bucket_arn=bucket_arn, accounts=accounts)
         if found is Permission.ELSEWHERE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twobuckets.aws import Meaning, meaning_of
 from twobuckets.pipeline.lookups import CouldNotLook, Gone
@@ -32,6 +32,14 @@ _METRICS: Final = (
     "DestinationDeliveryFailures",
     LONGEST,
 )
+
+
+class Home(NamedTuple):
+    """The partition, region and account that a resource is in."""
+
+    partition: str
+    region: str
+    account: str
 
 
 class FunctionFacts:
@@ -70,6 +78,12 @@ class FunctionFacts:
         """The ARN that a notification is to name, with the qualifier that the settings name."""
         unqualified = ":".join(str(self.configuration()["FunctionArn"]).split(":")[:7])
         return f"{unqualified}:{self.qualifier}" if self.qualifier else unqualified
+
+    @property
+    def home(self) -> Home:
+        """Where the function is. Raises Gone when there is no such function."""
+        _, partition, _, region, account, *_ = str(self.configuration()["FunctionArn"]).split(":")
+        return Home(partition, region, account)
 
     def timeout(self) -> timedelta:
         """Return how long an invocation may take."""
