@@ -228,6 +228,16 @@ def test_without_a_guard_of_reprocess_a_law_is_broken(
         ReprocessWorld(guard.scenario, (guard.run,), **careless).run()
 
 
+def test_without_its_guard_two_runs_and_a_newer_upload_break_a_law(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mutant", ModuleType("mutant"))
+    guard = GUARDS["only what is the archive's current version is brought back"]
+    scenario, runs = HOLES["two runs and a newer upload"]
+    with pytest.raises(LawBroken, match="which is not current"):
+        ReprocessWorld(scenario, runs, moving=mutant_of(guard, tmp_path)).run()
+
+
 def mutant_of(guard: Guard, folder: Path) -> ModuleType:
     """Return a room of the code without one guard, whose text stands in one place."""
     assert guard.room.__file__ is not None
